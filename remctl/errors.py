@@ -1,0 +1,24 @@
+"""The errors a user can mend: one clear line with the remedy, and the exit status that goes with it.
+
+Everything else is a defect of ours and may show a traceback.
+"""
+
+
+class UserError(Exception):
+    """Bad input. The message is one line that names the fix; the command line exits with status 2."""
+
+    exit_code = 2
+
+
+class MachineError(UserError):
+    """The machine refused (disk full, folder not writable, run locked); exits with status 1."""
+
+    exit_code = 1
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the run resumes
+    """A signal asked the process to leave; nothing of the running epoch counts. `signum` is the signal's number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"signal {signum}")
+        self.signum = signum
