@@ -1,0 +1,108 @@
+"""The controller C: an actor-critic with an LSTM that is told what it did (paper Section A.1.2, Table 6).
+
+Shapes: B batch, E h w code grid or 3 H W frames, A actions. The recurrent state is a value (h, c), each (B, hidden).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from remctl.config import ControllerConfig
+
+
+class PolicyValue(NamedTuple):
+    """logits (B, A), value (B,)."""
+
+    logits: Tensor
+    value: Tensor
+
+
+class ControllerState(NamedTuple):
+    """LSTM state: h and c, each (B, hidden_dim), float32."""
+
+    h: Tensor
+    c: Tensor
+
+    def where(self, mask: Tensor, other: ControllerState) -> ControllerState:
+        """Rows of self where mask (B,) bool, else of `other`."""
+        return ControllerState(*(torch.where(mask[:, None], a, b) for a, b in zip(self, other, strict=True)))
+
+
+class Controller(nn.Module):
+    """`observes` codes: two 3x3 convolutions and a linear layer; frames: IRIS' CNN on decoded frames."""
+
+    def __init__(self, config: ControllerConfig, num_actions: int, embed_dim: int, grid_size: int, frame_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.num_actions = num_actions
+        if config.observes == "codes":
+            self.encoder, width = _code_encoder(config, embed_dim, grid_size)
+        else:
+            self.encoder, width = _frame_encoder(frame_size)
+        if config.action_inputs:
+            self.action_embedding = nn.Embedding(num_actions, width)
+        self.lstm = nn.LSTMCell(width, config.hidden_dim)
+        self.actor = nn.Linear(config.hidden_dim, num_actions)
+        self.critic = nn.Linear(config.hidden_dim, 1)
+
+    def initial_state(self, batch_size: int) -> ControllerState:
+        """Zeros."""
+        zeros = self.actor.weight.new_zeros(batch_size, self.config.hidden_dim)
+        return ControllerState(zeros, zeros)
+
+    def observe(self, state: ControllerState, observation: Tensor) -> tuple[ControllerState, PolicyValue]:
+        """(B, E, h, w) codes or (B, 3, H, W) frames in [-1, 1] to the new state, and policy and value."""
+        state = self._advance(state, self.encoder(observation))
+        return state, self.decide(state)
+
+    def decide(self, state: ControllerState) -> PolicyValue:
+        """Policy and value of a state that has just observed."""
+        return PolicyValue(self.actor(state.h).float(), self.critic(state.h).squeeze(-1).float())
+
+    def record_action(self, state: ControllerState, action: Tensor) -> ControllerState:
+        """Tell C the action (B,) int64 it took, through the same LSTM; without action inputs nothing changes."""
+        if not self.config.action_inputs:
+            return state
+        return self._advance(state, self.action_embedding(action))
+
+    @torch.no_grad()
+    def burn_in(self, observations: Tensor, actions: Tensor, real: Tensor, feed_action: list[bool]) -> ControllerState:
+        """Run over real frames padded left: observations (B, F, ...), actions and real (B, F).
+
+        Padded frames leave the state untouched. feed_action[f]: whether C is told the action of frame f.
+        """
+        B, num_frames = real.shape
+        state = self.initial_state(B)
+        if num_frames == 0:
+            return state
+        features = self.encoder(observations.flatten(0, 1)).unflatten(0, (B, num_frames))
+        for f in range(num_frames):
+            new = self._advance(state, features[:, f])
+            new = self.record_action(new, actions[:, f]) if feed_action[f] else new
+            state = new.where(real[:, f], state)
+        return state
+
+    def _advance(self, state: ControllerState, features: Tensor) -> ControllerState:
+        with torch.autocast(features.device.type, enabled=False):
+            return ControllerState(*self.lstm(features.to(state.h.dtype), tuple(state)))
+
+
+def _code_encoder(config: ControllerConfig, embed_dim: int, grid_size: int) -> tuple[nn.Sequential, int]:
+    widths = (embed_dim, *config.conv_channels)
+    layers: list[nn.Module] = []
+    for a, b in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(a, b, 3, padding=1), nn.SiLU()]
+    layers += [nn.Flatten(), nn.Linear(widths[-1] * grid_size**2, config.hidden_dim), nn.SiLU()]
+    return nn.Sequential(*layers), config.hidden_dim
+
+
+def _frame_encoder(frame_size: int) -> tuple[nn.Sequential, int]:
+    """IRIS' CNN (Micheli et al. 2023, Appendix A): four 3x3 convolutions, each with 2x2 max pooling and ReLU."""
+    widths = (3, 32, 32, 64, 64)
+    layers: list[nn.Module] = []
+    for a, b in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(a, b, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten()), widths[-1] * (frame_size // 16) ** 2

@@ -1,0 +1,137 @@
+"""Imagination, and the controller's loss on it (paper Section 2.3, Algorithm 7, Section A.1.2).
+
+Shapes: B rollouts, F burn-in frames, K tokens, n steps acted on, r of them rewarded (r = n - 1 as published), A actions.
+One `imagine` serves every variant: the world model and the controller are known by their protocols alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from remctl.config import RunConfig
+from remctl.rem.controller import Controller, ControllerState
+from remctl.rem.returns import lambda_returns
+from remctl.rem.sampling import sample_categorical
+from remctl.rem.world_model import WorldModel
+
+View = Callable[[Tensor], Tensor]  # tokens (..., K) to what C observes
+
+
+class Start(NamedTuple):
+    """Real frames to start from, padded left, the last one current.
+
+    tokens (B, F+1, K); actions (B, F) of all but the current frame; real (B, F+1) bool.
+    """
+
+    tokens: Tensor
+    actions: Tensor
+    real: Tensor
+
+
+class Trajectory(NamedTuple):
+    """One imagined rollout per row.
+
+    tokens (B, n+1 or n, K): observations, the real one first. logits (B, n, A), actions (B, n). values (B, r+1), the
+    last one bootstraps. rewards, ends (B, r). Only logits and values carry gradients.
+    """
+
+    tokens: Tensor
+    logits: Tensor
+    actions: Tensor
+    values: Tensor
+    rewards: Tensor
+    ends: Tensor
+
+
+def imagine(
+    world_model: WorldModel,
+    controller: Controller,
+    view: View,
+    start: Start,
+    code_vectors: Tensor,
+    config: RunConfig,
+    generator: torch.Generator,
+) -> Trajectory:
+    """Roll C out in M for `num_imagined_steps` observations; M, in evaluation mode, is stepped `num_rewarded_steps` times."""
+    assert not world_model.training
+    state = burn_in(controller, view, start, config)
+    with torch.no_grad():
+        model_state = world_model.begin(*model_context(start, config.world_model.context_blocks), code_vectors)
+    tokens, logits, values, actions, rewards, ends = [model_state.tokens], [], [], [], [], []
+    for step in range(config.num_rewarded_steps + 1):
+        state, policy = controller.observe(state, view(model_state.tokens))
+        values.append(policy.value)
+        if step == config.num_rewarded_steps:
+            break
+        action = sample_categorical(policy.logits.detach(), generator)
+        state = controller.record_action(state, action)
+        with torch.no_grad():
+            model_state, imagined = world_model.step(model_state, action, generator)
+        for kept, item in zip(
+            (tokens, logits, actions, rewards, ends),
+            (imagined.tokens, policy.logits, action, imagined.reward, imagined.end),
+            strict=True,
+        ):
+            kept.append(item)
+    return Trajectory(*(torch.stack(x, dim=1) for x in (tokens, logits, actions, values, rewards, ends)))
+
+
+def burn_in(controller: Controller, view: View, start: Start, config: RunConfig) -> ControllerState:
+    """C's state after the real frames before the current one, without a gradient."""
+    tokens, real = start.tokens[:, :-1], start.real[:, :-1]
+    with torch.no_grad():
+        observations = view(tokens) if tokens.shape[1] else tokens
+        return controller.burn_in(observations, start.actions, real, fed_actions(config))
+
+
+def fed_actions(config: RunConfig) -> list[bool]:
+    """For each burn-in frame, whether C is told its action. Published: after every (K+1)-th frame only."""
+    rule, frames = config.imagination.burn_in_actions, config.imagination.burn_in_frames
+    if rule == "published":
+        return [(f + 1) % (config.tokenizer.tokens_per_obs + 1) == 0 for f in range(frames)]
+    return [rule == "all"] * frames
+
+
+def model_context(start: Start, context_blocks: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The last `context_blocks` observations, the actions between them, and which of the earlier ones are real."""
+    before = min(context_blocks - 1, start.actions.shape[1])
+    cut = start.actions.shape[1] - before
+    return start.tokens[:, cut:], start.actions[:, cut:], start.real[:, cut:-1]
+
+
+def controller_loss(trajectory: Trajectory, config: RunConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """REINFORCE with the value as baseline, entropy bonus, value regression on lambda-returns: total, and its terms."""
+    c = config.controller
+    returns = lambda_returns(trajectory.rewards, trajectory.values, trajectory.ends, c.discount, c.lambda_)
+    values = trajectory.values[:, :-1]
+    log_policy = F.log_softmax(trajectory.logits, dim=-1)
+    log_prob = log_policy.gather(-1, trajectory.actions.unsqueeze(-1)).squeeze(-1)
+    entropy = -(log_policy.exp() * log_policy).sum(-1)
+    weight = step_weights(trajectory.ends) if config.imagination.mask_after_end else torch.ones_like(returns)
+
+    def mean(x: Tensor) -> Tensor:
+        return (x * weight).sum() / weight.sum()
+
+    terms = {
+        "policy": -mean(log_prob * (returns - values.detach())),
+        "entropy": -c.entropy_weight * mean(entropy),
+        "value": mean((values - returns).square()),
+    }
+    summary = {
+        "policy_entropy": mean(entropy),
+        "imagined_return": mean(returns),
+        "imagined_value": mean(values),
+        "imagined_length": step_weights(trajectory.ends).sum(1).mean(),
+    }
+    return torch.stack(list(terms.values())).sum(), terms | {k: v.detach() for k, v in summary.items()}
+
+
+def step_weights(ends: Tensor) -> Tensor:
+    """1 up to and including the step that ends, 0 after: (B, r)."""
+    over = ends.float().cumsum(1) - ends.float()
+    return (over == 0).float()

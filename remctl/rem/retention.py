@@ -1,0 +1,122 @@
+"""Retention (Sun et al. 2023; paper Sections 2.2 and A.3): its tables, and one function that serves every form.
+
+Shapes: B batch, H heads, n tokens of a chunk, D head dimension. A chunk starts at an absolute position p with a state S
+(B, H, D, D) that summarises everything before it:
+
+    q, k rotated by angles (p .. p+n-1) x theta;  k / sqrt(D)
+    out = (q k^T * decay^(i-j), causal) v + decay^(i+1) (q S)                                        (Eq. 4)
+    S'  = decay^n S + sum_i decay^(n-1-i) k_i^T v_i                                                  (Eq. 5)
+
+Parallel is one chunk without a state, recurrent is chunks of one token, chunkwise anything between. Every table is
+computed in float64 and rounded once (to float32, or kept for float64 models): decays and angles computed in bfloat16
+break retention silently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+THETA_BASE = 10_000.0
+
+
+def decay_rates(kind: str, num_heads: int) -> Tensor:
+    """Per-head decay (H,), float64: `log_linear` 1 - exp(linspace(log 1/32, log 1/512)) or `power_of_two` 1 - 2^(-5-i)."""
+    if kind == "power_of_two":
+        return 1 - 2.0 ** (-5 - torch.arange(num_heads, dtype=torch.float64))
+    return 1 - torch.linspace(math.log(1 / 32), math.log(1 / 512), num_heads, dtype=torch.float64).exp()
+
+
+class RetentionTables:
+    """Rotation and decay tables of one model, built once per shape, device and dtype, and shared by its layers.
+
+    `num_heads` H, `head_dim` D (even), `decay` as in `decay_rates`. Tables are float64 for float64 models, else float32.
+    """
+
+    def __init__(self, num_heads: int, head_dim: int, decay: str = "log_linear") -> None:
+        self.head_dim = head_dim
+        self.rates_H = decay_rates(decay, num_heads)
+        self.thetas = THETA_BASE ** -torch.linspace(0, 1, head_dim // 2, dtype=torch.float64)
+        self._cache: dict[tuple, Tensor] = {}
+
+    def rotation(self, positions: tuple[range, ...], like: Tensor) -> Tensor:
+        """cos and sin of the angles at the concatenated positions: (2, n, D/2)."""
+
+        def build() -> Tensor:
+            index = torch.cat([torch.arange(r.start, r.stop, dtype=torch.float64) for r in positions])
+            angles = index[:, None] * self.thetas
+            return torch.stack([angles.cos(), angles.sin()])
+
+        return self._get(("rotation", *positions), like, build)
+
+    def causal_decay(self, n: int, like: Tensor) -> Tensor:
+        """decay^(i-j) for i >= j, else 0: (H, n, n)."""
+
+        def build() -> Tensor:
+            i = torch.arange(n, dtype=torch.float64)
+            return self._powers((i[:, None] - i).clamp(min=0)).tril()
+
+        return self._get(("causal", n), like, build)
+
+    def read_decay(self, n: int, like: Tensor) -> Tensor:
+        """decay^(i+1), what is left of the state at token i: (H, n, 1)."""
+        return self._get(("read", n), like, lambda: self._powers(torch.arange(1, n + 1).double()[:, None]))
+
+    def write_decay(self, n: int, like: Tensor) -> Tensor:
+        """decay^(n-1-i), what is left of token i at the end of its chunk: (H, n, 1)."""
+        return self._get(("write", n), like, lambda: self._powers(torch.arange(n - 1, -1, -1).double()[:, None]))
+
+    def carry(self, num_blocks: int, n: int, like: Tensor) -> Tensor:
+        """Weights of (S_0, S~_1 .. S~_T) in (S_0 .. S_T), blocks of n tokens: (H, T+1, T+1), lower triangular (Eq. 7)."""
+
+        def build() -> Tensor:
+            j = torch.arange(num_blocks + 1, dtype=torch.float64)
+            return self._powers(n * (j[:, None] - j).clamp(min=0)).tril()
+
+        return self._get(("carry", num_blocks, n), like, build)
+
+    def _powers(self, exponents: Tensor) -> Tensor:
+        return self.rates_H.view(-1, *[1] * exponents.ndim) ** exponents
+
+    def _get(self, key: tuple, like: Tensor, build: Callable[[], Tensor]) -> Tensor:
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        full_key = (*key, like.device, dtype)
+        if full_key not in self._cache:
+            with torch.inference_mode(False):
+                self._cache[full_key] = build().to(like.device, dtype)
+        return self._cache[full_key]
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate neighbouring pairs of x (B, n, ..., H, D) by rotation (2, n, D/2); float32 or better."""
+    cos, sin = (table.view(1, -1, *[1] * (x.ndim - 3), table.shape[-1]) for table in rotation)
+    even, odd = x.to(cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+
+
+def retain(q: Tensor, k: Tensor, v: Tensor, state: Tensor, tables: RetentionTables) -> Tensor:
+    """Eq. 4 for one chunk per leading index.
+
+    q, k, v (..., H, n, D), rotated and scaled; state (..., H, D, D). Returns (..., H, n, D).
+    """
+    n = q.shape[-2]
+    scores = (q @ k.transpose(-1, -2)) * tables.causal_decay(n, q)
+    return scores.to(v.dtype) @ v + (q @ state.to(q.dtype)) * tables.read_decay(n, q)
+
+
+def block_states(k: Tensor, v: Tensor, state: Tensor, tables: RetentionTables) -> Tensor:
+    """States at the ends of all blocks, in parallel (Eqs. 6 and 7).
+
+    k, v (B, T, H, n, D); state (B, H, D, D) before the first block. Returns (B, T+1, H, D, D): S_0 .. S_T, float32 or better.
+    """
+    num_blocks, n = k.shape[1], k.shape[-2]
+    with torch.autocast(k.device.type, enabled=False):
+        k = k.to(state.dtype) * tables.write_decay(n, state)
+        partial = k.transpose(-1, -2) @ v.to(state.dtype)
+        all_partial = torch.cat([state.unsqueeze(1), partial], dim=1)
+        carry = tables.carry(num_blocks, n, state)
+        mixed = carry @ all_partial.transpose(1, 2).flatten(-2)
+        return mixed.unflatten(-1, state.shape[-2:]).transpose(1, 2)

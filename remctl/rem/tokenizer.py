@@ -1,0 +1,165 @@
+"""The tokenizer V: a VQ-VAE (paper Section A.1.1, Table 4, Eq. 8).
+
+Shapes: B frames, 3 channels, 64x64 pixels in [-1, 1]; h = w = grid_size, K = h*w tokens in row order, E, N codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from remctl.config import TokenizerConfig
+
+ImageLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Quantized(NamedTuple):
+    """tokens (B, K); codes (B, E, h, w), the nearest code vectors; latents (B, E, h, w), the encoder's outputs."""
+
+    tokens: Tensor
+    codes: Tensor
+    latents: Tensor
+
+
+class DownBlock(nn.Sequential):
+    """GroupNorm, SiLU, 3x3 convolution of stride 2 padded right and bottom, 3x3 convolution (Table 4, EncoderBlock)."""
+
+    def __init__(self, c_in: int, c_out: int, config: TokenizerConfig) -> None:
+        super().__init__(
+            nn.GroupNorm(config.num_groups, c_in, config.norm_eps),
+            nn.SiLU(),
+            nn.ZeroPad2d((0, 1, 0, 1)),
+            nn.Conv2d(c_in, c_out, 3, stride=2),
+            nn.Conv2d(c_out, c_out, 3, padding=1),
+        )
+
+
+class UpBlock(nn.Sequential):
+    """GroupNorm, SiLU, nearest-exact x2, two 3x3 convolutions (Table 4, DecoderBlock)."""
+
+    def __init__(self, c_in: int, c_out: int, config: TokenizerConfig) -> None:
+        super().__init__(
+            nn.GroupNorm(config.num_groups, c_in, config.norm_eps),
+            nn.SiLU(),
+            nn.Upsample(scale_factor=2, mode="nearest-exact"),
+            nn.Conv2d(c_in, c_out, 3, padding=1),
+            nn.Conv2d(c_out, c_out, 3, padding=1),
+        )
+
+
+class Tokenizer(nn.Module):
+    """Encoder, codebook, decoder."""
+
+    def __init__(self, config: TokenizerConfig, frame_size: int = 64) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens_per_obs = config.tokens_per_obs
+        widths = _widths(config, frame_size)
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, widths[0], 3, padding=1),
+            *(DownBlock(a, b, config) for a, b in zip(widths, widths[1:], strict=False)),
+            nn.GroupNorm(config.num_groups, widths[-1], config.norm_eps),
+            nn.SiLU(),
+            nn.Conv2d(widths[-1], widths[-1], 3, padding=1),
+        )
+        self.pre_quantization = nn.Conv2d(widths[-1], config.embed_dim, 1)
+        self.codebook = nn.Embedding(config.num_codes, config.embed_dim)
+        self.post_quantization = nn.Conv2d(config.embed_dim, widths[-1], 1)
+        back = widths[::-1]
+        self.decoder = nn.Sequential(
+            nn.Conv2d(back[0], back[0], 3, padding=1),
+            *(UpBlock(a, b, config) for a, b in zip(back, back[1:], strict=False)),
+            nn.GroupNorm(config.num_groups, back[-1], config.norm_eps),
+            nn.SiLU(),
+            nn.Conv2d(back[-1], 3, 3, padding=1),
+        )
+        nn.init.uniform_(self.codebook.weight, -1 / config.num_codes, 1 / config.num_codes)
+
+    @property
+    def code_vectors(self) -> Tensor:
+        """(N, E), detached: what M and C see of the codebook."""
+        return self.codebook.weight.detach()
+
+    def latents(self, frames: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] to the encoder's outputs (B, E, h, w)."""
+        return self.pre_quantization(self.encoder(frames))
+
+    def quantize(self, latents: Tensor) -> Quantized:
+        """Nearest code of each latent vector, in float32 or better."""
+        flat = latents.permute(0, 2, 3, 1).flatten(1, 2)
+        flat = flat.float() if flat.dtype == torch.bfloat16 else flat
+        with torch.autocast(flat.device.type, enabled=False), torch.no_grad():
+            table = self.codebook.weight
+            tokens = (table.pow(2).sum(-1) - 2 * flat @ table.T).argmin(-1)
+        return Quantized(tokens, self.embed(tokens), latents)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(B, K) to code vectors on their grid (B, E, h, w)."""
+        side = self.config.grid_size
+        return self.codebook(tokens).unflatten(-2, (side, side)).movedim(-1, -3)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] to tokens (B, K)."""
+        return self.quantize(self.latents(frames)).tokens
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(B, E, h, w) to frames (B, 3, H, W), not clipped."""
+        return self.decoder(self.post_quantization(codes))
+
+    def reconstruct(self, frames: Tensor) -> Tensor:
+        """Through the codes and back, clipped to [-1, 1]."""
+        return self.decode(self.quantize(self.latents(frames)).codes).float().clamp(-1, 1)
+
+    def loss(self, frames: Tensor, image_loss: ImageLoss, autoencoder: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 8, every term a mean over all elements: total, and its terms.
+
+        frames (B, 3, H, W) in [-1, 1]. `image_loss(x, y)` is the perceptual term. `autoencoder`: leave the
+        quantisation out (warm-up).
+        """
+        latents = self.latents(frames)
+        if autoencoder:
+            zero = frames.new_zeros(())
+            return self._image_terms(self.decode(latents), frames, image_loss, zero, zero)
+        latents = latents.to(self.codebook.weight.dtype)
+        codes = self.quantize(latents).codes
+        straight_through = latents + (codes - latents).detach()
+        return self._image_terms(
+            self.decode(straight_through),
+            frames,
+            image_loss,
+            F.mse_loss(codes, latents.detach()),
+            F.mse_loss(latents, codes.detach()),
+        )
+
+    def _image_terms(
+        self, output: Tensor, frames: Tensor, image_loss: ImageLoss, codebook: Tensor, commitment: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        output = output.to(frames.dtype)
+        distance = F.l1_loss if self.config.reconstruction == "l1" else F.mse_loss
+        terms = {
+            "reconstruction": distance(output, frames),
+            "perceptual": image_loss(output, frames),
+            "codebook": self.config.codebook_weight * codebook,
+            "commitment": self.config.commitment_weight * commitment,
+        }
+        return torch.stack(list(terms.values())).sum(), terms
+
+
+def _widths(config: TokenizerConfig, frame_size: int) -> list[int]:
+    """Channels at each resolution from the frame down to the code grid; the last given width repeats."""
+    levels = (frame_size // config.grid_size).bit_length()
+    return [config.channels[min(i, len(config.channels) - 1)] for i in range(levels)]
+
+
+def to_model_range(frames: Tensor) -> Tensor:
+    """uint8 (..., H, W, 3) to float32 (..., 3, H, W) in [-1, 1]; the memory stays channels-last."""
+    return frames.movedim(-1, -3).float().div(127.5).sub(1)
+
+
+def to_pixels(frames: Tensor) -> Tensor:
+    """float (..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3)."""
+    return frames.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)

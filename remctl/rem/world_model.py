@@ -1,0 +1,206 @@
+"""The world model M (paper Sections 2.1-2.4): embeddings, RetNet with POP, heads, losses, and one imagined step.
+
+Shapes: B batch, T blocks, K tokens per observation, n = K+1 tokens per block, E embedding, N vocabulary, A actions.
+A block is an observation's K tokens and the action taken on it. Block j's observation logits predict block j's own
+tokens; reward and termination are read at its action.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from remctl.config import WorldModelConfig
+from remctl.rem.retnet import RetNet, State
+from remctl.rem.sampling import sample_categorical
+
+
+class Segment(NamedTuple):
+    """Consecutive steps of one episode per row, padded right.
+
+    tokens (B, T, K) int64; actions (B, T) int64; rewards (B, T) float32; ends (B, T) bool; real (B, T) bool, False on
+    padding; starts_episode (B,) bool: whether block 0 is an episode's first.
+    """
+
+    tokens: Tensor
+    actions: Tensor
+    rewards: Tensor
+    ends: Tensor
+    real: Tensor
+    starts_episode: Tensor
+
+
+class WorldModelState(NamedTuple):
+    """`retention`: state per layer. `position`: absolute position of the next token. `tokens` (B, K): the current observation.
+
+    POP has not consumed `tokens` yet (it goes in with its action); token by token has.
+    """
+
+    retention: State
+    position: int
+    tokens: Tensor
+    code_vectors: Tensor
+
+
+class Imagined(NamedTuple):
+    """What follows an action: next observation `tokens` (B, K), `reward` (B,) in {-1, 0, 1}, `end` (B,) bool."""
+
+    tokens: Tensor
+    reward: Tensor
+    end: Tensor
+
+
+class WorldModel(nn.Module):
+    """REM's world model; `observation_prediction` chooses POP or token by token (ablation No POP)."""
+
+    def __init__(self, config: WorldModelConfig, num_actions: int, tokens_per_obs: int, num_codes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens_per_obs = tokens_per_obs
+        self.block_len = tokens_per_obs + 1
+        self.pop = config.observation_prediction == "pop"
+        E = config.embed_dim
+        self.retnet = RetNet(config)
+        self.action_embedding = nn.Embedding(num_actions, E)
+        if self.pop:
+            self.prediction_embedding = nn.Embedding(tokens_per_obs + config.spare_prediction_token, E)
+        if config.observation_embeddings == "separate":
+            self.observation_embedding = nn.Embedding(num_codes, E)
+        self.observation_head = _head(E, num_codes)
+        self.reward_head = _head(E, 3)
+        self.end_head = _head(E, 2)
+
+    # Training
+
+    def loss(self, segment: Segment, code_vectors: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropies of observation tokens, reward sign and termination, each a mean over its unmasked positions.
+
+        code_vectors (N, E): V's codebook, not trained here.
+        """
+        blocks = self._blocks(segment.tokens, segment.actions, code_vectors)
+        first = self._first_predicted
+        observations, at_action = self._training_outputs(blocks, first)
+        observed, rewarded = self._loss_masks(segment)
+        tokens = segment.tokens[:, first:]
+        terms = {
+            "observation": _cross_entropy(self.observation_head(observations), tokens, observed[..., None].expand_as(tokens)),
+            "reward": _cross_entropy(self.reward_head(at_action), segment.rewards.sign().long() + 1, rewarded),
+            "end": _cross_entropy(self.end_head(at_action), segment.ends.long(), rewarded),
+        }
+        return torch.stack(list(terms.values())).sum(), terms
+
+    @property
+    def _first_predicted(self) -> int:
+        """First block (from 0) whose observation ever carries a loss."""
+        return 1 if self.config.loss_rule == "supervise_starts" else self.config.context_blocks
+
+    def _training_outputs(self, blocks: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Outputs that predict the tokens of blocks first..T-1 (B, T-first, K, E), and those at the actions (B, T, E)."""
+        B, T = blocks.shape[:2]
+        state = self.retnet.initial_state(B, blocks)
+        if self.pop:
+            out = self.retnet(blocks, state, prediction=self._prediction_tokens(B, T - first), first_predicted=first)
+            return out.predicted, out.real[:, :, -1]
+        real = self.retnet(blocks, state).real
+        # Token by token, the output one position before a token predicts it.
+        before = real.flatten(1, 2)[:, first * self.block_len - 1 : -1].unflatten(1, (T - first, self.block_len))
+        return before[:, :, : self.tokens_per_obs], real[:, :, -1]
+
+    def _loss_masks(self, segment: Segment) -> tuple[Tensor, Tensor]:
+        """Which observations (B, T-first) and which rewards and ends (B, T) carry loss."""
+        T, context = segment.real.shape[1], self.config.context_blocks
+        block = torch.arange(T, device=segment.real.device)
+        observed, rewarded = (block >= context)[None], (block >= context)[None]
+        if self.config.loss_rule == "supervise_starts":
+            starts = segment.starts_episode[:, None]
+            observed = observed | starts
+            rewarded = (block >= context - 1)[None] | starts
+        return (observed & segment.real)[:, self._first_predicted :], rewarded & segment.real
+
+    # Imagination
+
+    def begin(self, tokens: Tensor, actions: Tensor, real: Tensor, code_vectors: Tensor) -> WorldModelState:
+        """The state from which `step` imagines.
+
+        tokens (B, T, K): the context observations, the current one last; actions (B, T-1) and real (B, T-1) of those
+        before it. Blocks that are not real leave no trace.
+        """
+        B, T = tokens.shape[:2]
+        state, position = self.retnet.initial_state(B, code_vectors), (T - 1) * self.block_len
+        if T > 1:
+            blocks = self._blocks(tokens[:, :-1], actions, code_vectors)
+            state = self.retnet(blocks, state, keep=real).state
+        if not self.pop:
+            current = self._embed_observations(tokens[:, -1:], code_vectors)
+            state = self.retnet(current, state, start=position).state
+            position += self.tokens_per_obs
+        return WorldModelState(state, position, tokens[:, -1], code_vectors)
+
+    def step(
+        self, state: WorldModelState, action: Tensor, generator: torch.Generator
+    ) -> tuple[WorldModelState, Imagined]:
+        """Take `action` (B,) on the current observation; reward, end and the next observation are sampled.
+
+        POP: one pass that consumes the block and predicts the next (calls 2H of Section 2.3, fused layer by layer);
+        token by token: one call for the action and one per token.
+        """
+        new_state, at_action = (self._step_pop if self.pop else self._step_tokens)(state, action, generator)
+        reward = sample_categorical(self.reward_head(at_action), generator) - 1
+        end = sample_categorical(self.end_head(at_action), generator).bool()
+        return new_state, Imagined(new_state.tokens, reward.float(), end)
+
+    def _step_pop(
+        self, state: WorldModelState, action: Tensor, generator: torch.Generator
+    ) -> tuple[WorldModelState, Tensor]:
+        block = self._blocks(state.tokens[:, None], action[:, None], state.code_vectors)
+        prediction = self._prediction_tokens(action.shape[0], 1)
+        out = self.retnet(block, state.retention, state.position, prediction, first_predicted=1)
+        tokens = sample_categorical(self.observation_head(out.predicted[:, 0]), generator)
+        new_state = WorldModelState(out.state, state.position + self.block_len, tokens, state.code_vectors)
+        return new_state, out.real[:, 0, -1]
+
+    def _step_tokens(
+        self, state: WorldModelState, action: Tensor, generator: torch.Generator
+    ) -> tuple[WorldModelState, Tensor]:
+        out = self.retnet(self.action_embedding(action)[:, None, None], state.retention, state.position)
+        at_action = last = out.real[:, 0, -1]
+        tokens = []
+        for i in range(self.tokens_per_obs):
+            tokens.append(sample_categorical(self.observation_head(last), generator))
+            x = self._embed_observations(tokens[-1][:, None, None], state.code_vectors)
+            out = self.retnet(x, out.state, state.position + 1 + i)
+            last = out.real[:, 0, -1]
+        position = state.position + self.block_len
+        return WorldModelState(out.state, position, torch.stack(tokens, 1), state.code_vectors), at_action
+
+    # Embeddings
+
+    def _blocks(self, tokens: Tensor, actions: Tensor, code_vectors: Tensor) -> Tensor:
+        """(B, T, K) and (B, T) to (B, T, K+1, E)."""
+        observations = self._embed_observations(tokens, code_vectors)
+        return torch.cat([observations, self.action_embedding(actions).unsqueeze(2)], dim=2)
+
+    def _embed_observations(self, tokens: Tensor, code_vectors: Tensor) -> Tensor:
+        if self.config.observation_embeddings == "separate":
+            return self.observation_embedding(tokens)
+        return F.embedding(tokens, code_vectors)
+
+    def _prediction_tokens(self, batch_size: int, num_blocks: int) -> Tensor:
+        u = self.prediction_embedding.weight[: self.tokens_per_obs]
+        return u.expand(batch_size, num_blocks, -1, -1)
+
+
+def _head(embed_dim: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.ReLU(), nn.Linear(embed_dim, num_classes))
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the positions where mask; logits (..., N), targets and mask (...). Zero where nothing is unmasked."""
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+    weight = mask.flatten().to(losses.dtype)
+    # where, not a product: a masked position must not leak even a NaN.
+    return torch.where(mask.flatten(), losses, 0.0).sum() / weight.sum().clamp(min=1)
