@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,11 @@ class ControllerState(NamedTuple):
     def where(self, mask: Tensor, other: ControllerState) -> ControllerState:
         """Rows of self where mask (B,) bool, else of `other`."""
         return ControllerState(*(torch.where(mask[:, None], a, b) for a, b in zip(self, other, strict=True)))
+
+    def rows(self, keep: np.ndarray) -> ControllerState:
+        """Only the rows where keep (B,) bool."""
+        index = torch.from_numpy(np.flatnonzero(keep)).to(self.h.device)
+        return ControllerState(self.h[index], self.c[index])
 
 
 class Controller(nn.Module):

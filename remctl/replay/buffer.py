@@ -1,0 +1,139 @@
+"""The replay buffer: every real step as tensors on one device, and a token per code cached per frame.
+
+Shapes: S stored steps, H W frame size, K tokens. Frames are uint8 (S, H, W, 3), 12 KiB each. A step is the observation,
+the action taken on it, the reward and whether the episode ended; the frame after an end is never stored. A time limit
+closes a segment without an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from remctl.rem.imagination import Start
+from remctl.rem.world_model import Segment
+
+ENCODE_BATCH = 256
+
+
+@dataclass
+class Steps:
+    """Consecutive steps in host memory, as collected and as kept on disk.
+
+    frames (S, H, W, 3) uint8; actions (S,) int64; rewards (S,) float32; ends (S,) bool; first (S,) bool: an episode's
+    first step (after a reset or a life loss).
+    """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    ends: np.ndarray
+    first: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+class Episodes:
+    """Where each stored step lies in its episode: `start` and `stop` (S,) are the episode's bounds, in step indices."""
+
+    def __init__(self, first: np.ndarray) -> None:
+        starts = np.flatnonzero(first)
+        number = np.cumsum(first) - 1
+        self.start = starts[number]
+        self.stop = np.append(starts[1:], len(first))[number]
+        index = np.arange(len(first))
+        self.before = index - self.start
+        self.remaining = self.stop - index
+
+
+class ReplayBuffer:
+    """Frames, actions, rewards, ends and tokens of up to `capacity` steps on `device`."""
+
+    def __init__(self, capacity: int, frame_size: int, tokens_per_obs: int, device: torch.device) -> None:
+        self.device = device
+        # torch.empty touches no page before it is written: a young buffer costs no memory.
+        self.frames = torch.empty((capacity, frame_size, frame_size, 3), dtype=torch.uint8, device=device)
+        self.tokens = torch.empty((capacity, tokens_per_obs), dtype=torch.int32, device=device)
+        self.actions = torch.empty(capacity, dtype=torch.int64, device=device)
+        self.rewards = torch.empty(capacity, dtype=torch.float32, device=device)
+        self.ends = torch.empty(capacity, dtype=torch.bool, device=device)
+        self.first = np.zeros(capacity, dtype=bool)
+        self.size = 0
+        self.num_tokenized = 0
+        self.episodes = Episodes(self.first[:0])
+
+    def append(self, steps: Steps) -> None:
+        """Add consecutive steps. The first step ever stored must be an episode's first."""
+        assert self.size + len(steps) <= len(self.first), (self.size, len(steps), len(self.first))
+        where = slice(self.size, self.size + len(steps))
+        for name in ("frames", "actions", "rewards", "ends"):
+            getattr(self, name)[where] = torch.from_numpy(getattr(steps, name)).to(self.device)
+        self.first[where] = steps.first
+        self.size += len(steps)
+        assert self.first[0]
+        self.episodes = Episodes(self.first[: self.size])
+
+    def forget_tokens(self) -> None:
+        """The tokenizer has changed: every cached token is stale."""
+        self.num_tokenized = 0
+
+    @torch.no_grad()
+    def refresh_tokens(self, encode: Callable[[Tensor], Tensor]) -> int:
+        """Encode the frames whose tokens are stale; returns how many. encode: uint8 frames to tokens (B, K).
+
+        Batches lie on fixed boundaries and have one size, so that a frame's tokens do not depend on when it was encoded:
+        a resumed run, which encodes everything again, gets the same ones to the bit.
+        """
+        num_stale = self.size - self.num_tokenized
+        for begin in range(self.num_tokenized // ENCODE_BATCH * ENCODE_BATCH, self.size, ENCODE_BATCH):
+            end = min(begin + ENCODE_BATCH, self.size)
+            batch = self.frames[begin : begin + ENCODE_BATCH]
+            if end - begin < ENCODE_BATCH:
+                batch = self.frames.new_zeros((ENCODE_BATCH, *self.frames.shape[1:]))
+                batch[: end - begin] = self.frames[begin:end]
+            self.tokens[begin:end] = encode(batch)[: end - begin].to(torch.int32)
+        self.num_tokenized = self.size
+        return num_stale
+
+    def frames_at(self, index: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8."""
+        return self.frames[index]
+
+    def segments(self, starts: np.ndarray, num_blocks: int) -> Segment:
+        """Steps starts (..., ) onwards, padded right where the episode is over; leading shape as of `starts`."""
+        offset = np.arange(num_blocks)
+        index = starts[..., None] + offset
+        real = offset < self.episodes.remaining[starts][..., None]
+        index = np.where(real, index, starts[..., None])
+        return self._gather_segment(index, real, self.episodes.before[starts] == 0)
+
+    def starts(self, current: np.ndarray, num_before: int) -> Start:
+        """The steps `current` (...) with up to `num_before` earlier ones of the same episode, padded left."""
+        offset = np.arange(-num_before, 1)
+        real = offset + self.episodes.before[current][..., None] >= 0
+        index = np.where(real, current[..., None] + offset, current[..., None])
+        where = self._to_device(index)
+        mask = self._to_device(real)
+        # Padding is code 0 and action 0, never a neighbour episode's content.
+        tokens = torch.where(mask[..., None], self.tokens[where].long(), 0)
+        actions = torch.where(mask, self.actions[where], 0)
+        return Start(tokens, actions[..., :-1], mask)
+
+    def _gather_segment(self, index: np.ndarray, real: np.ndarray, starts_episode: np.ndarray) -> Segment:
+        where, mask = self._to_device(index), self._to_device(real)
+        return Segment(
+            tokens=torch.where(mask[..., None], self.tokens[where].long(), 0),
+            actions=torch.where(mask, self.actions[where], 0),
+            rewards=torch.where(mask, self.rewards[where], 0.0),
+            ends=self.ends[where] & mask,
+            real=mask,
+            starts_episode=self._to_device(starts_episode),
+        )
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)

@@ -1,0 +1,60 @@
+"""C acting in real environments: one policy for collection (one environment) and tests (many at once).
+
+State is a value: it goes into the checkpoint in the middle of an episode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from remctl.rem.controller import ControllerState
+from remctl.rem.sampling import sample_categorical
+from remctl.train.build import Agent
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How C acts: `trained` False means uniform actions (before C's first epoch)."""
+
+    agent: Agent
+    trained: bool
+    temperature: float
+    epsilon: float = 0.0
+    executed_action_to_controller: bool = False
+
+    def initial_state(self, num_envs: int) -> ControllerState:
+        """Nothing seen yet."""
+        return self.agent.controller.initial_state(num_envs)
+
+    @torch.no_grad()
+    def act(
+        self, state: ControllerState, frames: np.ndarray, rng: np.random.Generator, generator: torch.Generator
+    ) -> tuple[ControllerState, np.ndarray]:
+        """One action per environment. frames (n, H, W, 3) uint8; returns the new state and actions (n,) int64."""
+        n = len(frames)
+        uniform = rng.integers(self.agent.controller.num_actions, size=n)
+        explore = rng.random(n) < self.epsilon
+        if not self.trained:
+            return state, uniform
+        state, own = self._decide(state, frames, generator)
+        executed = np.where(explore, uniform, own.cpu().numpy())
+        told = torch.from_numpy(executed).to(own.device) if self.executed_action_to_controller else own
+        return self.agent.controller.record_action(state, told), executed
+
+    def _decide(
+        self, state: ControllerState, frames: np.ndarray, generator: torch.Generator
+    ) -> tuple[ControllerState, Tensor]:
+        tokens = self.agent.encode(torch.from_numpy(frames))
+        state, policy = self.agent.controller.observe(state, self.agent.view(tokens))
+        return state, sample_categorical(policy.logits, generator, self.temperature)
+
+
+def reset_rows(state: ControllerState, fresh: ControllerState, rows: np.ndarray) -> ControllerState:
+    """State with `rows` (n,) bool set back to `fresh`."""
+    if not rows.any():
+        return state
+    return fresh.where(torch.from_numpy(rows).to(state.h.device), state)

@@ -1,0 +1,87 @@
+"""Collecting experience with epsilon and life-loss ends (Algorithm 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from remctl.interfaces import Env, EnvStep
+from remctl.rem.controller import ControllerState
+from remctl.replay.buffer import Steps
+from remctl.train.acting import Policy
+from remctl.train.phases import Track
+from remctl.train.seeding import Randomness
+
+Record = dict[str, float | int | str]
+
+
+class Collector:
+    """The training environment, wherever it stands in its episode."""
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+        self.frame: np.ndarray | None = None  # None: a reset is due
+        self.controller_state: ControllerState | None = None
+        self.game_return, self.game_steps = 0.0, 0
+
+    def collect(
+        self, num_steps: int, policy: Policy, random: Randomness, track: Track, seeded: bool = True
+    ) -> tuple[Steps, list[Record]]:
+        """`num_steps` agent steps, and a record of each game that ended in them."""
+        rng = random.numpy() if seeded else np.random.default_rng()
+        generator = random.torch(policy.agent.device)
+        steps = _empty_steps(num_steps, policy.agent.config.environment.frame_size)
+        games: list[Record] = []
+        for i in track(range(num_steps), "collect", num_steps):
+            steps.first[i] = self.frame is None
+            if self.frame is None:
+                self.frame = self.env.reset(rng)
+                self.controller_state = policy.initial_state(1)
+            state = self.controller_state or policy.initial_state(1)
+            self.controller_state, actions = policy.act(state, self.frame[None], rng, generator)
+            steps.frames[i], steps.actions[i] = self.frame, actions[0]
+            result = self.env.step(int(actions[0]))
+            steps.rewards[i], steps.ends[i] = result.reward, result.terminated
+            games += self._account(result)
+            self.frame = None if result.terminated or result.truncated else result.frame
+        return steps, games
+
+    def _account(self, result: EnvStep) -> list[Record]:
+        """Returns are of whole games: a lost life ends an episode for the learner, not the game."""
+        self.game_return += result.reward
+        self.game_steps += 1
+        if not (result.game_over or result.truncated):
+            return []
+        record: Record = {"kind": "train", "return": self.game_return, "length_steps": self.game_steps}
+        self.game_return, self.game_steps = 0.0, 0
+        return [record]
+
+    def get_state(self) -> dict[str, Any]:
+        """Tensors and JSON-compatible values."""
+        return {
+            "env": self.env.get_state(),
+            "frame": None if self.frame is None else torch.from_numpy(self.frame.copy()),
+            "controller_state": None if self.controller_state is None else list(self.controller_state),
+            "game_return": self.game_return,
+            "game_steps": self.game_steps,
+        }
+
+    def set_state(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on exactly where `get_state` was taken."""
+        self.env.set_state(state["env"])
+        self.frame = None if state["frame"] is None else state["frame"].cpu().numpy()
+        kept = state["controller_state"]
+        self.controller_state = None if kept is None else ControllerState(*(t.to(device) for t in kept))
+        self.game_return, self.game_steps = state["game_return"], state["game_steps"]
+
+
+def _empty_steps(num_steps: int, frame_size: int) -> Steps:
+    return Steps(
+        frames=np.empty((num_steps, frame_size, frame_size, 3), np.uint8),
+        actions=np.empty(num_steps, np.int64),
+        rewards=np.empty(num_steps, np.float32),
+        ends=np.empty(num_steps, bool),
+        first=np.empty(num_steps, bool),
+    )

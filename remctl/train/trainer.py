@@ -1,0 +1,201 @@
+"""The run: epochs as transactions, resume, tests, the final score.
+
+An epoch is collect, train V, train M, train C, and every few epochs a test. Everything it changed is committed by one
+rename of a checkpoint folder; metrics, episodes and the replay's shard are written before that and dropped at the next
+start if the commit never came. Randomness is a function of (seed, epoch, phase), so there is no generator to save.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from remctl.config import RunConfig, config_hash
+from remctl.envs import make_env
+from remctl.progress import Reporter
+from remctl.replay.buffer import ReplayBuffer
+from remctl.replay.store import load_shard, save_shard
+from remctl.runs.layout import RunFolder
+from remctl.runs.metrics import MetricsLog
+from remctl.train import checkpoint
+from remctl.train.acting import Policy
+from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizers
+from remctl.train.collector import Collector, Record
+from remctl.train.evaluate import Episode, play
+from remctl.train.phases import Metrics, num_steps, train_controller, train_tokenizer, train_world_model
+from remctl.train.seeding import Randomness, derive_seed
+
+
+@dataclass
+class Clock:
+    """Seconds per phase over the whole run, interruptions left out."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, phase: str, metrics: Metrics) -> Iterator[None]:
+        """Adds to the run's total, and writes `<phase>/wall_s`."""
+        begin = time.perf_counter()
+        yield
+        spent = time.perf_counter() - begin
+        metrics[f"{phase}/wall_s"] = metrics.get(f"{phase}/wall_s", 0.0) + spent
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + spent
+
+
+class Trainer:
+    """One run in one folder on one device. `run()` goes from the last complete epoch to the end of training."""
+
+    def __init__(self, config: RunConfig, run: RunFolder, device: torch.device, reporter: Reporter, log: MetricsLog) -> None:
+        self.config, self.folder, self.device = config, run, device
+        self.reporter, self.log = reporter, log
+        self.clock = Clock()
+        self.epoch = 0  # the last complete one
+        env = make_env(config.game, config.environment, training=True, seed=self._env_seed())
+        self.collector = Collector(env)
+        self.agent = build_agent(config, env.num_actions, device)
+        self.optimizers = build_optimizers(self.agent)
+        self.image_loss = build_image_loss(config, device, reporter.log)
+        self.buffer = ReplayBuffer(capacity(config), config.environment.frame_size, config.tokenizer.tokens_per_obs, device)
+
+    def _env_seed(self) -> int:
+        if self.config.environment.seeding == "unseeded":
+            return time.time_ns() % 2**31
+        return derive_seed(self.config.seed, "train env") % 2**31
+
+    def resume(self) -> None:
+        """Load the newest intact checkpoint, if there is one, and drop what came after it."""
+        loaded = checkpoint.load_latest(self.folder, self.reporter.log)
+        self.epoch = loaded.epoch if loaded else 0
+        self.log.rewind(self.epoch)
+        if not loaded:
+            return
+        self.agent.load_state_dict(loaded.agent)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(loaded.trainer["optimizers"][name])
+        self.collector.set_state(loaded.trainer["collector"], self.device)
+        self.clock.seconds = dict(loaded.trainer["wall_s"])
+        for epoch in range(1, min(self.epoch, self.config.collection.last_epoch) + 1):
+            self.buffer.append(load_shard(self.folder, epoch))
+        self.reporter.log(f"resuming after epoch {self.epoch} of {self.config.training.num_epochs}")
+
+    def run(self) -> None:
+        """All remaining epochs."""
+        total = self.config.training.num_epochs
+        self.reporter.epoch_bar(total, self.epoch)
+        for epoch in range(self.epoch + 1, total + 1):
+            metrics = self.run_epoch(epoch)
+            self.reporter.epoch_done()
+            self.reporter.log(summary(epoch, total, metrics))
+
+    def run_epoch(self, epoch: int) -> Metrics:
+        """One transaction."""
+        metrics: Metrics = {}
+        records: list[Record] = []
+        with self.clock.measure("epoch", metrics):
+            if epoch <= self.config.collection.last_epoch:
+                records += self._collect(epoch, metrics)
+            self._train(epoch, metrics)
+            if epoch % self.config.evaluation.every_epochs == 0 and self._controller_trained(epoch + 1):
+                records += self._test(epoch, metrics)
+        self._commit(epoch, metrics, records)
+        return metrics
+
+    def _controller_trained(self, epoch: int) -> bool:
+        """Whether C has been trained before `epoch` begins."""
+        return epoch > self.config.controller.training.start_after_epoch + 1
+
+    def _collect(self, epoch: int, metrics: Metrics) -> list[Record]:
+        c = self.config.collection
+        policy = Policy(
+            self.agent, self._controller_trained(epoch), c.temperature, c.epsilon, c.executed_action_to_controller
+        )
+        random = Randomness(self.config.seed, epoch, "collect")
+        count = c.steps_per_epoch + c.initial_steps * (epoch == 1)
+        with self.clock.measure("collect", metrics):
+            seeded = self.config.environment.seeding == "seeded"
+            steps, games = self.collector.collect(count, policy, random, self.reporter.track, seeded)
+            self.buffer.append(steps)
+            save_shard(self.folder, epoch, steps)
+        metrics["collect/env_steps"] = self.buffer.size
+        metrics["collect/env_steps_per_s"] = count / metrics["collect/wall_s"]
+        if games:
+            metrics["collect/return_mean"] = sum(float(g["return"]) for g in games) / len(games)
+        return games
+
+    def _train(self, epoch: int, metrics: Metrics) -> None:
+        track = self.reporter.track
+        if num_steps(self.config.tokenizer.training, epoch):
+            with self.clock.measure("tokenizer", metrics):
+                optimizer = self.optimizers["tokenizer"]
+                metrics |= train_tokenizer(self.agent, optimizer, self.image_loss, self.buffer, epoch, track)
+        if num_steps(self.config.world_model.training, epoch):
+            with self.clock.measure("encode", metrics):
+                self.buffer.refresh_tokens(self.agent.encode)
+            with self.clock.measure("world_model", metrics):
+                metrics |= train_world_model(self.agent, self.optimizers["world_model"], self.buffer, epoch, track)
+        if num_steps(self.config.controller.training, epoch):
+            with self.clock.measure("controller", metrics):
+                metrics |= train_controller(self.agent, self.optimizers["controller"], self.buffer, epoch, track)
+
+    def _test(self, epoch: int, metrics: Metrics) -> list[Record]:
+        with self.clock.measure("test", metrics):
+            episodes = self.play("test", epoch, self.config.evaluation.num_episodes)
+            metrics["test/return_mean"] = sum(e.total_return for e in episodes) / len(episodes)
+        return [episode_record("test", e) for e in episodes]
+
+    def play(self, kind: str, epoch: int, num_episodes: int) -> list[Episode]:
+        """Test episodes of the agent as it is, with their first steps kept."""
+        with self.reporter.counting(f"{kind} episodes", num_episodes) as advance:
+            return play(self.agent, num_episodes, Randomness(self.config.seed, epoch, kind), advance, keep_steps=True)
+
+    def _commit(self, epoch: int, metrics: Metrics, records: list[Record]) -> None:
+        metrics["memory_peak_mb"] = peak_memory_mb(self.device)
+        self.log.append_episodes(epoch, records)
+        self.log.append(epoch, metrics)
+        checkpoint.save(self.folder, epoch, config_hash(self.config), self.agent.state_dict(), self._state())
+        self.epoch = epoch
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "collector": self.collector.get_state(),
+            "wall_s": dict(self.clock.seconds),
+        }
+
+
+def capacity(config: RunConfig) -> int:
+    """Steps a whole run collects."""
+    epochs = min(config.collection.last_epoch, config.training.num_epochs)
+    return config.collection.initial_steps + epochs * config.collection.steps_per_epoch
+
+
+def episode_record(kind: str, episode: Episode) -> Record:
+    """A line of episodes.jsonl."""
+    return {"kind": kind, "index": episode.index, "return": episode.total_return, "length_steps": episode.num_steps}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory of this process so far: allocated on the GPU, or resident on the host."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def summary(epoch: int, total: int, metrics: Metrics) -> str:
+    """One line for people."""
+    shown = {
+        "V": "tokenizer/reconstruction_loss",
+        "M": "world_model/observation_loss",
+        "C return": "controller/imagined_return",
+        "entropy": "controller/policy_entropy",
+        "train return": "collect/return_mean",
+        "test return": "test/return_mean",
+    }
+    parts = [f"{label} {metrics[name]:.3g}" for label, name in shown.items() if name in metrics]
+    return f"epoch {epoch}/{total}  {'  '.join(parts)}  {metrics['epoch/wall_s']:.1f} s"
