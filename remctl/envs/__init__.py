@@ -1,0 +1,91 @@
+"""The environments: one `make_env` for Atari games, toys and Gymnasium ids.
+
+Each kind is imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from remctl import games
+from remctl.errors import UserError
+from remctl.interfaces import Env
+
+
+class EnvironmentSettings(Protocol):
+    """What `make_env` reads of the configuration's `environment` section; frames of a time limit are raw frames."""
+
+    @property
+    def frame_skip(self) -> int: ...
+    @property
+    def frame_size(self) -> int: ...
+    @property
+    def sticky_probability(self) -> float: ...
+    @property
+    def full_action_space(self) -> bool: ...
+    @property
+    def max_noops_train(self) -> int: ...
+    @property
+    def noops_test(self) -> int: ...
+    @property
+    def time_limit_train_frames(self) -> int: ...
+    @property
+    def time_limit_test_frames(self) -> int: ...
+    @property
+    def end_on_life_loss(self) -> bool: ...
+
+
+def make_env(game: str, environment: EnvironmentSettings, *, training: bool, seed: int) -> Env:
+    """The environment of a game in its training form (no-ops, time limit and lives) or its test form.
+
+    `seed` is for what the generator given to `reset` does not reach, such as an emulator's sticky actions.
+    Raises UserError for an unknown game or an environment that cannot be used.
+    """
+    game = games.check_game(game)
+    make = {"atari": _make_atari, "toy": _make_toy, "gym": _make_gym}[games.kind(game)]
+    return make(game, environment, training, seed)
+
+
+def _make_atari(game: str, environment: EnvironmentSettings, training: bool, seed: int) -> Env:
+    from remctl.envs.atari import Atari
+
+    return Atari(
+        game,
+        frame_skip=environment.frame_skip,
+        frame_size=environment.frame_size,
+        noops=_noops(environment, training),
+        time_limit_frames=_time_limit_frames(environment, training),
+        end_on_life_loss=training and environment.end_on_life_loss,
+        sticky_probability=environment.sticky_probability,
+        full_action_space=environment.full_action_space,
+        seed=seed,
+    )
+
+
+def _make_toy(game: str, environment: EnvironmentSettings, training: bool, seed: int) -> Env:
+    from remctl.envs.catch import GRID, Catch
+
+    if environment.frame_size % GRID:
+        raise UserError(f"{game} needs environment.frame_size to be a multiple of {GRID}, not {environment.frame_size}")
+    return Catch(frame_size=environment.frame_size)
+
+
+def _make_gym(game: str, environment: EnvironmentSettings, training: bool, seed: int) -> Env:
+    from remctl.envs.pixels import GymPixels
+
+    return GymPixels(
+        game.removeprefix(games.GYM_PREFIX),
+        frame_size=environment.frame_size,
+        time_limit_steps=_time_limit_frames(environment, training),  # nothing is skipped: a step is a frame
+        seed=seed,
+    )
+
+
+def _noops(environment: EnvironmentSettings, training: bool) -> tuple[int, int]:
+    if training:
+        return min(1, environment.max_noops_train), environment.max_noops_train
+    return environment.noops_test, environment.noops_test
+
+
+def _time_limit_frames(environment: EnvironmentSettings, training: bool) -> int:
+    return environment.time_limit_train_frames if training else environment.time_limit_test_frames

@@ -1,0 +1,46 @@
+# make train: set up .venv and train; make test: set up and test. Needs Python >= 3.11, make and git, nothing else.
+
+PYTHON ?= python3
+GAME ?= Pong
+PRESET ?= quick
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: train venv test test-slow test-all check format clean
+
+train: venv
+	$(BIN)/remctl train --game $(GAME) --preset $(PRESET) $(ARGS)
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "remctl needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+test: venv
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: venv
+	$(BIN)/python -m pytest -m slow
+
+test-all: venv
+	$(BIN)/python -m pytest
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

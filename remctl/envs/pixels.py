@@ -1,0 +1,149 @@
+"""Any Gymnasium environment with discrete actions, seen through its own pictures."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+import zlib
+from typing import Any
+
+import gymnasium
+import numpy as np
+from PIL import Image
+
+from remctl.errors import UserError
+from remctl.interfaces import EnvStep, Frame
+
+
+class GymPixels:
+    """The Gymnasium environment `env_id`, its observations replaced by what `render()` shows.
+
+    Frames are uint8 (frame_size, frame_size, 3) RGB, `render()` resized (PIL bilinear). One step is one step of the
+    environment; its own time limit stays in force beside `time_limit_steps` (None: no other).
+    Each episode's seed is drawn from the generator given to `reset`, and shifted by `seed`.
+    UserError: the id is unknown, the action space is not Discrete, or the environment cannot render pictures.
+    """
+
+    def __init__(
+        self, env_id: str, *, frame_size: int = 64, time_limit_steps: int | None = None, seed: int = 0
+    ) -> None:
+        self.env_id = env_id
+        self._frame_size = (frame_size, frame_size)
+        self._time_limit_steps = time_limit_steps
+        self._seed = seed
+        self._episode_seed: int | None = None
+        self._actions: list[int] = []
+        self._env = _make(env_id)
+        self._first_action, self.num_actions = _discrete(self._env, env_id)
+        self.action_names = _action_names(self._env, self.num_actions)
+        _check_render(self._env, env_id)
+
+    def reset(self, rng: np.random.Generator) -> Frame:
+        """Start an episode under a seed drawn from `rng`."""
+        self._start((int(rng.integers(2**31)) + self._seed) % 2**31)
+        return self._frame()
+
+    def step(self, action: int) -> EnvStep:
+        """Play action 0 .. num_actions - 1. The rewards are the environment's own."""
+        assert self._episode_seed is not None, "step() before reset()"
+        assert 0 <= action < self.num_actions, f"action {action} of {self.num_actions}"
+        reward, terminated, truncated = self._play(int(action))
+        return EnvStep(self._frame(), reward, terminated, truncated and not terminated, terminated)
+
+    def get_state(self) -> dict[str, Any]:
+        """The episode's seed and its actions so far: few environments can be copied, all can be played again."""
+        started = self._episode_seed is not None
+        return {
+            "env_id": self.env_id,
+            "episode_seed": self._episode_seed,
+            "actions": list(self._actions),
+            "picture": zlib.crc32(self._frame().tobytes()) if started else None,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Replay the episode of a state of `get_state`, without drawing it.
+
+        Warns where the environment then shows another picture: it is not deterministic under its seed, so what
+        follows cannot be the same to the bit.
+        """
+        if state["env_id"] != self.env_id:
+            raise ValueError(f"this is {self.env_id}, the state is of {state['env_id']}: make that environment")
+        if state["episode_seed"] is None:
+            self._episode_seed, self._actions = None, []
+            return
+        self._start(state["episode_seed"])
+        for action in state["actions"]:
+            self._play(action)
+        if zlib.crc32(self._frame().tobytes()) != state["picture"]:
+            warnings.warn(f"{self.env_id} is not deterministic: its episode goes on from another state", stacklevel=2)
+
+    def close(self) -> None:
+        """Close the environment and its window, if any."""
+        self._env.close()
+
+    def _start(self, episode_seed: int) -> None:
+        self._episode_seed = episode_seed
+        self._actions = []
+        self._env.reset(seed=episode_seed)
+
+    def _play(self, action: int) -> tuple[float, bool, bool]:
+        self._actions.append(action)
+        _, reward, terminated, truncated, _ = self._env.step(self._first_action + action)
+        return float(reward), bool(terminated), bool(truncated) or len(self._actions) == self._time_limit_steps
+
+    def _frame(self) -> Frame:
+        image = Image.fromarray(np.asarray(self._env.render()))
+        return np.array(image.resize(self._frame_size, Image.Resampling.BILINEAR))
+
+
+def _make(env_id: str) -> gymnasium.Env[Any, Any]:
+    if env_id.startswith("ALE/"):
+        import ale_py  # noqa: F401 - registers the ALE ids
+    try:
+        return gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True)
+    except gymnasium.error.UnregisteredEnv as error:
+        raise UserError(f"Gymnasium knows no environment {env_id!r}{_nearest(env_id)}") from error
+    except Exception as error:  # whatever somebody else's constructor raises, the user wants one line
+        raise UserError(f"cannot make gym:{env_id}: {_remedy(error)}") from error
+
+
+def _nearest(env_id: str) -> str:
+    near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3)
+    if near:
+        return f": did you mean gym:{' or gym:'.join(near)}?"
+    return ": install the package that registers it, and write MODULE:ID if Gymnasium does not import it by itself"
+
+
+def _remedy(error: Exception) -> str:
+    """One line about a failure: the package to install where one is missing, else the error's first line."""
+    first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    pip = re.search(r"pip install [^`]+", first_line)
+    missing = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
+    if pip is None and isinstance(missing, ModuleNotFoundError) and missing.name:
+        return f"{missing.name} is not installed; run: pip install {missing.name.partition('.')[0]}"
+    return first_line
+
+
+def _discrete(env: gymnasium.Env[Any, Any], env_id: str) -> tuple[int, int]:
+    """The first action and the number of actions."""
+    space = env.action_space
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        raise UserError(f"gym:{env_id} has actions {space}: choose an environment with a Discrete action space")
+    return int(space.start), int(space.n)
+
+
+def _action_names(env: gymnasium.Env[Any, Any], num_actions: int) -> tuple[str, ...]:
+    meanings = getattr(env.unwrapped, "get_action_meanings", None)
+    return tuple(meanings()) if meanings else tuple(str(action) for action in range(num_actions))
+
+
+def _check_render(env: gymnasium.Env[Any, Any], env_id: str) -> None:
+    """Draw once now, rather than fail after the first steps of a run."""
+    try:
+        env.reset(seed=0)
+        picture = env.render()
+    except Exception as error:  # as in _make
+        raise UserError(f"gym:{env_id} cannot render: {_remedy(error)}") from error
+    if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
+        raise UserError(f"gym:{env_id} renders no uint8 (H, W, 3) pictures: choose one with render_mode 'rgb_array'")

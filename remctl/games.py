@@ -1,0 +1,183 @@
+"""What can be played: the Atari 100K games and their scores, other ALE games, the toys, and Gymnasium ids.
+
+The 26 games, their human and random scores and the published results are those of the paper's Table 1.
+Importing this module is cheap: no torch, and ale-py only once a name beyond the 26 is looked up.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Literal
+
+from remctl.errors import UserError
+
+Kind = Literal["toy", "atari", "gym"]
+
+GYM_PREFIX = "gym:"
+TOYS = ("Catch",)
+ATARI_100K = (
+    "Alien",
+    "Amidar",
+    "Assault",
+    "Asterix",
+    "BankHeist",
+    "BattleZone",
+    "Boxing",
+    "Breakout",
+    "ChopperCommand",
+    "CrazyClimber",
+    "DemonAttack",
+    "Freeway",
+    "Frostbite",
+    "Gopher",
+    "Hero",
+    "Jamesbond",
+    "Kangaroo",
+    "Krull",
+    "KungFuMaster",
+    "MsPacman",
+    "Pong",
+    "PrivateEye",
+    "Qbert",
+    "RoadRunner",
+    "Seaquest",
+    "UpNDown",
+)
+ABLATION_SUBSET = (
+    "Assault",
+    "Asterix",
+    "ChopperCommand",
+    "CrazyClimber",
+    "DemonAttack",
+    "Gopher",
+    "Krull",
+    "RoadRunner",
+)
+
+# For two players only: ALE ships the ROMs but has no rules for one player, and ends the whole process on loading one.
+_TWO_PLAYER_ROMS = frozenset({"combat", "joust", "maze_craze", "warlords"})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One row of Table 1: mean raw game scores (unclipped rewards summed over a game); `published` is by agent."""
+
+    random: float
+    human: float
+    published: Mapping[str, float]
+
+
+@cache
+def scores() -> Mapping[str, Scores]:
+    """Table 1 of the paper, by game, in the table's (alphabetical) order."""
+    text = (files("remctl") / "data" / "table1_atari100k.csv").read_text(encoding="utf-8")
+    return MappingProxyType({row["game"]: _scores_of(row) for row in csv.DictReader(text.splitlines())})
+
+
+def _scores_of(row: Mapping[str, str]) -> Scores:
+    numbers = {column: float(value) for column, value in row.items() if column != "game"}
+    return Scores(random=numbers.pop("random"), human=numbers.pop("human"), published=MappingProxyType(numbers))
+
+
+def human_score(game: str) -> float:
+    """The human score of Table 1, raw. Raises UserError for a game outside Atari 100K."""
+    return _row(game).human
+
+
+def random_score(game: str) -> float:
+    """The random policy's score of Table 1, raw. Raises UserError for a game outside Atari 100K."""
+    return _row(game).random
+
+
+def human_normalized(game: str, score: float) -> float:
+    """(score - random) / (human - random): 0 is random play, 1 is human. Raises UserError outside Atari 100K."""
+    row = _row(game)
+    return (score - row.random) / (row.human - row.random)
+
+
+def _row(game: str) -> Scores:
+    if game not in scores():
+        raise UserError(f"{game} has no human and random score: only the 26 Atari 100K games can be human-normalised")
+    return scores()[game]
+
+
+@cache
+def atari_games() -> tuple[str, ...]:
+    """The CamelCase names of all single-player games whose ROM ale-py ships, sorted."""
+    return tuple(sorted(_rom_ids()))
+
+
+def rom_id(game: str) -> str:
+    """ale-py's snake_case ROM name of a CamelCase game: MsPacman -> ms_pacman. Raises KeyError for another name."""
+    return _rom_ids()[game]
+
+
+@cache
+def _rom_ids() -> dict[str, str]:
+    from ale_py import roms
+
+    return {_camel_case(rom): rom for rom in roms.get_all_rom_ids() if rom not in _TWO_PLAYER_ROMS}
+
+
+def _camel_case(rom: str) -> str:
+    return rom.title().replace("_", "")  # as Gymnasium names its ids: tic_tac_toe_3d -> TicTacToe3D
+
+
+def kind(game: str) -> Kind:
+    """Which family of environments a (checked) game name belongs to."""
+    if game.startswith(GYM_PREFIX):
+        return "gym"
+    return "toy" if game in TOYS else "atari"
+
+
+def check_game(name: str) -> str:
+    """Return `name` if it can be played, else raise a UserError naming the nearest games.
+
+    Accepted: the 26 games of Atari 100K, any other ALE game in CamelCase, `Catch`, and `gym:ID` for a Gymnasium
+    environment (whether that id exists is found out when the environment is made).
+    """
+    if name in ATARI_100K or name in TOYS or _is_gym(name) or name in _rom_ids():
+        return name
+    raise UserError(f"unknown game {name!r}: {_advice(name)}")
+
+
+def _is_gym(name: str) -> bool:
+    env_id = name.removeprefix(GYM_PREFIX)
+    return env_id != name and env_id != "" and not re.search(r"\s", env_id)
+
+
+def _advice(name: str) -> str:
+    if _key(name) in {_key(_camel_case(rom)) for rom in _TWO_PLAYER_ROMS}:
+        return "it takes two players, and one agent plays here; choose another game"
+    nearest = _nearest(name)
+    if nearest:
+        return f"did you mean {' or '.join(nearest)}?"
+    if re.search(r"-v\d+$", name) and _is_gym(GYM_PREFIX + name):
+        return f"did you mean {GYM_PREFIX}{name}?"
+    return "give an Atari game in CamelCase such as MsPacman, Catch, or gym:ID for a Gymnasium environment"
+
+
+def _nearest(name: str) -> list[str]:
+    by_key = {_key(game): game for game in (*TOYS, *atari_games())}
+    key = _key(name)
+    if key in by_key:
+        return [by_key[key]]
+    return [by_key[near] for near in difflib.get_close_matches(key, by_key, n=3, cutoff=0.6)]
+
+
+def _key(name: str) -> str:
+    """What is left of a name once case, punctuation and the usual decoration of Atari ids are taken off."""
+    bare = re.sub(r"^(gym:)?(ALE/)?|(NoFrameskip|Deterministic)?-v\d+$", "", name.strip(), flags=re.IGNORECASE)
+    return re.sub(r"[^a-z0-9]", "", bare.lower())
+
+
+def folder_name(game: str) -> str:
+    """A file system's name for a game: `gym:ALE/Pong-v5` -> `gym_ALE_Pong-v5`; other names stay as they are."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", game)

@@ -1,0 +1,102 @@
+"""Where everything of a run lies. The run folder is the only contract between training and the rest.
+
+<out>/<experiment>/<variant>/<game>/seed_<n>/
+    config.yaml       resolved configuration          provenance.json   one entry per start
+    metrics.jsonl     one entry per epoch             episodes.jsonl    every return
+    checkpoints/      complete generations only       replay/           append-only
+    media/            pictures and videos             result.json       written last: its presence means done
+    lock              held while a process runs       train.log         what was said
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from remctl.errors import UserError
+from remctl.runs.files import machine_error
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The names inside one run folder. Nothing is created or read by asking for a name."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def episodes(self) -> Path:
+        return self.path / "episodes.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def replay(self) -> Path:
+        return self.path / "replay"
+
+    @property
+    def media(self) -> Path:
+        return self.path / "media"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is finished: `result.json` is written last, and atomically."""
+        return self.result.is_file()
+
+
+def run_path(out: Path, experiment: str, variant: str, game_folder: str, seed: int) -> Path:
+    """`out/experiment/variant/game_folder/seed_<n>`. Raises `UserError` for a name that would leave its place."""
+    names = [_folder_name(name) for name in (experiment, variant, game_folder)]
+    if seed < 0:
+        raise UserError(f"seed is {seed}: give a whole number from 0")
+    return out.joinpath(*names, f"seed_{seed}")
+
+
+def _folder_name(name: str) -> str:
+    if not name or name.startswith(".") or not name.isprintable() or "/" in name or os.sep in name:
+        raise UserError(f"{name!r} cannot name a folder: give a name without '/' that does not start with '.'")
+    return name
+
+
+def find_runs(root: Path) -> list[RunFolder]:
+    """Every folder at or below `root` that holds a `config.yaml`, sorted by path; none if `root` does not exist.
+
+    Does not look inside a run for further runs, follows no links. Raises `MachineError` for a folder it may not read.
+    """
+    runs = []
+    for folder, subfolders, names in os.walk(root, onerror=_unreadable if root.exists() else None):
+        if "config.yaml" in names:
+            runs.append(RunFolder(Path(folder)))
+            subfolders.clear()
+    return sorted(runs, key=lambda run: run.path)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise machine_error(error, "reading", Path(error.filename)) from error

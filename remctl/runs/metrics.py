@@ -1,0 +1,82 @@
+"""Metrics of a run, one JSON line per epoch, and the optional trackers that show them elsewhere.
+
+The naming law: names that end in `_s` (seconds), `_per_s` (rates) and `_mb` (memory) tell about the machine and differ
+from one repetition to the next. Every other value is a function of configuration and seed, and must not.
+
+Order within an epoch: append, then save the checkpoint. A kill between the two leaves an entry too many, which
+`rewind` drops at the next start; the other order would leave one too few, for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from remctl.runs.files import append_line, append_lines, read_jsonl, truncate_jsonl
+from remctl.runs.layout import RunFolder
+from remctl.runs.trackers import Tracker, Value, open_trackers
+
+__all__ = ["MetricsLog", "Tracker", "Value", "comparable", "is_timing", "open_trackers"]
+
+TIMING_SUFFIXES = ("_s", "_per_s", "_mb")
+
+
+def is_timing(name: str) -> bool:
+    """Whether the name says time, rate or memory."""
+    return name.endswith(TIMING_SUFFIXES)
+
+
+def comparable(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry without times, rates and memory, also in nested mappings: equal for equal configuration and seed."""
+    return {
+        name: comparable(value) if isinstance(value, Mapping) else value
+        for name, value in entry.items()
+        if not is_timing(name)
+    }
+
+
+class MetricsLog:
+    """`metrics.jsonl` and `episodes.jsonl` of one run. Entries are durable when a method returns."""
+
+    def __init__(self, run: RunFolder, trackers: Sequence[Tracker] = ()) -> None:
+        self.run = run
+        self.trackers = tuple(trackers)
+
+    def append(self, epoch: int, values: Mapping[str, Value]) -> None:
+        """Writes one entry {epoch, **values}; floats that are not finite become null. Raises `MachineError`."""
+        append_line(self.run.metrics, _entry(epoch, values))
+        for tracker in self.trackers:
+            tracker.log(epoch, values)
+
+    def append_episodes(self, epoch: int, episodes: Sequence[Mapping[str, Value]]) -> None:
+        """Writes one entry per finished episode, each with the epoch it ended in. Raises `MachineError`."""
+        if episodes:
+            append_lines(self.run.episodes, [_entry(epoch, episode) for episode in episodes])
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All entries of `metrics.jsonl`, in order. Raises `MachineError`."""
+        return read_jsonl(self.run.metrics)
+
+    def rewind(self, epoch: int) -> int:
+        """Drops every entry of both files after `epoch`, the last complete one (0: all); returns how many.
+
+        Raises `MachineError`.
+        """
+        files = (self.run.metrics, self.run.episodes)
+        return sum(truncate_jsonl(path, lambda entry: _is_until(entry, epoch)) for path in files)
+
+    def close(self) -> None:
+        """Closes the trackers."""
+        for tracker in self.trackers:
+            tracker.close()
+
+
+def _is_until(entry: Mapping[str, Any], epoch: int) -> bool:
+    """Entries that do not say their epoch were not written here, and stay."""
+    return not isinstance(entry.get("epoch"), int) or entry["epoch"] <= epoch
+
+
+def _entry(epoch: int, values: Mapping[str, Value]) -> dict[str, Any]:
+    if "epoch" in values:
+        raise ValueError("'epoch' is given by position, not among the values")
+    return {"epoch": epoch, **values}

@@ -1,0 +1,207 @@
+"""One run from start to `result.json`, and what can be asked of it afterwards: evaluate, inspect.
+
+The run folder is the only contract: whatever stands here is derived from it and can be done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remctl import __version__
+from remctl.config import RunConfig, config_hash, differing, from_yaml, to_yaml
+from remctl.dream.figures import diagnosis_figures
+from remctl.dream.media import write_media
+from remctl.envs import make_env
+from remctl.errors import MachineError, UserError
+from remctl.games import folder_name
+from remctl.progress import Reporter, StopFlag
+from remctl.runs import provenance
+from remctl.runs.files import make_folder, read_json, write_atomic, write_json
+from remctl.runs.layout import RunFolder, run_path
+from remctl.runs.lock import locked
+from remctl.runs.metrics import MetricsLog, open_trackers
+from remctl.train import checkpoint
+from remctl.train.build import Agent, build_agent, build_image_loss
+from remctl.train.diagnosis import diagnose
+from remctl.train.estimate import announce
+from remctl.train.evaluate import Episode, as_steps, play
+from remctl.train.seeding import Randomness
+from remctl.train.trainer import Trainer, episode_record
+
+
+def train(
+    config: RunConfig, *, out: Path, experiment: str, device: str, command: list[str], quiet: bool = False
+) -> RunFolder:
+    """Start, resume or find finished the run of `config` in out/experiment/variant/game/seed_N; returns its folder.
+
+    Raises UserError where the folder belongs to another configuration, MachineError where the machine refuses, and
+    Interrupted on SIGTERM, SIGUSR2 or Ctrl-C.
+    """
+    run = RunFolder(run_path(out, experiment, config.variant, folder_name(config.game), config.seed))
+    with StopFlag().listening() as stop:
+        refuse_other_configuration(run, config)
+        if run.is_done:
+            print(f"{run.path}: finished already, {describe_result(read_json(run.result))}")
+            return run
+        prepare_torch(config)
+        where = pick_device(device)
+        make_folder(run.path)
+        with locked(run), Reporter(stop, run.log, quiet) as reporter:
+            _train(config, run, where, command, reporter)
+    return run
+
+
+def _train(config: RunConfig, run: RunFolder, device: torch.device, command: list[str], reporter: Reporter) -> None:
+    trackers = open_trackers(run, config.runtime.trackers)
+    trainer = Trainer(config, run, device, reporter, MetricsLog(run, trackers))
+    if not run.config.exists():
+        write_atomic(run.config, to_yaml(config))
+    provenance.append(run, provenance.collect(command, describe_device(device)))
+    reporter.log(f"{run.path}  config {config_hash(config)}  device {device}")
+    trainer.resume()
+    announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log)
+    trainer.run()
+    finish(trainer, device)
+    trainer.log.close()
+
+
+def finish(trainer: Trainer, device: torch.device) -> None:
+    """The final test episodes, the media, and last of all result.json, whose presence means done."""
+    config, run, reporter = trainer.config, trainer.folder, trainer.reporter
+    metrics: dict[str, float] = {}
+    with trainer.clock.measure("final_test", metrics):
+        episodes = trainer.play("final", config.training.num_epochs, config.evaluation.final_episodes)
+    trainer.log.rewind(trainer.epoch)
+    with trainer.clock.measure("media", metrics):
+        write_media(trainer.agent, as_steps(episodes), run.media, _media_randomness(config), trainer.collector.env.action_names, config.game)
+    trainer.log.append_episodes(config.training.num_epochs, [episode_record("final", e) for e in episodes])
+    result = describe_run(config, episodes) | {
+        "env_steps": trainer.buffer.size,
+        "wall_s": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
+        "device": describe_device(device),
+    }
+    write_json(run.result, result)
+    reporter.log(f"{run.path}: {describe_result(result)}")
+
+
+def describe_run(config: RunConfig, episodes: list[Episode]) -> dict[str, Any]:
+    """A score, the returns it is the mean of, and what they belong to."""
+    returns = [e.total_return for e in episodes]
+    return {
+        "score": sum(returns) / len(returns),
+        "returns": returns,
+        "num_episodes": len(returns),
+        "temperature": config.evaluation.temperature,
+        "game": config.game,
+        "seed": config.seed,
+        "variant": config.variant,
+        "preset": config.preset,
+        "config_hash": config_hash(config),
+        "remctl_version": __version__,
+    }
+
+
+def describe_result(result: dict[str, Any]) -> str:
+    """One line for people."""
+    return f"score {result['score']:.2f} (mean of {result['num_episodes']} episodes, {result['game']}, seed {result['seed']})"
+
+
+def evaluate(path: Path, episodes: int, device: str, seed: int | None = None) -> dict[str, Any]:
+    """Play `episodes` test episodes with a run's newest agent; nothing is written. `seed` defaults to the run's."""
+    with _agent_of(path, device) as (agent, epoch, _, reporter):
+        random = Randomness(agent.config.seed if seed is None else seed, epoch, "eval")
+        with reporter.counting("episodes", episodes) as advance:
+            played = play(agent, episodes, random, advance)
+        return describe_run(agent.config, played) | {"epoch": epoch, "evaluation_seed": random.seed}
+
+
+def inspect(path: Path, device: str) -> dict[str, Any]:
+    """The diagnosis of a run's newest agent on fresh test episodes; figures and diagnosis.json go into its media folder."""
+    with _agent_of(path, device) as (agent, epoch, run, reporter):
+        config, random = agent.config, Randomness(agent.config.seed, epoch, "inspect")
+        with reporter.counting("episodes", config.evaluation.num_episodes) as advance:
+            steps = as_steps(play(agent, config.evaluation.num_episodes, random, advance, keep_steps=True))
+        image_loss = build_image_loss(config, agent.device, reporter.log)
+        diagnosis = diagnose(agent, steps, image_loss, random, config.evaluation.diagnosis_starts)
+        make_folder(run.media)
+        write_json(run.media / "diagnosis.json", {"epoch": epoch, **diagnosis})
+        entries = MetricsLog(run).entries() if run.metrics.exists() else []
+        figures = diagnosis_figures(diagnosis, entries, run.media)
+        return {"epoch": epoch, "diagnosis": diagnosis, "figures": [str(f) for f in figures]}
+
+
+@contextmanager
+def _agent_of(path: Path, device: str) -> Iterator[tuple[Agent, int, RunFolder, Reporter]]:
+    run = RunFolder(path)
+    if not run.config.exists():
+        raise UserError(f"{path}: not a run folder (no config.yaml): give a folder such as runs/quick/rem/Pong/seed_0")
+    config = from_yaml(run.config)
+    prepare_torch(config)
+    env = make_env(config.game, config.environment, training=False, seed=0)
+    agent = build_agent(config, env.num_actions, pick_device(device))
+    env.close()
+    loaded = checkpoint.load_agent(run)
+    agent.load_state_dict(loaded.agent)
+    for module in agent.components.values():
+        module.eval()
+    with StopFlag().listening() as stop, Reporter(stop, None, quiet=not os.isatty(1)) as reporter:
+        yield agent, loaded.epoch, run, reporter
+
+
+def refuse_other_configuration(run: RunFolder, config: RunConfig) -> None:
+    """Nothing is touched where the folder belongs to another configuration."""
+    if not run.config.exists():
+        return
+    changes = differing(from_yaml(run.config), config)
+    if changes:
+        listed = ", ".join(f"{key} is {_short(old)} there, {_short(new)} here" for key, (old, new) in list(changes.items())[:5])
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise UserError(
+            f"{run.path} belongs to another configuration ({listed}{more}): choose another --name or --out, or the same settings"
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """auto, cpu, cuda or cuda:N; UserError with the remedy where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()) or (kind == "cpu" and index):
+        raise UserError(f"--device {name}: allowed are auto, cpu, cuda, cuda:N")
+    if kind == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= found:
+            raise UserError(f"--device {name}: {found} CUDA device(s) here; use --device cpu, or auto")
+    return torch.device(name)
+
+
+def prepare_torch(config: RunConfig) -> None:
+    """Process-wide settings: matmul precision, TF32, deterministic kernels on the CPU."""
+    torch.set_float32_matmul_precision(config.training.matmul_precision)
+    torch.backends.cudnn.allow_tf32 = config.training.matmul_precision != "highest"
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Kind, name and memory of the device."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return {"type": "cuda", "name": properties.name, "memory_mb": properties.total_memory >> 20}
+    return {"type": "cpu", "name": provenance.cpu_model(), "threads": torch.get_num_threads()}
+
+
+def _media_randomness(config: RunConfig) -> Randomness:
+    return Randomness(config.seed, config.training.num_epochs, "media")
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value)[:40]
+
+
+__all__ = ["MachineError", "evaluate", "inspect", "train"]

@@ -1,0 +1,201 @@
+"""C and imagination: what C is told and when, returns, weights, and the shape of a rollout."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from remctl.config import RunConfig, build
+from remctl.rem.controller import Controller
+from remctl.rem.imagination import Start, controller_loss, fed_actions, imagine, model_context, step_weights
+from remctl.rem.returns import lambda_returns
+from remctl.rem.sampling import sample_categorical
+from remctl.rem.world_model import WorldModel
+
+A, B, F, E, SIDE, N = 3, 4, 5, 32, 2, 11
+K = SIDE * SIDE
+
+
+def make_config(**changes: object) -> RunConfig:
+    small = {
+        "environment.frame_size": 16,
+        "tokenizer.grid_size": SIDE,
+        "tokenizer.channels": (8, 8, 8, 8),
+        "tokenizer.embed_dim": E,
+        "world_model.embed_dim": E,
+        "world_model.num_heads": 2,
+        "world_model.num_layers": 1,
+        "world_model.ffn_dim": 16,
+        "controller.conv_channels": (8, 4),
+        "controller.hidden_dim": 16,
+        "imagination.burn_in_frames": F,
+    }
+    return build(small | {k.replace("__", "."): v for k, v in changes.items()})
+
+
+def make_parts(config: RunConfig) -> tuple[WorldModel, Controller, Tensor]:
+    torch.manual_seed(0)
+    model = WorldModel(config.world_model, A, K, N).eval()
+    controller = Controller(config.controller, A, E, SIDE, 16)
+    return model, controller, torch.randn(N, E)
+
+
+def make_start(real: Tensor | None = None) -> Start:
+    real = torch.ones(B, F + 1, dtype=torch.bool) if real is None else real
+    return Start(torch.randint(N, (B, F + 1, K)), torch.randint(A, (B, F)), real)
+
+
+def roll(config: RunConfig, start: Start, seed: int = 0):
+    model, controller, codes = make_parts(config)
+
+    def view(tokens: Tensor) -> Tensor:
+        return codes[tokens].unflatten(-2, (SIDE, SIDE)).movedim(-1, -3)
+
+    return imagine(model, controller, view, start, codes, config, torch.Generator().manual_seed(seed)), controller
+
+
+@pytest.mark.parametrize(
+    ("changes", "acted", "rewarded"),
+    [
+        ({}, 9, 8),
+        ({"imagination__last_step": "used"}, 9, 9),
+        ({"imagination__imagined_steps": "text", "imagination__last_step": "used"}, 10, 10),
+        ({"world_model__context_blocks": 1}, 10, 9),
+        ({"imagination__horizon": 5}, 4, 3),
+    ],
+)
+def test_a_rollout_has_the_configured_number_of_steps(changes: dict, acted: int, rewarded: int) -> None:
+    config = make_config(**changes)
+    trajectory, _ = roll(config, make_start())
+    assert config.num_imagined_steps == acted
+    assert trajectory.rewards.shape == trajectory.ends.shape == trajectory.actions.shape == (B, rewarded)
+    assert trajectory.values.shape == (B, rewarded + 1)
+    assert trajectory.tokens.shape == (B, rewarded + 1, K)
+
+
+def test_the_first_observation_is_the_real_current_one_and_the_seed_decides_the_rest() -> None:
+    config, start = make_config(), make_start()
+    a, b, c = roll(config, start)[0], roll(config, start)[0], roll(config, start, seed=1)[0]
+    assert torch.equal(a.tokens[:, 0], start.tokens[:, -1])
+    assert torch.equal(a.tokens, b.tokens)
+    assert torch.equal(a.actions, b.actions)
+    assert not torch.equal(a.tokens, c.tokens)
+
+
+def test_gradients_reach_c_but_not_m_and_not_through_the_burn_in() -> None:
+    config = make_config()
+    model, controller, codes = make_parts(config)
+    codes.requires_grad_()
+
+    def view(tokens: Tensor) -> Tensor:
+        return codes[tokens].unflatten(-2, (SIDE, SIDE)).movedim(-1, -3)
+
+    trajectory = imagine(model, controller, view, make_start(), codes.detach(), config, torch.Generator())
+    loss, _ = controller_loss(trajectory, config)
+    loss.backward()
+    assert all(p.grad is None for p in model.parameters())
+    assert all(p.grad is not None for p in controller.parameters())
+
+
+@pytest.mark.parametrize(
+    ("rule", "side", "frames", "fed"),
+    [
+        ("published", 8, 20, []),
+        ("published", 4, 20, [16]),
+        ("never", 4, 20, []),
+        ("all", 8, 20, list(range(20))),
+    ],
+)
+def test_actions_fed_during_burn_in(rule: str, side: int, frames: int, fed: list[int]) -> None:
+    config = build({"imagination.burn_in_actions": rule, "tokenizer.grid_size": side, "imagination.burn_in_frames": frames})
+    assert [i for i, f in enumerate(fed_actions(config)) if f] == fed
+
+
+def test_padded_burn_in_frames_leave_c_untouched() -> None:
+    controller = make_parts(make_config())[1]
+    observations, actions = torch.randn(2, F, E, SIDE, SIDE), torch.randint(A, (2, F))
+    real = torch.tensor([[False, False, True, True, True], [False] * 5])
+    state = controller.burn_in(observations, actions, real, [True] * F)
+    short = controller.burn_in(observations[:, 2:], actions[:, 2:], real[:, 2:], [True] * 3)
+    torch.testing.assert_close(state.h, short.h, rtol=0, atol=1e-6)
+    assert (state.h[1] == 0).all()
+    assert (state.h[0] != 0).any()
+
+
+@pytest.mark.parametrize("action_inputs", [True, False])
+def test_c_is_told_its_actions_only_where_configured(action_inputs: bool) -> None:
+    controller = make_parts(make_config(controller__action_inputs=action_inputs))[1]
+    state, _ = controller.observe(controller.initial_state(2), torch.randn(2, E, SIDE, SIDE))
+    one, two = (controller.record_action(state, torch.full((2,), a)) for a in (0, 1))
+    assert torch.equal(one.h, two.h) is not action_inputs
+    assert ("action_embedding.weight" in controller.state_dict()) is action_inputs
+
+
+def test_the_model_context_is_the_last_frames_before_the_current_one() -> None:
+    start = make_start()
+    tokens, actions, real = model_context(start, 3)
+    assert torch.equal(tokens, start.tokens[:, -3:])
+    assert torch.equal(actions, start.actions[:, -2:])
+    assert torch.equal(real, start.real[:, -3:-1])
+    tokens, actions, real = model_context(start, 1)
+    assert torch.equal(tokens, start.tokens[:, -1:])
+    assert actions.shape == real.shape == (B, 0)
+
+
+def test_frames_before_an_episode_have_no_influence_on_a_rollout() -> None:
+    real = torch.arange(F + 1) >= torch.tensor([[0], [3], [4], [5]])
+    start = make_start(real)
+    other = start._replace(
+        tokens=torch.where(real[..., None], start.tokens, (start.tokens + 1) % N),
+        actions=torch.where(real[:, :-1], start.actions, (start.actions + 1) % A),
+    )
+    config = make_config(imagination__burn_in_actions="all")
+    a, b = roll(config, start)[0], roll(config, other)[0]
+    torch.testing.assert_close(a.values, b.values, rtol=0, atol=1e-6)
+    assert torch.equal(a.tokens, b.tokens)
+
+
+def direct_return(r: list, v: list, d: list, t: int, discount: float, lam: float) -> float:
+    """The definition in Section A.1.2, by recursion."""
+    if t == len(r):
+        return v[t]
+    later = (1 - lam) * v[t + 1] + lam * direct_return(r, v, d, t + 1, discount, lam)
+    return r[t] + discount * (1 - d[t]) * later
+
+
+def test_lambda_returns_equal_the_direct_recursion() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rewards, values = (torch.randn(5, n, generator=generator, dtype=torch.float64) for n in (7, 8))
+    ends = (torch.rand(5, 7, generator=generator) < 0.2).double()
+    result = lambda_returns(rewards, values, ends, 0.995, 0.95)
+    for i in range(5):
+        for t in range(7):
+            want = direct_return(rewards[i].tolist(), values[i].tolist(), ends[i].tolist(), t, 0.995, 0.95)
+            assert result[i, t].item() == pytest.approx(want, abs=1e-12)
+
+
+def test_weights_stop_after_the_end() -> None:
+    ends = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]).bool()
+    assert step_weights(ends).tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]
+
+
+def test_steps_after_an_end_train_c_only_when_not_masked() -> None:
+    for mask in (True, False):
+        config = make_config(imagination__mask_after_end=mask)
+        trajectory, _ = roll(config, make_start())
+        ends = torch.zeros_like(trajectory.ends)
+        ends[:, 2] = True
+        logits = trajectory.logits.detach().requires_grad_()
+        loss, _ = controller_loss(trajectory._replace(ends=ends, logits=logits), config)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert (gradient[:, :3] != 0).any()
+        assert (gradient[:, 3:] == 0).all().item() is mask
+
+
+def test_sampling_follows_the_distribution_and_the_temperature() -> None:
+    logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(40_000, 3)
+    for temperature in (1.0, 0.5):
+        drawn = sample_categorical(logits, torch.Generator().manual_seed(0), temperature)
+        shares = torch.bincount(drawn, minlength=3) / len(drawn)
+        torch.testing.assert_close(shares, (logits[0] / temperature).softmax(-1), rtol=0, atol=0.01)
+    certain = torch.tensor([-1e9, 0.0, -1e9]).expand(100, 3)
+    assert (sample_categorical(certain, torch.Generator()) == 1).all()
