@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from remctl.config import yaml12
 from remctl.config.presets import DESCRIPTIONS, preset_overrides
 from remctl.config.schema import RunConfig
 from remctl.errors import UserError
@@ -22,6 +23,7 @@ from remctl.games import check_game
 from remctl.variants import VARIANTS
 
 NOT_IDENTITY = ("preset", "variant", "runtime")
+NOT_OVERRIDES = ("preset", "variant", "game", "seed")
 MAX_FILE_BYTES = 1_000_000
 
 
@@ -68,16 +70,30 @@ def one_of(name: str, known: Iterable[str], what: str) -> str:
 
 def suggestion(name: str, known: list[str]) -> str:
     """`did you mean a, b?`, or all names where none is near and they are few."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    near = near or [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:3]
+    nearness = {k: _nearness(name, k) for k in known}
+    least = 1.0 if 1.0 in nearness.values() else 0.6
+    near = sorted((k for k in known if nearness[k] >= least), key=lambda k: -nearness[k])
     if near:
-        return f"did you mean {', '.join(near)}?"
-    return f"known: {', '.join(known)}" if len(known) <= 12 else "see `remctl config schema`"
+        return f"did you mean {', '.join(near[:3])}?"
+    return f"known: {', '.join(known)}" if len(known) <= 12 else "see `remctl config show`"
+
+
+def _nearness(name: str, known: str) -> float:
+    """1 for the same name in another section or case; 0 for nothing in common."""
+    name, known = name.lower(), known.lower()
+    pairs = ((name, known), (name.rsplit(".", 1)[-1], known.rsplit(".", 1)[-1]))
+    return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
 
 def keys(config: BaseModel | None = None) -> dict[str, Any]:
     """All dotted keys with their values (tuples as lists), in the schema's order."""
     return flatten((config or RunConfig()).model_dump(mode="json", by_alias=True))
+
+
+def sections() -> list[str]:
+    """All names that hold keys: `tokenizer`, `tokenizer.training`, ..."""
+    parents = (key.split(".")[:depth] for key in keys() for depth in range(1, key.count(".") + 1))
+    return list(dict.fromkeys(".".join(names) for names in parents))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -92,29 +108,20 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def parse_set(text: str) -> tuple[str, Any]:
     """`key=value` with a YAML value."""
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
+    key = key.strip()
+    if not equals or not key:
         raise UserError(f"--set {text!r}: write key=value, for example --set world_model.num_layers=3")
-    return _known_key(key.strip()), _yaml_scalar(key, value)
+    _check_key(key, "--set: ", NOT_OVERRIDES)
+    try:
+        return key, yaml12.load(value)
+    except ValueError as error:
+        raise UserError(f"--set {key}: value is not YAML: {error}") from None
 
 
 def read_file(path: Path) -> dict[str, Any]:
     """A YAML file of nested or dotted keys as dotted overrides."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f"{path}: larger than 1 MB, which no configuration is: give another file")
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: give a readable YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not YAML: {_one_line(error)}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict) or not all(isinstance(k, str) for k in tree):
-        raise UserError(f"{path}: expected a mapping of configuration keys, for example 'world_model: {{num_layers: 3}}'")
-    labels = {"preset", "variant", "game", "seed"} & set(tree)
-    if labels:
-        raise UserError(f"{path}: {sorted(labels)[0]!r} is given on the command line (--{sorted(labels)[0]}), not in a file")
-    return {_known_key(key): value for key, value in _flatten_guarded(path, tree).items()}
+    example = "write configuration keys with values, for example 'world_model: {num_layers: 3}'"
+    return _leaves(_read_mapping(path, example), f"{path}: ", NOT_OVERRIDES)
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -142,15 +149,35 @@ def to_yaml(config: RunConfig) -> str:
 
 def from_yaml(path: Path) -> RunConfig:
     """A run folder's config.yaml."""
+    tree = _read_mapping(path, "restore the run's config.yaml from a copy")
+    return build(_leaves(tree, f"{path}: "))
+
+
+def _read_mapping(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as a run's configuration: {_one_line(error)}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: empty or not a run's configuration")
-    for key in flatten(tree):
-        _known_key(key, where=f"{path}: ")
-    return validate(tree)
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(f"{path}: larger than 1 MB, which no configuration is: give another file")
+        tree = yaml12.load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: give a readable YAML file") from None
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise UserError(f"{path}: not YAML ({_one_line(error)}): {remedy}") from None
+    if not isinstance(tree, dict | None):
+        raise UserError(f"{path}: holds {_short(tree)}, not a mapping: {remedy}")
+    return tree or {}
+
+
+def _leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), prefix: str = "") -> dict[str, Any]:
+    """Nested or dotted keys as dotted ones, each checked before anything below it is looked at."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and key in sections():
+            flat |= _leaves(value, where, refused, f"{key}.")
+        else:
+            _check_key(key, where, refused)
+            flat[key] = value
+    return flat
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -160,42 +187,34 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _known_key(key: str, where: str = "") -> str:
+def _check_key(key: str, where: str, refused: Iterable[str]) -> None:
     known = list(keys())
-    if key in known:
-        return key
-    inside = [k for k in known if k.startswith(f"{key}.")]
-    if inside:
-        raise UserError(f"{where}{key} is a section: set one of its keys, for example {inside[0]}")
-    raise UserError(f"{where}unknown key {key!r}: {suggestion(key, known)}")
-
-
-def _flatten_guarded(path: Path, tree: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return {str(k): v for k, v in flatten(tree).items()}
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply or in a circle: write plain keys") from None
-
-
-def _yaml_scalar(key: str, value: str) -> Any:
-    try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"--set {key}: value is not YAML: {_one_line(error)}") from None
+    if key in refused:
+        raise UserError(f"{where}{key} is not set here: give --{key} on the command line")
+    if key in sections():
+        inside = next(k for k in known if k.startswith(f"{key}."))
+        raise UserError(f"{where}{key} is a section: set one of its keys, for example {inside}")
+    if key not in known:
+        raise UserError(f"{where}unknown key {key!r}: {suggestion(key, known)}")
 
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    given = repr(problem["input"])
-    given = given if len(given) <= 60 else given[:57] + "..."
-    return f"{path}: given {given}; allowed: {_allowed(problem['msg'])}"
+    path = ".".join(str(part) for part in problem["loc"])
+    return f"{path}: given {_short(problem['input'])}; allowed: {_allowed(problem['msg'])}"
 
 
 def _allowed(message: str) -> str:
-    return _one_line(message).removeprefix("Input should be ").removeprefix("a valid ").replace("valid ", "")
+    """Pydantic's message in the words of a YAML file."""
+    text = _one_line(message).removeprefix("Input should be ").replace("a valid ", "").replace("tuple", "list")
+    return text.removeprefix("Tuple should have ").partition(", unable to")[0].partition(" after validation")[0]
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _one_line(value: object) -> str:

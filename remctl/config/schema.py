@@ -7,10 +7,10 @@ text says something else or nothing; the text's side is then selectable (preset 
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 
 def option(default: Any, meaning: str, unit: str = "", source: str = "", **limits: Any) -> Any:
@@ -27,6 +27,14 @@ class Section(BaseModel):
     """Frozen, unknown keys refused, numbers finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        expected = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and expected in (int, float, int | None):
+            raise PydanticCustomError("number_type", "Input should be a number")
+        return value
 
 
 class EnvironmentConfig(Section):
@@ -260,11 +268,12 @@ class RunConfig(Section):
 def impossibilities(c: RunConfig) -> list[str]:
     """Combinations that cannot work, each as a sentence with its remedy; empty when all is well."""
     v, m = c.tokenizer, c.world_model
-    levels = math.log2(c.environment.frame_size / v.grid_size) if v.grid_size <= c.environment.frame_size else -1.0
-    used = [v.channels[min(i, len(v.channels) - 1)] for i in range(int(max(levels, 0)) + 1)]
+    phases = {"tokenizer": v.training, "world_model": m.training, "controller": c.controller.training}
+    ratio, rest = divmod(c.environment.frame_size, v.grid_size)
+    used = v.channels[: ratio.bit_length()]  # one width per resolution: the frame's and one for each halving
     checks = [
         (
-            levels < 1 or levels != int(levels),
+            rest != 0 or ratio < 2 or ratio & (ratio - 1) != 0,
             f"tokenizer.grid_size {v.grid_size} is not environment.frame_size {c.environment.frame_size} halved a whole "
             "number of times: set it to one half, quarter, eighth ... of the frame size",
         ),
@@ -280,7 +289,7 @@ def impossibilities(c: RunConfig) -> list[str]:
         (
             m.embed_dim % (8 * m.num_heads) != 0,
             f"world_model.embed_dim {m.embed_dim} is not a multiple of 8 x num_heads {m.num_heads}: choose "
-            f"{8 * m.num_heads * max(1, round(m.embed_dim / (8 * m.num_heads)))}",
+            f"{8 * m.num_heads * max(1, (m.embed_dim + 4 * m.num_heads) // (8 * m.num_heads))}",
         ),
         (
             m.context_blocks >= m.sequence_blocks,
@@ -304,5 +313,14 @@ def impossibilities(c: RunConfig) -> list[str]:
             not v.training.start_after_epoch <= m.training.start_after_epoch <= c.controller.training.start_after_epoch,
             "training must start in the order tokenizer, world_model, controller: raise the later start_after_epoch",
         ),
+        *(_never_trained(name, phase) for name, phase in phases.items()),
     ]
     return [message for wrong, message in checks if wrong]
+
+
+def _never_trained(name: str, phase: TrainingPhase) -> tuple[bool, str]:
+    start, stop = phase.start_after_epoch, phase.stop_after_epoch
+    return stop is not None and stop <= start, (
+        f"{name}.training.stop_after_epoch {stop} is not after start_after_epoch {start}, so it would never train: "
+        "raise stop_after_epoch, or set it to null"
+    )

@@ -1,19 +1,18 @@
 """What is wrong with an agent, if anything: imagination against the environment, V, M and C on held-out steps.
 
 World models are judged by imagination here, not by replay loss: a reward loss of 0.01 on replay goes with a reward
-precision of 0.4 in imagination. Everything is computed on steps that were not trained on (`evaluate.as_steps`), or on
-any others, without gradients; equal `random` gives equal numbers. Undefined ones (nothing imagined, nothing real) are
-None, in `flat` NaN.
+precision of 0.4 in imagination. Works on test episodes (`evaluate.as_steps`) and on any other steps, without gradients;
+equal `random` gives equal numbers. Undefined ones (nothing imagined, nothing real) are None, in `flat` NaN.
 
 Shapes: B starts of a batch, S starts, H steps (`num_rewarded_steps`), F frames, K tokens per observation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,53 +26,17 @@ from remctl.train.build import Agent
 from remctl.train.seeding import Randomness
 
 Diagnosis = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+Losses = tuple[int, Tensor, dict[str, Tensor]]  # batch size, total, terms
 
 START_BATCH = 64
 FRAME_BATCH = 128
-MAX_FRAMES = 2048  # held-out frames that V is judged by, evenly spread
-MAX_SEGMENTS = 512  # held-out segments that M's losses are computed on
+MAX_FRAMES = 2048  # that V is judged by, evenly spread
+MAX_SEGMENTS = 512  # that M's losses are computed on
 CONTEXTS = ("1", "2", "3+")
 REWARD_SIGNS = {"-1": -1, "+1": 1}
-
-
-class Comparison(NamedTuple):
-    """Imagination beside reality, one entry per start and step (S, H), in numpy.
-
-    happened: reality has this step (action, reward, end). seen: it also has the frame that follows; `right`, `moving`
-    and the like are 0 where not. `still_` is the prediction that nothing changes: the start's frame, for ever.
-    changed: tokens that differ from the previous real frame's. moving: pixels (times 3 channels) that do; their errors
-    are sums of squares in [-1, 1] against V's reconstruction of the real frame. reward: sign. end: bool.
-    """
-
-    happened: np.ndarray
-    seen: np.ndarray
-    right: np.ndarray
-    still_right: np.ndarray
-    changed: np.ndarray
-    changed_right: np.ndarray
-    changed_still_right: np.ndarray
-    moving: np.ndarray
-    moving_error: np.ndarray
-    moving_still_error: np.ndarray
-    reward_imagined: np.ndarray
-    reward_real: np.ndarray
-    end_imagined: np.ndarray
-    end_real: np.ndarray
-
-    def select(self, where: Any) -> Comparison:
-        """Any numpy index, the same for all fields."""
-        return Comparison(*(field[where] for field in self))
-
-
-class Rollouts(NamedTuple):
-    """C acting in M beside what really followed, per start (S,): lengths in steps, returns of reward signs, discounted."""
-
-    imagined_length: np.ndarray
-    true_length: np.ndarray
-    imagined_return: np.ndarray
-    real_return: np.ndarray
-    value: np.ndarray
-    entropy: np.ndarray
+RETURNS = ("imagined_length", "true_length", "imagined_return", "real_return")
+POLICY = ("value", "policy_entropy")
 
 
 @torch.no_grad()
@@ -87,7 +50,7 @@ def diagnose(agent: Agent, steps: Steps, image_loss: ImageLoss, random: Randomne
     real frames only, more are drawn; they count in `by_context` alone.
 
     returns: C acting in M (temperature 1) beside the stored steps (whoever acted in them), both over the horizon;
-    where the recording is cut before, both over what there is.
+    where the recording is cut before, both over what there is. Lengths in steps; returns of signs, discounted.
 
     tokenizer: mean squared errors in [-1, 1]. losses: as in training, means over the batches.
     """
@@ -95,24 +58,314 @@ def diagnose(agent: Agent, steps: Steps, image_loss: ImageLoss, random: Randomne
     buffer = _buffer(agent, steps)
     starts, num_drawn = choose_starts(buffer.episodes, num_starts, random.numpy("starts"))
     generator = random.torch(agent.device, "imagination")
-    frames = np.unique(np.linspace(0, len(steps) - 1, MAX_FRAMES).round().astype(np.int64))
     with _evaluation(agent, random), agent.autocast():
         buffer.refresh_tokens(agent.encode)
-        compared = [compare(agent, buffer, index, generator) for index in _batches(starts, START_BATCH)]
-        rollouts = [roll_out(agent, buffer, index, generator) for index in _batches(starts[:num_drawn], START_BATCH)]
-        tokenizer, tokenizer_losses = _tokenizer(agent, buffer, frames, image_loss)
+        compared = _join([compare(agent, buffer, i, generator) for i in _batches(starts, START_BATCH)])
+        played = _join([roll_out(agent, buffer, i, generator) for i in _batches(starts[:num_drawn], START_BATCH)])
+        tokenizer, tokenizer_losses = _tokenizer(agent, buffer, image_loss)
         world_model_losses = _world_model_losses(agent, buffer, random.numpy("segments"))
-    joined = Comparison(*map(np.concatenate, zip(*compared, strict=True)))
-    means = {name: float(x.mean()) for name, x in _join(rollouts)._asdict().items()}
     return {
         "num_steps": len(steps),
-        "num_episodes": int(buffer.episodes.first.sum()),
+        "num_episodes": int((buffer.episodes.before == 0).sum()),
         "num_starts": num_drawn,
         "num_starts_wanted": num_starts,
         "horizon_steps": agent.config.num_rewarded_steps,
-        "imagination": summarize(joined, buffer.episodes.before[starts] + 1, num_drawn),
-        "returns": {name: means[name] for name in Rollouts._fields[:4]},
+        "imagination": summarize(compared, buffer.episodes.before[starts] + 1, num_drawn),
+        "returns": {name: float(played[name].mean()) for name in RETURNS},
         "tokenizer": tokenizer,
-        "policy": {name: means[name] for name in Rollouts._fields[4:]},
+        "policy": {name: float(played[name].mean()) for name in POLICY},
         "losses": {"tokenizer": tokenizer_losses, "world_model": world_model_losses},
     }
+
+
+def choose_starts(episodes: Episodes, num_starts: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Different steps, uniformly drawn, then extra ones with 1 and 2 real frames; and how many the first ones are."""
+    drawn = rng.permutation(len(episodes.before))[:num_starts]
+    early = [rng.permutation(np.flatnonzero(episodes.before == before)) for before in (0, 1)]
+    extra = [np.setdiff1d(index[: max(1, num_starts // 8)], drawn) for index in early]
+    return np.concatenate([drawn, *extra]), len(drawn)
+
+
+def _buffer(agent: Agent, steps: Steps) -> ReplayBuffer:
+    """On the agent's device; steps that begin within an episode are taken as one that begins there."""
+    config, first = agent.config, steps.first.copy()
+    first[0] = True
+    buffer = ReplayBuffer(len(steps), config.environment.frame_size, config.tokenizer.tokens_per_obs, agent.device)
+    buffer.append(replace(steps, first=first))
+    return buffer
+
+
+@contextmanager
+def _evaluation(agent: Agent, random: Randomness) -> Iterator[None]:
+    """Evaluation mode, and torch's own generators seeded (LPIPS may have dropout); both as found afterwards."""
+    found = [(m, m.training) for component in agent.components.values() for m in component.modules()]
+    with torch.random.fork_rng([agent.device] if agent.device.type == "cuda" else []):
+        random.seed_global()
+        try:
+            for module, _ in found:
+                module.training = False
+            yield
+        finally:
+            for module, training in found:
+                module.training = training
+
+
+def _batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (index[i : i + size] for i in range(0, len(index), size))
+
+
+def _join(parts: list[Arrays]) -> Arrays:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+# Imagination against the environment, under the same actions
+
+
+def compare(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator: torch.Generator) -> Arrays:
+    """M imagines from the stored steps `current` (B,), each with its context, under the actions that were taken.
+
+    One entry per start and step (B, H). happened: reality has this step (action, reward, end). observed: tokens of the
+    frame that follows, K or, where none is stored, 0; all counts and sums are 0 there too. `still` is the prediction
+    that nothing changes: the start's frame, for ever. changed: tokens that differ from the previous real frame's.
+    moving: pixels (times 3 channels) that do; their errors are sums of squares in [-1, 1] against V's reconstruction of
+    the real frame. reward: sign.
+    """
+    num_steps = agent.config.num_rewarded_steps
+    real = buffer.segments(current, num_steps + 1)
+    start = buffer.starts(current, agent.config.imagination.burn_in_frames)
+    imagined = imagine_as_acted(agent, start, real.actions[:, :-1], generator)
+    happened, seen = real.real[:, :-1], real.real[:, 1:]
+    # Clamped at the episode's last step, so that no frame of another one is ever looked at.
+    index = current[:, None] + np.minimum(np.arange(num_steps + 1), buffer.episodes.remaining[current][:, None] - 1)
+    frames = buffer.frames_at(torch.from_numpy(index).to(agent.device))
+    fields = {
+        "happened": happened,
+        **_count_tokens(real.tokens, imagined.tokens, seen),
+        **_moving_errors(frames, decode(agent, real.tokens), decode(agent, imagined.tokens), seen),
+        "reward_imagined": imagined.reward.sign().long() * happened,
+        "reward_real": real.rewards[:, :-1].sign().long() * happened,
+        "end_imagined": imagined.end & happened,
+        "end_real": real.ends[:, :-1] & happened,
+    }
+    return {name: field.cpu().numpy() for name, field in fields.items()}
+
+
+def imagine_as_acted(agent: Agent, start: Start, actions: Tensor, generator: torch.Generator) -> Imagined:
+    """M's sampled outcome of each of `actions` (B, H): tokens (B, H, K), reward (B, H), end (B, H)."""
+    context = model_context(start, agent.config.world_model.context_blocks)
+    state = agent.world_model.begin(*context, agent.tokenizer.code_vectors)
+    outcomes = []
+    for step in range(actions.shape[1]):
+        state, imagined = agent.world_model.step(state, actions[:, step], generator)
+        outcomes.append(imagined)
+    return Imagined(*(torch.stack(field, dim=1) for field in zip(*outcomes, strict=True)))
+
+
+def decode(agent: Agent, tokens: Tensor) -> Tensor:
+    """(B, T, K) to V's frames (B, T, 3, height, width) in [-1, 1], a bounded number at a time."""
+    parts = tokens.flatten(0, 1).split(FRAME_BATCH)
+    with agent.autocast():
+        frames = [agent.tokenizer.decode(agent.tokenizer.embed(part)).float().clamp(-1, 1) for part in parts]
+    return torch.cat(frames).unflatten(0, tokens.shape[:2])
+
+
+def _count_tokens(real: Tensor, imagined: Tensor, seen: Tensor) -> dict[str, Tensor]:
+    """real (B, H+1, K), the start first; imagined (B, H, K); seen (B, H)."""
+    following = real[:, 1:]
+    right, still_right, changed = imagined == following, real[:, :1] == following, real[:, :-1] != following
+    masks = {
+        "observed": torch.ones_like(right),
+        "right": right,
+        "still_right": still_right,
+        "changed": changed,
+        "changed_right": changed & right,
+        "changed_still_right": changed & still_right,
+    }
+    return {name: (mask & seen[..., None]).sum(-1) for name, mask in masks.items()}
+
+
+def _moving_errors(frames: Tensor, real: Tensor, imagined: Tensor, seen: Tensor) -> dict[str, Tensor]:
+    """frames (B, H+1, height, width, 3) uint8; V's real (B, H+1, 3, height, width) and imagined (B, H, ...)."""
+    moving = (frames[:, 1:] != frames[:, :-1]).any(-1) & seen[..., None, None]
+
+    def error(predicted: Tensor) -> Tensor:
+        return ((predicted - real[:, 1:]).square().sum(2) * moving).sum((-2, -1))
+
+    moving_error, still_error = error(imagined), error(real[:, :1])
+    return {"moving": 3 * moving.sum((-2, -1)), "moving_error": moving_error, "moving_still_error": still_error}
+
+
+def summarize(compared: Arrays, num_real_frames: np.ndarray, num_drawn: int) -> Diagnosis:
+    """Scores of the first step, the later ones, all, each; and by the number of real frames (S,) that M was given.
+
+    All but the last are of the first `num_drawn` starts.
+    """
+    drawn = _select(compared, np.s_[:num_drawn])
+    groups = np.minimum(num_real_frames, len(CONTEXTS))
+    return {
+        "first_step": scores(_select(drawn, np.s_[:, :1])),
+        "later_steps": scores(_select(drawn, np.s_[:, 1:])),
+        "all_steps": scores(drawn),
+        "per_step": [{"step": h + 1} | scores(_select(drawn, np.s_[:, h])) for h in range(drawn["happened"].shape[1])],
+        "by_context": {
+            name: {"num_starts": int((groups == n).sum())} | scores(_select(compared, groups == n))
+            for n, name in enumerate(CONTEXTS, 1)
+        },
+    }
+
+
+def _select(arrays: Arrays, where: Any) -> Arrays:
+    return {name: array[where] for name, array in arrays.items()}
+
+
+def scores(c: Arrays) -> Diagnosis:
+    """Fractions (0 to 1), mean squared errors, and precision and recall with their counts, over all entries."""
+    imagined, real = c["reward_imagined"], c["reward_real"]
+    rewards = {name: precision_recall(imagined == sign, real == sign) for name, sign in REWARD_SIGNS.items()}
+    return {
+        "num_steps": int(c["happened"].sum()),
+        "num_tokens": int(c["observed"].sum()),
+        "token_accuracy": _ratio(c["right"], c["observed"]),
+        "token_accuracy_no_change": _ratio(c["still_right"], c["observed"]),
+        "token_accuracy_changed": _ratio(c["changed_right"], c["changed"]),
+        "token_accuracy_changed_no_change": _ratio(c["changed_still_right"], c["changed"]),
+        "changed_token_fraction": _ratio(c["changed"], c["observed"]),
+        "moving_pixel_error": _ratio(c["moving_error"], c["moving"]),
+        "moving_pixel_error_no_change": _ratio(c["moving_still_error"], c["moving"]),
+        "reward": rewards | {"any": precision_recall(imagined, real)},
+        "end": precision_recall(c["end_imagined"], c["end_real"]),
+    }
+
+
+def precision_recall(imagined: np.ndarray, real: np.ndarray) -> Diagnosis:
+    """Of bool arrays, or of signs with 0 for nothing: precision = right / imagined, recall = right / real.
+
+    Right is an entry that both have, and with the same sign.
+    """
+    right = int(((imagined == real) & (real != 0)).sum())
+    num_imagined, num_real = int((imagined != 0).sum()), int((real != 0).sum())
+    rates = {"precision": _ratio(right, num_imagined), "recall": _ratio(right, num_real)}
+    return rates | {"num_right": right, "num_imagined": num_imagined, "num_real": num_real}
+
+
+def _ratio(numerator: Any, denominator: Any) -> float | None:
+    total = float(np.sum(denominator))
+    return float(np.sum(numerator)) / total if total else None
+
+
+# C in imagination against what really followed
+
+
+def roll_out(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator: torch.Generator) -> Arrays:
+    """C acts in M from the stored steps `current` (B,). Per start (B,): RETURNS and POLICY."""
+    num_steps, discount = agent.config.num_rewarded_steps, agent.config.controller.discount
+    start = buffer.starts(current, agent.config.imagination.burn_in_frames)
+    codes = agent.tokenizer.code_vectors
+    path = imagine(agent.world_model, agent.controller, agent.view, start, codes, agent.config, generator)
+    real = buffer.segments(current, num_steps)
+    alive, powers = step_weights(path.ends), discount ** torch.arange(num_steps, device=agent.device)
+    # A recording that is cut, not ended, says nothing about later steps: compare over what there is.
+    known = real.real | real.ends.any(1, keepdim=True)
+    log_policy = path.logits.log_softmax(-1)
+    entropy = -(log_policy.exp() * log_policy).sum(-1)
+    fields = {
+        "imagined_length": (alive * known).sum(1),
+        "true_length": real.real.float().sum(1),
+        "imagined_return": (path.rewards * alive * known * powers).sum(1),
+        "real_return": (real.rewards.sign() * powers).sum(1),
+        "value": path.values[:, 0],
+        "policy_entropy": (entropy * alive).sum(1) / alive.sum(1),
+    }
+    return {name: field.cpu().numpy() for name, field in fields.items()}
+
+
+# V, and both models' losses
+
+
+def _tokenizer(agent: Agent, buffer: ReplayBuffer, image_loss: ImageLoss) -> tuple[Diagnosis, dict[str, float]]:
+    """V's errors beside the median image's on the same frames, its use of codes, its losses."""
+    index = np.unique(np.linspace(0, buffer.size - 1, MAX_FRAMES).round().astype(np.int64))
+    pixels = buffer.frames_at(torch.from_numpy(index).to(agent.device))
+    median = to_model_range(torch.from_numpy(np.median(pixels.cpu().numpy(), axis=0)).to(agent.device))
+    errors, losses = [], []
+    for batch in pixels.split(FRAME_BATCH):
+        frames = to_model_range(batch)
+        squares = (agent.tokenizer.reconstruct(frames) - frames).square().flatten(1)
+        of_median = (median - frames).square().flatten(1)
+        errors.append(torch.stack([squares.mean(1), squares.amax(1), of_median.mean(1)]))
+        losses.append((len(batch), *agent.tokenizer.loss(frames, image_loss)))
+    error, worst, median_error = torch.cat(errors, dim=1).cpu().numpy()
+    report = {
+        "num_frames": len(index),
+        "reconstruction_error": float(error.mean()),
+        "median_image_error": float(median_error.mean()),
+        "reconstruction_to_median_ratio": _ratio(error, median_error),
+        "worst_pixel_error": float(worst.mean()),
+        "worst_pixel_error_max": float(worst.max()),
+    }
+    return report | _code_use(buffer.tokens, agent.config.tokenizer.num_codes), _mean_losses(losses)
+
+
+def _code_use(tokens: Tensor, num_codes: int) -> Diagnosis:
+    """Perplexity (the exponential of the entropy) and number of the codes in tokens, of N."""
+    share = torch.bincount(tokens.flatten().long(), minlength=num_codes).double() / tokens.numel()
+    entropy = -torch.xlogy(share, share).sum()
+    return {"code_perplexity": float(entropy.exp()), "used_codes": int((share > 0).sum()), "num_codes": num_codes}
+
+
+def _world_model_losses(agent: Agent, buffer: ReplayBuffer, rng: np.random.Generator) -> dict[str, float] | None:
+    """On up to MAX_SEGMENTS training segments; None where no episode is long enough for one."""
+    config = agent.config.world_model
+    admissible = np.flatnonzero(buffer.episodes.remaining >= agent.config.min_segment_blocks)
+    losses = []
+    for index in _batches(rng.permutation(admissible)[:MAX_SEGMENTS], config.training.batch_size):
+        segment = buffer.segments(index, config.sequence_blocks)
+        losses.append((len(index), *agent.world_model.loss(segment, agent.tokenizer.code_vectors)))
+    return _mean_losses(losses) if losses else None
+
+
+def _mean_losses(batches: list[Losses]) -> dict[str, float]:
+    """Means over batches weighted by their sizes, under the names of training."""
+    total = sum(size for size, _, _ in batches)
+    sums: dict[str, float] = {}
+    for size, loss, terms in batches:
+        for name, value in {"loss": loss, **{f"{term}_loss": x for term, x in terms.items()}}.items():
+            sums[name] = sums.get(name, 0.0) + size / total * float(value)
+    return sums
+
+
+# Scalars for the metrics log
+
+_ACCURACIES = ("token_accuracy", "token_accuracy_no_change", "token_accuracy_changed")
+_ERRORS = ("moving_pixel_error", "moving_pixel_error_no_change")
+_EVENTS = {"reward": ("reward", "any"), "reward_positive": ("reward", "+1"), "reward_negative": ("reward", "-1")}
+_SCORES: dict[str, tuple[str, ...]] = {name: (name,) for name in _ACCURACIES + _ERRORS} | {
+    f"{name}_{rate}": (*path, rate)
+    for name, path in {**_EVENTS, "end": ("end",)}.items()
+    for rate in ("precision", "recall")
+}
+_TOKENIZER = ("reconstruction_to_median_ratio", "worst_pixel_error", "code_perplexity", "used_codes")
+_TOKENIZER_LOSSES = ("loss", "reconstruction_loss", "perceptual_loss", "codebook_loss", "commitment_loss")
+_WORLD_MODEL_LOSSES = ("loss", "observation_loss", "reward_loss", "end_loss")
+
+SCALARS: dict[str, tuple[str, ...]] = {
+    **{f"test/{name}": ("imagination", "all_steps", *path) for name, path in _SCORES.items()},
+    **{f"test/{name}_first_step": ("imagination", "first_step", *path) for name, path in _SCORES.items()},
+    **{f"test/{name}": ("returns", name) for name in RETURNS},
+    **{f"test/{name}": ("policy", name) for name in POLICY},
+    **{f"test/{name}": ("tokenizer", name) for name in _TOKENIZER},
+    **{f"test/tokenizer_{name}": ("losses", "tokenizer", name) for name in _TOKENIZER_LOSSES},
+    **{f"test/world_model_{name}": ("losses", "world_model", name) for name in _WORLD_MODEL_LOSSES},
+}
+
+
+def flat(diagnosis: Diagnosis) -> dict[str, float]:
+    """The same names for every run and epoch (SCALARS); NaN where undefined."""
+    return {name: _at(diagnosis, path) for name, path in SCALARS.items()}
+
+
+def _at(diagnosis: Diagnosis, path: tuple[str, ...]) -> float:
+    value: Any = diagnosis
+    for key in path:
+        value = None if value is None else value[key]
+    return float("nan") if value is None else float(value)
