@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ PRESET_COLUMNS = {
     "corrected": ("corrected", "Pong"),
     "paper-text": ("paper-text", "Pong"),
 }
+# Labels whose allowed values stand outside the schema.
+LABELS: dict[str, Iterable[str]] = {"preset": DESCRIPTIONS, "variant": VARIANTS}
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def explain_key(key: str) -> KeyExplanation:
     return KeyExplanation(
         key=key,
         meaning=node["description"],
-        allowed=allowed(node),
+        allowed=" | ".join(LABELS[key]) if key in LABELS else allowed(node),
         unit=node["unit"],
         source=node["source"],
         default=keys()[key],
@@ -150,15 +153,15 @@ def allowed(node: Node) -> str:
     if "enum" in node:
         return " | ".join(str(value) for value in node["enum"])
     if node["type"] == "array":
-        least = f" (at least {node['minItems']})" if node.get("minItems") else ""
-        return f"list of {allowed(node['items'])}{least}"
-    names = {"integer": "whole number", "number": "number", "boolean": "true | false", "string": "text"}
-    return ", ".join([names.get(node["type"], node["type"]), *_limits(node)])
+        least = f"{node['minItems']} or more" if node.get("minItems") else "any number"
+        return f"list of {least}, each: {allowed(node['items'])}"
+    names = {"integer": "whole number", "number": "number", "boolean": "true | false", "string": "text", "null": "null"}
+    return ", ".join([names[node["type"]], *_limits(node)])
 
 
 def _limits(node: Node) -> list[str]:
     words = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-    return [f"{word} {node[name]:g}" for name, word in words.items() if name in node]
+    return [f"{word} {node[name]}" for name, word in words.items() if name in node]
 
 
 # --- list

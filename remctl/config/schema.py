@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from remctl.config.combinations import impossibilities
+
 
 def option(default: Any, meaning: str, unit: str = "", source: str = "", **limits: Any) -> Any:
     """A field with its meaning, unit and source in the paper (or "code", "ours")."""
@@ -40,7 +42,9 @@ class Section(BaseModel):
 class EnvironmentConfig(Section):
     """The Atari 100K protocol as REM and IRIS run it (raw frames are the emulator's, 60 per second)."""
 
-    frame_skip: int = option(4, "raw frames per agent step; the last two are max-pooled", "raw frames", "Section 3", ge=1)
+    frame_skip: int = option(
+        4, "raw frames per agent step; the last two are max-pooled", "raw frames", "Section 3", ge=1
+    )
     frame_size: int = option(64, "height and width of an observation", "pixels", "Table 4", ge=8)
     sticky_probability: float = option(0.0, "chance that the emulator repeats the last action", "", "code", ge=0, lt=1)
     full_action_space: bool = option(False, "all 18 actions instead of the game's minimal set", "", "code")
@@ -50,7 +54,10 @@ class EnvironmentConfig(Section):
     time_limit_test_frames: int = option(108_000, "truncation in test", "raw frames", "code", ge=4)
     end_on_life_loss: bool = option(True, "a lost life ends the episode (training only)", "", "code")
     seeding: Literal["seeded", "unseeded"] = option(
-        "seeded", "unseeded: no-ops and emulator drawn from the operating system, as published; not reproducible", "", "code"
+        "seeded",
+        "unseeded: no-ops and emulator drawn from the operating system, as published; not reproducible",
+        "",
+        "code",
     )
 
 
@@ -63,7 +70,10 @@ class CollectionConfig(Section):
     epsilon: float = option(0.01, "chance of a uniform action", "", "code", ge=0, le=1)
     temperature: float = option(1.0, "temperature of the sampled policy (Freeway: 0.01)", "", "Section A.5", gt=0)
     executed_action_to_controller: bool = option(
-        False, "under epsilon, tell C the executed action (text) instead of its own sample (code)", "", "Section A.1.2; code"
+        False,
+        "under epsilon, tell C the executed action (text) instead of its own sample (code)",
+        "",
+        "Section A.1.2; code",
     )
 
 
@@ -86,7 +96,11 @@ class TokenizerConfig(Section):
 
     grid_size: int = option(8, "codes per side: K = grid_size^2 tokens per observation", "tokens", "Section 3", ge=1)
     channels: tuple[Annotated[int, Field(ge=1)], ...] = option(
-        (32, 64, 128, 256), "width per resolution, full size first; the last repeats for further levels", "", "Table 4", min_length=1
+        (32, 64, 128, 256),
+        "width per resolution, full size first; the last repeats for further levels",
+        "",
+        "Table 4",
+        min_length=1,
     )
     num_groups: int = option(8, "groups of GroupNorm", "", "Table 4", ge=1)
     norm_eps: float = option(1e-6, "epsilon of GroupNorm", "", "Table 4", gt=0)
@@ -100,7 +114,9 @@ class TokenizerConfig(Section):
     )
     warmup_steps: int = option(0, "steps of the warm-up (its limit for beats_median)", "steps", "ours", ge=0)
     warmup_margin: float = option(1.0, "beats_median: error below this times the median image's", "", "ours", gt=0)
-    reconstruction: Literal["mse", "l1"] = option("mse", "mean squared (code) or absolute (text) error", "", "Eq. 8; code")
+    reconstruction: Literal["mse", "l1"] = option(
+        "mse", "mean squared (code) or absolute (text) error", "", "Eq. 8; code"
+    )
     perceptual: Literal["lpips", "pixel", "none"] = option(
         "lpips", "LPIPS (VGG16); pixel: 0.1 L1 + L2 + 0.01 worst pixel; none", "", "Eq. 8; Delta-IRIS"
     )
@@ -108,7 +124,12 @@ class TokenizerConfig(Section):
     codebook_weight: float = option(1.0, "weight of |e - sg h|^2", "", "Eq. 8", ge=0)
     commitment_weight: float = option(1.0, "weight of |h - sg e|^2", "", "Eq. 8", ge=0)
     training: TrainingPhase = TrainingPhase(
-        start_after_epoch=5, steps_per_epoch=200, batch_size=128, learning_rate=1e-4, weight_decay=0.01, gradient_clip=10.0
+        start_after_epoch=5,
+        steps_per_epoch=200,
+        batch_size=128,
+        learning_rate=1e-4,
+        weight_decay=0.01,
+        gradient_clip=10.0,
     )
 
     @property
@@ -139,8 +160,12 @@ class WorldModelConfig(Section):
     layer_init: Literal["copies", "independent"] = option(
         "copies", "all layers start as copies of one (code), or each drawn for itself", "", "code; ours"
     )
-    spare_prediction_token: bool = option(False, "one more prediction token that is never read, as published", "", "code")
-    blocks_per_chunk: int = option(3, "blocks per chunk c: a schedule only, no result depends on it", "blocks", "Table 7", ge=1)
+    spare_prediction_token: bool = option(
+        False, "one more prediction token that is never read, as published", "", "code"
+    )
+    blocks_per_chunk: int = option(
+        3, "blocks per chunk c: a schedule only, no result depends on it", "blocks", "Table 7", ge=1
+    )
     context_blocks: int = option(2, "observations that M is given before it predicts", "blocks", "Table 7", ge=1)
     sequence_blocks: int = option(10, "blocks per training segment", "blocks", "Section A.1.3; code", ge=2)
     loss_rule: Literal["published", "supervise_starts"] = option(
@@ -151,7 +176,12 @@ class WorldModelConfig(Section):
         "code; ours",
     )
     training: TrainingPhase = TrainingPhase(
-        start_after_epoch=25, steps_per_epoch=200, batch_size=64, learning_rate=2e-4, weight_decay=0.05, gradient_clip=100.0
+        start_after_epoch=25,
+        steps_per_epoch=200,
+        batch_size=64,
+        learning_rate=2e-4,
+        weight_decay=0.05,
+        gradient_clip=100.0,
     )
 
 
@@ -173,7 +203,10 @@ class ImaginationConfig(Section):
         "Section A.1.2; code",
     )
     imagine_from: Literal["third_frame", "any_frame"] = option(
-        "third_frame", "rollouts start at an episode's third frame or later (code), or anywhere (text)", "", "Algorithm 7; code"
+        "third_frame",
+        "rollouts start at an episode's third frame or later (code), or anywhere (text)",
+        "",
+        "Algorithm 7; code",
     )
     mask_after_end: bool = option(False, "steps after an imagined end carry no weight", "", "ours")
 
@@ -185,13 +218,20 @@ class ControllerConfig(Section):
         "codes", "V's code vectors, or decoded frames through IRIS' CNN (ablation No latent-space C)", "", "Section 3.2"
     )
     action_inputs: bool = option(True, "C is told the actions it took", "", "Section A.1.2")
-    conv_channels: tuple[Annotated[int, Field(ge=1)], ...] = option((128, 64), "3x3 convolutions on the code grid", "", "Table 6")
+    conv_channels: tuple[Annotated[int, Field(ge=1)], ...] = option(
+        (128, 64), "3x3 convolutions on the code grid", "", "Table 6"
+    )
     hidden_dim: int = option(512, "LSTM, and the layer before it", "", "Table 6", ge=1)
     discount: float = option(0.995, "gamma", "", "Table 5", gt=0, le=1)
     lambda_: float = option(0.95, "lambda of the lambda-return", "", "Table 5", ge=0, le=1, alias="lambda")
     entropy_weight: float = option(0.001, "alpha", "", "Table 5", ge=0)
     training: TrainingPhase = TrainingPhase(
-        start_after_epoch=50, steps_per_epoch=100, batch_size=128, learning_rate=1e-4, weight_decay=0.01, gradient_clip=3.0
+        start_after_epoch=50,
+        steps_per_epoch=100,
+        batch_size=128,
+        learning_rate=1e-4,
+        weight_decay=0.01,
+        gradient_clip=3.0,
     )
 
 
@@ -213,7 +253,9 @@ class TrainingConfig(Section):
     precision: Literal["bf16", "fp32"] = option(
         "bf16", "linears and convolutions; tables, norms, states and losses are always fp32", "", "ours"
     )
-    matmul_precision: Literal["medium", "high", "highest"] = option("medium", "torch's fp32 matmul precision", "", "ours")
+    matmul_precision: Literal["medium", "high", "highest"] = option(
+        "medium", "torch's fp32 matmul precision", "", "ours"
+    )
 
 
 class RuntimeConfig(Section):
@@ -263,64 +305,3 @@ class RunConfig(Section):
         for problem in impossibilities(self):
             raise ValueError(problem)
         return self
-
-
-def impossibilities(c: RunConfig) -> list[str]:
-    """Combinations that cannot work, each as a sentence with its remedy; empty when all is well."""
-    v, m = c.tokenizer, c.world_model
-    phases = {"tokenizer": v.training, "world_model": m.training, "controller": c.controller.training}
-    ratio, rest = divmod(c.environment.frame_size, v.grid_size)
-    used = v.channels[: ratio.bit_length()]  # one width per resolution: the frame's and one for each halving
-    checks = [
-        (
-            rest != 0 or ratio < 2 or ratio & (ratio - 1) != 0,
-            f"tokenizer.grid_size {v.grid_size} is not environment.frame_size {c.environment.frame_size} halved a whole "
-            "number of times: set it to one half, quarter, eighth ... of the frame size",
-        ),
-        (
-            any(width % v.num_groups for width in used),
-            f"tokenizer.channels {list(v.channels)} are not all multiples of tokenizer.num_groups {v.num_groups}: change one",
-        ),
-        (
-            m.observation_embeddings == "tokenizer" and m.embed_dim != v.embed_dim,
-            f"world_model.embed_dim {m.embed_dim} and tokenizer.embed_dim {v.embed_dim} differ: make them equal, or set "
-            "world_model.observation_embeddings=separate",
-        ),
-        (
-            m.embed_dim % (8 * m.num_heads) != 0,
-            f"world_model.embed_dim {m.embed_dim} is not a multiple of 8 x num_heads {m.num_heads}: choose "
-            f"{8 * m.num_heads * max(1, (m.embed_dim + 4 * m.num_heads) // (8 * m.num_heads))}",
-        ),
-        (
-            m.context_blocks >= m.sequence_blocks,
-            f"world_model.context_blocks {m.context_blocks} leaves nothing to predict in world_model.sequence_blocks "
-            f"{m.sequence_blocks}: raise sequence_blocks above it",
-        ),
-        (
-            c.num_rewarded_steps < 1,
-            f"imagination.horizon {c.imagination.horizon} leaves no step that trains C: set it to at least "
-            f"{m.context_blocks + 1}",
-        ),
-        (
-            v.codebook_init == "kmeans" and v.warmup == "none",
-            "tokenizer.codebook_init=kmeans needs a trained encoder: set tokenizer.warmup=fixed or beats_median",
-        ),
-        (
-            v.warmup != "none" and v.warmup_steps < 1,
-            f"tokenizer.warmup={v.warmup} with warmup_steps 0 does nothing: set tokenizer.warmup_steps",
-        ),
-        (
-            not v.training.start_after_epoch <= m.training.start_after_epoch <= c.controller.training.start_after_epoch,
-            "training must start in the order tokenizer, world_model, controller: raise the later start_after_epoch",
-        ),
-        *(_never_trained(name, phase) for name, phase in phases.items()),
-    ]
-    return [message for wrong, message in checks if wrong]
-
-
-def _never_trained(name: str, phase: TrainingPhase) -> tuple[bool, str]:
-    start, stop = phase.start_after_epoch, phase.stop_after_epoch
-    return stop is not None and stop <= start, (
-        f"{name}.training.stop_after_epoch {stop} is not after start_after_epoch {start}, so it would never train: "
-        "raise stop_after_epoch, or set it to null"
-    )

@@ -1,8 +1,8 @@
 """What is wrong with an agent, if anything: imagination against the environment, V, M and C on held-out steps.
 
-World models are judged by imagination here, not by replay loss: a reward loss of 0.01 on replay goes with a reward
-precision of 0.4 in imagination. Works on test episodes (`evaluate.as_steps`) and on any other steps, without gradients;
-equal `random` gives equal numbers. Undefined ones (nothing imagined, nothing real) are None, in `flat` NaN.
+M is judged by imagination, not by replay loss: a reward loss of 0.01 goes with a reward precision of 0.4. Any steps
+will do, as test episodes (`evaluate.as_steps`) or replay; equal `random` gives equal numbers. Undefined ones (nothing
+imagined, nothing real) are None, in `flat` NaN.
 
 Shapes: B starts of a batch, S starts, H steps (`num_rewarded_steps`), F frames, K tokens per observation.
 """
@@ -54,14 +54,14 @@ def diagnose(agent: Agent, steps: Steps, image_loss: ImageLoss, random: Randomne
 
     tokenizer: mean squared errors in [-1, 1]. losses: as in training, means over the batches.
     """
-    assert len(steps) > 0, "no steps to diagnose"
-    buffer = _buffer(agent, steps)
+    buffer = buffer_of(agent, steps)
     starts, num_drawn = choose_starts(buffer.episodes, num_starts, random.numpy("starts"))
     generator = random.torch(agent.device, "imagination")
-    with _evaluation(agent, random), agent.autocast():
+    with evaluation_mode(agent, random), agent.autocast():
         buffer.refresh_tokens(agent.encode)
-        compared = _join([compare(agent, buffer, i, generator) for i in _batches(starts, START_BATCH)])
-        played = _join([roll_out(agent, buffer, i, generator) for i in _batches(starts[:num_drawn], START_BATCH)])
+        batches = np.split(starts, range(START_BATCH, len(starts), START_BATCH))
+        compared = _join([compare(agent, buffer, batch, generator) for batch in batches])
+        played = _join([roll_out(agent, buffer, batch, generator) for batch in batches])
         tokenizer, tokenizer_losses = _tokenizer(agent, buffer, image_loss)
         world_model_losses = _world_model_losses(agent, buffer, random.numpy("segments"))
     return {
@@ -71,10 +71,11 @@ def diagnose(agent: Agent, steps: Steps, image_loss: ImageLoss, random: Randomne
         "num_starts_wanted": num_starts,
         "horizon_steps": agent.config.num_rewarded_steps,
         "imagination": summarize(compared, buffer.episodes.before[starts] + 1, num_drawn),
-        "returns": {name: float(played[name].mean()) for name in RETURNS},
+        "returns": {name: float(played[name][:num_drawn].mean()) for name in RETURNS},
         "tokenizer": tokenizer,
-        "policy": {name: float(played[name].mean()) for name in POLICY},
+        "policy": {name: float(played[name][:num_drawn].mean()) for name in POLICY},
         "losses": {"tokenizer": tokenizer_losses, "world_model": world_model_losses},
+        "gradient_clips": {name: getattr(agent.config, name).training.gradient_clip for name in agent.components},
     }
 
 
@@ -86,17 +87,17 @@ def choose_starts(episodes: Episodes, num_starts: int, rng: np.random.Generator)
     return np.concatenate([drawn, *extra]), len(drawn)
 
 
-def _buffer(agent: Agent, steps: Steps) -> ReplayBuffer:
+def buffer_of(agent: Agent, steps: Steps) -> ReplayBuffer:
     """On the agent's device; steps that begin within an episode are taken as one that begins there."""
-    config, first = agent.config, steps.first.copy()
+    first, size = steps.first.copy(), agent.config.environment.frame_size
     first[0] = True
-    buffer = ReplayBuffer(len(steps), config.environment.frame_size, config.tokenizer.tokens_per_obs, agent.device)
+    buffer = ReplayBuffer(len(steps), size, agent.tokenizer.tokens_per_obs, agent.device)
     buffer.append(replace(steps, first=first))
     return buffer
 
 
 @contextmanager
-def _evaluation(agent: Agent, random: Randomness) -> Iterator[None]:
+def evaluation_mode(agent: Agent, random: Randomness) -> Iterator[None]:
     """Evaluation mode, and torch's own generators seeded (LPIPS may have dropout); both as found afterwards."""
     found = [(m, m.training) for component in agent.components.values() for m in component.modules()]
     with torch.random.fork_rng([agent.device] if agent.device.type == "cuda" else []):
@@ -110,15 +111,8 @@ def _evaluation(agent: Agent, random: Randomness) -> Iterator[None]:
                 module.training = training
 
 
-def _batches(index: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (index[i : i + size] for i in range(0, len(index), size))
-
-
 def _join(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-# Imagination against the environment, under the same actions
 
 
 def compare(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator: torch.Generator) -> Arrays:
@@ -253,14 +247,10 @@ def _ratio(numerator: Any, denominator: Any) -> float | None:
     return float(np.sum(numerator)) / total if total else None
 
 
-# C in imagination against what really followed
-
-
 def roll_out(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator: torch.Generator) -> Arrays:
     """C acts in M from the stored steps `current` (B,). Per start (B,): RETURNS and POLICY."""
     num_steps, discount = agent.config.num_rewarded_steps, agent.config.controller.discount
-    start = buffer.starts(current, agent.config.imagination.burn_in_frames)
-    codes = agent.tokenizer.code_vectors
+    start, codes = buffer.starts(current, agent.config.imagination.burn_in_frames), agent.tokenizer.code_vectors
     path = imagine(agent.world_model, agent.controller, agent.view, start, codes, agent.config, generator)
     real = buffer.segments(current, num_steps)
     alive, powers = step_weights(path.ends), discount ** torch.arange(num_steps, device=agent.device)
@@ -279,11 +269,8 @@ def roll_out(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator:
     return {name: field.cpu().numpy() for name, field in fields.items()}
 
 
-# V, and both models' losses
-
-
 def _tokenizer(agent: Agent, buffer: ReplayBuffer, image_loss: ImageLoss) -> tuple[Diagnosis, dict[str, float]]:
-    """V's errors beside the median image's on the same frames, its use of codes, its losses."""
+    """V's errors beside the median image's on the same frames, its use of codes on all, its losses."""
     index = np.unique(np.linspace(0, buffer.size - 1, MAX_FRAMES).round().astype(np.int64))
     pixels = buffer.frames_at(torch.from_numpy(index).to(agent.device))
     median = to_model_range(torch.from_numpy(np.median(pixels.cpu().numpy(), axis=0)).to(agent.device))
@@ -301,7 +288,6 @@ def _tokenizer(agent: Agent, buffer: ReplayBuffer, image_loss: ImageLoss) -> tup
         "median_image_error": float(median_error.mean()),
         "reconstruction_to_median_ratio": _ratio(error, median_error),
         "worst_pixel_error": float(worst.mean()),
-        "worst_pixel_error_max": float(worst.max()),
     }
     return report | _code_use(buffer.tokens, agent.config.tokenizer.num_codes), _mean_losses(losses)
 
@@ -309,45 +295,38 @@ def _tokenizer(agent: Agent, buffer: ReplayBuffer, image_loss: ImageLoss) -> tup
 def _code_use(tokens: Tensor, num_codes: int) -> Diagnosis:
     """Perplexity (the exponential of the entropy) and number of the codes in tokens, of N."""
     share = torch.bincount(tokens.flatten().long(), minlength=num_codes).double() / tokens.numel()
-    entropy = -torch.xlogy(share, share).sum()
-    return {"code_perplexity": float(entropy.exp()), "used_codes": int((share > 0).sum()), "num_codes": num_codes}
+    perplexity = float((-torch.xlogy(share, share).sum()).exp())
+    return {"code_perplexity": perplexity, "used_codes": int((share > 0).sum()), "num_codes": num_codes}
 
 
 def _world_model_losses(agent: Agent, buffer: ReplayBuffer, rng: np.random.Generator) -> dict[str, float] | None:
     """On up to MAX_SEGMENTS training segments; None where no episode is long enough for one."""
     config = agent.config.world_model
     admissible = np.flatnonzero(buffer.episodes.remaining >= agent.config.min_segment_blocks)
-    losses = []
-    for index in _batches(rng.permutation(admissible)[:MAX_SEGMENTS], config.training.batch_size):
-        segment = buffer.segments(index, config.sequence_blocks)
-        losses.append((len(index), *agent.world_model.loss(segment, agent.tokenizer.code_vectors)))
+    starts = rng.permutation(admissible)[:MAX_SEGMENTS]
+    size, losses = config.training.batch_size, []
+    for i in range(0, len(starts), size):
+        segment = buffer.segments(starts[i : i + size], config.sequence_blocks)
+        losses.append((len(segment.actions), *agent.world_model.loss(segment, agent.tokenizer.code_vectors)))
     return _mean_losses(losses) if losses else None
 
 
 def _mean_losses(batches: list[Losses]) -> dict[str, float]:
     """Means over batches weighted by their sizes, under the names of training."""
-    total = sum(size for size, _, _ in batches)
-    sums: dict[str, float] = {}
-    for size, loss, terms in batches:
-        for name, value in {"loss": loss, **{f"{term}_loss": x for term, x in terms.items()}}.items():
-            sums[name] = sums.get(name, 0.0) + size / total * float(value)
-    return sums
+    sizes = [size for size, _, _ in batches]
+    named = [{"loss": loss} | {f"{term}_loss": x for term, x in terms.items()} for _, loss, terms in batches]
+    return {name: float(np.average([float(x[name]) for x in named], weights=sizes)) for name in named[0]}
 
 
-# Scalars for the metrics log
-
-_ACCURACIES = ("token_accuracy", "token_accuracy_no_change", "token_accuracy_changed")
-_ERRORS = ("moving_pixel_error", "moving_pixel_error_no_change")
-_EVENTS = {"reward": ("reward", "any"), "reward_positive": ("reward", "+1"), "reward_negative": ("reward", "-1")}
-_SCORES: dict[str, tuple[str, ...]] = {name: (name,) for name in _ACCURACIES + _ERRORS} | {
-    f"{name}_{rate}": (*path, rate)
-    for name, path in {**_EVENTS, "end": ("end",)}.items()
-    for rate in ("precision", "recall")
-}
+_TOKENS = ("token_accuracy", "token_accuracy_no_change", "token_accuracy_changed")
+_PIXELS = ("moving_pixel_error", "moving_pixel_error_no_change")
+_EVENTS: dict[str, tuple[str, ...]] = {"reward": ("reward", "any"), "end": ("end",)}
+_EVENTS |= {"reward_positive": ("reward", "+1"), "reward_negative": ("reward", "-1")}
+_RATES = {f"{name}_{rate}": (*path, rate) for name, path in _EVENTS.items() for rate in ("precision", "recall")}
+_SCORES: dict[str, tuple[str, ...]] = {name: (name,) for name in _TOKENS + _PIXELS} | _RATES
 _TOKENIZER = ("reconstruction_to_median_ratio", "worst_pixel_error", "code_perplexity", "used_codes")
 _TOKENIZER_LOSSES = ("loss", "reconstruction_loss", "perceptual_loss", "codebook_loss", "commitment_loss")
 _WORLD_MODEL_LOSSES = ("loss", "observation_loss", "reward_loss", "end_loss")
-
 SCALARS: dict[str, tuple[str, ...]] = {
     **{f"test/{name}": ("imagination", "all_steps", *path) for name, path in _SCORES.items()},
     **{f"test/{name}_first_step": ("imagination", "first_step", *path) for name, path in _SCORES.items()},
@@ -368,4 +347,4 @@ def _at(diagnosis: Diagnosis, path: tuple[str, ...]) -> float:
     value: Any = diagnosis
     for key in path:
         value = None if value is None else value[key]
-    return float("nan") if value is None else float(value)
+    return float("nan" if value is None else value)

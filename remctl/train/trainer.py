@@ -27,7 +27,8 @@ from remctl.train import checkpoint
 from remctl.train.acting import Policy
 from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizers
 from remctl.train.collector import Collector, Record
-from remctl.train.evaluate import Episode, play
+from remctl.train.diagnosis import diagnose, flat
+from remctl.train.evaluate import Episode, as_steps, play
 from remctl.train.phases import Metrics, num_steps, train_controller, train_tokenizer, train_world_model
 from remctl.train.seeding import Randomness, derive_seed
 
@@ -147,6 +148,8 @@ class Trainer:
         with self.clock.measure("test", metrics):
             episodes = self.play("test", epoch, self.config.evaluation.num_episodes)
             metrics["test/return_mean"] = sum(e.total_return for e in episodes) / len(episodes)
+            random, starts = Randomness(self.config.seed, epoch, "diagnosis"), self.config.evaluation.diagnosis_starts
+            metrics |= flat(diagnose(self.agent, as_steps(episodes), self.image_loss, random, starts))
         return [episode_record("test", e) for e in episodes]
 
     def play(self, kind: str, epoch: int, num_episodes: int) -> list[Episode]:

@@ -1,0 +1,148 @@
+"""The command line: verbs only (parse, call one function, print).
+
+Whatever is heavy is imported inside the verb, so that `remctl --help` needs neither torch nor the environments.
+Errors become one line and an exit status in `remctl.commands.failures`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from remctl import __version__
+from remctl.commands import config as config_verbs
+from remctl.commands import listing, weights
+from remctl.commands.failures import guarded
+from remctl.commands.options import ConfigFile, Device, Json, Preset, Run, Seed, Sets, Variant
+
+HELP = "Train and study REM, a world model with parallel observation prediction, on Atari 100K."
+
+app = typer.Typer(help=HELP, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(config_verbs.app, name="config")
+app.add_typer(listing.app, name="list")
+app.add_typer(weights.app, name="weights")
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """The console entry point."""
+    sys.exit(run(sys.argv[1:] if args is None else args))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line; its exit status."""
+    debug = "--debug" in args  # anywhere on the line
+    args = [arg for arg in args if arg != "--debug"] or ["--help"]
+    command = get_command(app)
+    return guarded(lambda: command.main(args, prog_name="remctl", standalone_mode=False), args, debug, verb_of(args))
+
+
+def verb_of(args: Sequence[str]) -> str:
+    """The verb that a command line asks for, as `remctl config show`, as far as there is one."""
+    words, command = ["remctl"], get_command(app)
+    for arg in args:
+        if not isinstance(command, TyperGroup) or arg not in command.commands:
+            break
+        words, command = [*words, arg], command.commands[arg]
+    return " ".join(words)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"remctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; before or after the verb.")] = False,
+) -> None:
+    """Nothing: `--debug` is taken off the line before it is parsed (`run`), and stands here to be listed."""
+
+
+root.__doc__ = HELP
+
+
+@app.command()
+def train(
+    game: Annotated[str, typer.Option(help="A game (see `remctl list games`), Catch, or gym:ID.")],
+    preset: Preset = "paper",
+    variant: Variant = "rem",
+    config: ConfigFile = None,
+    sets: Sets = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="The experiment's name; else the preset's.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no log lines.")] = False,
+) -> None:
+    """Train an agent; the same command resumes where it was cut off."""
+    from remctl.config import resolve
+
+    resolved = resolve(game, preset, variant, config, sets or (), seed)
+    from remctl import session
+
+    experiment = preset if name is None else name
+    session.train(resolved, out=out, experiment=experiment, device=device, command=sys.argv, quiet=quiet)
+
+
+@app.command("eval")
+def evaluate(
+    run: Run,
+    episodes: Annotated[int, typer.Option(min=1, help="Test episodes to play.")] = 100,
+    device: Device = "auto",
+    seed: Annotated[int | None, typer.Option(min=0, help="Another seed than the run's.")] = None,
+    json: Json = False,
+) -> None:
+    """Play test episodes with a run's newest agent."""
+    from remctl import session
+    from remctl.commands.output import facts, show, show_json, summary
+
+    result = session.evaluate(run, episodes, device, seed)
+    if json:
+        show_json(result)
+    else:
+        show(facts(summary(result)))
+
+
+@app.command()
+def inspect(run: Run, device: Device = "auto", json: Json = False) -> None:
+    """Diagnose a run's agent: imagination against reality, tokenizer, world model, controller."""
+    from remctl import session
+    from remctl.commands.output import show, show_json
+    from remctl.dream.table import diagnosis_table
+
+    result = session.inspect(run, device)
+    if json:
+        show_json(result)
+        return
+    for table in diagnosis_table(result["diagnosis"]):
+        show(table)
+    for figure in result["figures"]:
+        print(figure)
+
+
+@app.command()
+def doctor(
+    json: Json = False, out: Annotated[Path, typer.Option(help="Where runs will be kept.")] = Path("runs")
+) -> None:
+    """Check this machine; each problem comes with its fix. Exit status 1 if something fails."""
+    from remctl.commands.output import show, show_json
+    from remctl.doctor import as_table, check_all, conclusion, failed
+
+    checks = check_all(out)
+    if json:
+        show_json([check._asdict() for check in checks])
+    else:
+        show(as_table(checks))
+        show(conclusion(checks))
+    if failed(checks):
+        raise typer.Exit(1)

@@ -1,0 +1,118 @@
+"""What goes wrong, as one line on stderr and an exit status; never a traceback unless --debug.
+
+0 done; 1 the machine refused; 2 bad input; 70 a defect of ours; 128 + n left on signal n.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from typer import Abort, TyperException
+from typer.core import TyperGroup
+
+from remctl.errors import Interrupted, UserError
+
+MACHINE, INTERNAL, BROKEN_PIPE, CTRL_C = 1, 70, 1, 128 + signal.SIGINT
+AGAIN = "run the same command again; training resumes from its last complete epoch"
+
+
+def guarded(command: Callable[[], object], args: Sequence[str] = (), debug: bool = False, verb: str = "remctl") -> int:
+    """Run `command`; its exit status, whatever happens. `args` are what the user typed, `verb` whose help helps."""
+    try:
+        status = command()
+        sys.stdout.flush()
+    except BaseException as error:
+        if debug and not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        return report(error, args, verb)
+    if status == CTRL_C:  # typer turns KeyboardInterrupt into this status
+        say(f"interrupted; {AGAIN}")
+    return status if isinstance(status, int) else 0
+
+
+def report(error: BaseException, args: Sequence[str] = (), verb: str = "remctl") -> int:
+    """Say what went wrong; the exit status."""
+    if isinstance(error, BrokenPipeError):
+        return _silence_stdout()
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else MACHINE
+    status, message = describe(error, args, verb)
+    say(message)
+    return status
+
+
+def describe(error: BaseException, args: Sequence[str] = (), verb: str = "remctl") -> tuple[int, str]:
+    """Exit status and message of an error."""
+    if isinstance(error, UserError):
+        return error.exit_code, str(error)
+    if isinstance(error, TyperException):
+        return error.exit_code, usage_message(error, args, verb)
+    if isinstance(error, Interrupted):
+        return 128 + error.signum, f"stopped by {signal.Signals(error.signum).name}; {AGAIN}"
+    if isinstance(error, KeyboardInterrupt | Abort):
+        return CTRL_C, f"interrupted; {AGAIN}"
+    if isinstance(error, OSError):
+        return MACHINE, os_message(error)
+    if _out_of_memory(error):
+        return MACHINE, f"out of memory ({error}): lower the batch sizes (--set controller.training.batch_size=...)"
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return INTERNAL, f"internal error: {text}; run again with --debug and report what it shows"
+
+
+def usage_message(error: TyperException, args: Sequence[str], verb: str) -> str:
+    """Typer's message, what was given, and where help is."""
+    message = error.format_message().rstrip(".").replace(". Did you mean", ": did you mean")
+    message = message.partition(", unable to parse")[0].replace(": Input should be", ": allowed is")
+    given = _given(getattr(getattr(error, "param", None), "opts", ()), args)
+    return f"{message[:1].lower()}{message[1:]}{given}{_verbs(error, message)}; see `{verb} --help`"
+
+
+def os_message(error: OSError) -> str:
+    """The cause by name, the file, the remedy."""
+    from remctl.runs.files import machine_error
+
+    if error.filename is None:
+        return f"{error.strerror or error or type(error).__name__}: check the disk and the folder"
+    return str(machine_error(error, "using", Path(str(error.filename))))
+
+
+def say(message: str) -> None:
+    """One line on stderr, whatever the text holds; control characters shown, not obeyed."""
+    line = " ".join(message.split())
+    print("remctl: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+
+
+def _given(options: Sequence[str], args: Sequence[str]) -> str:
+    """`, given 'x'` where one of `options` stands among `args` with a value."""
+    for option, value in zip(args, [*args[1:], None], strict=True):
+        if option in options and value is not None:
+            return f", given {value!r}"
+        if option.partition("=")[0] in options and "=" in option:
+            return f", given {option.partition('=')[2]!r}"
+    return ""
+
+
+def _verbs(error: TyperException, message: str) -> str:
+    """All verbs, where one is missing or unknown and none is near."""
+    group = getattr(getattr(error, "ctx", None), "command", None)
+    if not isinstance(group, TyperGroup) or "ommand" not in message or "did you mean" in message:
+        return ""
+    return f"; choose one of {', '.join(group.commands)}"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")  # an error of torch's can only come once it is imported
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+
+
+def _silence_stdout() -> int:
+    """Whoever read our output has gone: what is still buffered must not fail once more at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

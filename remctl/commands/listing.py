@@ -1,0 +1,40 @@
+"""`remctl list games | presets | variants`."""
+
+from __future__ import annotations
+
+import typer
+
+from remctl.commands.options import Json
+
+app = typer.Typer(help="List what can be chosen.")
+
+
+def _print(what: str, json: bool) -> None:
+    from remctl import explain
+    from remctl.commands import explaining
+    from remctl.commands.output import show, show_json
+
+    rows = getattr(explain, what)()
+    if json:
+        show_json(rows)
+        return
+    for part in getattr(explaining, what)(rows):
+        show(part)
+
+
+@app.command()
+def games(json: Json = False) -> None:
+    """The 26 games of Atari 100K with their human and random scores."""
+    _print("games", json)
+
+
+@app.command()
+def presets(json: Json = False) -> None:
+    """The presets."""
+    _print("presets", json)
+
+
+@app.command()
+def variants(json: Json = False) -> None:
+    """The variants of the ablations and what each changes."""
+    _print("variants", json)

@@ -1,0 +1,38 @@
+"""Options that several verbs share, and checks that need no torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from remctl.errors import UserError
+from remctl.runs.layout import RunFolder
+
+
+def check_device(name: str) -> str:
+    """The form only; whether it is there is found out by whoever loads torch."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"--device: given {name!r}; allowed: auto, cpu, cuda, cuda:N")
+    return name
+
+
+def check_run(path: Path) -> Path:
+    """A folder with a run in it."""
+    if not RunFolder(path).config.is_file():
+        raise UserError(f"{path}: not a run folder (no config.yaml): give one such as runs/quick/rem/Pong/seed_0")
+    return path
+
+
+Preset = Annotated[str, typer.Option(help="paper, quick, corrected or paper-text.")]
+Variant = Annotated[str, typer.Option(help="An ablation; see `remctl list variants`.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of configuration keys.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one configuration key; repeatable.")
+]
+Seed = Annotated[int, typer.Option(help="Seeds everything.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", callback=check_device)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=check_run)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

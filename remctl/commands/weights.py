@@ -1,0 +1,27 @@
+"""`remctl weights fetch | status`."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(help="The perceptual loss' pretrained weights (64 MB, fetched once per user).")
+
+
+@app.command()
+def fetch() -> None:
+    """Download, verify and keep the LPIPS weights, unless they are there."""
+    from remctl.weights import fetch_lpips
+
+    fetch_lpips()
+
+
+@app.command()
+def status() -> None:
+    """Say whether the LPIPS weights are there and intact; exit status 1 if not."""
+    from remctl.weights import lpips_status
+
+    found = lpips_status()
+    print(found.line)
+    if found.state != "ready":
+        print("fix: remctl weights fetch")
+        raise typer.Exit(1)

@@ -1,0 +1,70 @@
+"""Settings that are each allowed but cannot work together, every one with its remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from remctl.config.schema import RunConfig, TrainingPhase
+
+
+def impossibilities(c: RunConfig) -> list[str]:
+    """Combinations that cannot work, each as a sentence with its remedy; empty when all is well."""
+    v, m = c.tokenizer, c.world_model
+    phases = {"tokenizer": v.training, "world_model": m.training, "controller": c.controller.training}
+    ratio, rest = divmod(c.environment.frame_size, v.grid_size)
+    used = v.channels[: ratio.bit_length()]  # one width per resolution: the frame's and one for each halving
+    checks = [
+        (
+            rest != 0 or ratio < 2 or ratio & (ratio - 1) != 0,
+            f"tokenizer.grid_size {v.grid_size} is not environment.frame_size {c.environment.frame_size} halved a "
+            "whole number of times: set it to one half, quarter, eighth ... of the frame size",
+        ),
+        (
+            any(width % v.num_groups for width in used),
+            f"tokenizer.channels {list(v.channels)} are not all multiples of tokenizer.num_groups {v.num_groups}: "
+            "change one",
+        ),
+        (
+            m.observation_embeddings == "tokenizer" and m.embed_dim != v.embed_dim,
+            f"world_model.embed_dim {m.embed_dim} and tokenizer.embed_dim {v.embed_dim} differ: make them equal, or "
+            "set world_model.observation_embeddings=separate",
+        ),
+        (
+            m.embed_dim % (8 * m.num_heads) != 0,
+            f"world_model.embed_dim {m.embed_dim} is not a multiple of 8 x num_heads {m.num_heads}: choose "
+            f"{8 * m.num_heads * max(1, (m.embed_dim + 4 * m.num_heads) // (8 * m.num_heads))}",
+        ),
+        (
+            m.context_blocks >= m.sequence_blocks,
+            f"world_model.context_blocks {m.context_blocks} leaves nothing to predict in world_model.sequence_blocks "
+            f"{m.sequence_blocks}: raise sequence_blocks above it",
+        ),
+        (
+            c.num_rewarded_steps < 1,
+            f"imagination.horizon {c.imagination.horizon} leaves no step that trains C: set it to at least "
+            f"{m.context_blocks + 1}",
+        ),
+        (
+            v.codebook_init == "kmeans" and v.warmup == "none",
+            "tokenizer.codebook_init=kmeans needs a trained encoder: set tokenizer.warmup=fixed or beats_median",
+        ),
+        (
+            v.warmup != "none" and v.warmup_steps < 1,
+            f"tokenizer.warmup={v.warmup} with warmup_steps 0 does nothing: set tokenizer.warmup_steps",
+        ),
+        (
+            not v.training.start_after_epoch <= m.training.start_after_epoch <= c.controller.training.start_after_epoch,
+            "training must start in the order tokenizer, world_model, controller: raise the later start_after_epoch",
+        ),
+        *(_never_trained(name, phase) for name, phase in phases.items()),
+    ]
+    return [message for wrong, message in checks if wrong]
+
+
+def _never_trained(name: str, phase: TrainingPhase) -> tuple[bool, str]:
+    start, stop = phase.start_after_epoch, phase.stop_after_epoch
+    return stop is not None and stop <= start, (
+        f"{name}.training.stop_after_epoch {stop} is not after start_after_epoch {start}, so it would never train: "
+        "raise stop_after_epoch, or set it to null"
+    )
