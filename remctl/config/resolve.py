@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,7 @@ def _first_problem(error: ValidationError) -> str:
 def _allowed(message: str) -> str:
     """Pydantic's message in the words of a YAML file."""
     text = _one_line(message).removeprefix("Input should be ").replace("a valid ", "").replace("tuple", "list")
-    return text.removeprefix("Tuple should have ").partition(", unable to")[0].partition(" after validation")[0]
+    return re.split(r", unable to|, got a| after validation", text.removeprefix("Tuple should have "))[0]
 
 
 def _short(value: object) -> str:

@@ -27,10 +27,18 @@ class Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
+def _int(loader: Loader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+def _float(loader: Loader, node: yaml.ScalarNode) -> float:
+    return float(loader.construct_scalar(node))
+
+
 for _name, _pattern, _first in _RESOLVERS:
     Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(rf"^(?:{_pattern})$"), _first)
-Loader.add_constructor(f"{_TAG}int", lambda loader, node: int(loader.construct_scalar(node)))
-Loader.add_constructor(f"{_TAG}float", lambda loader, node: float(loader.construct_scalar(node)))
+Loader.add_constructor(f"{_TAG}int", _int)
+Loader.add_constructor(f"{_TAG}float", _float)
 
 
 def load(text: str) -> Any:

@@ -25,9 +25,10 @@ from remctl.train.seeding import Randomness
 
 Color = tuple[int, int, int]
 
-NUM_ROWS = 8
+NUM_PICTURES, PICTURE_COLUMNS = 8, 2
+DIFFERENCE_GAIN = 4  # differences are dark
 NUM_VIDEO_FRAMES = 150
-FRAME_MS = 90  # 11 frames per second: a minute of play at frame skip 4 takes 80 seconds
+FRAME_MS = 90  # 11 frames per second
 HOLD_MS = 450  # on a restart, and where an episode ends
 EVENT_FRAMES = 4  # a reward stays visible for as long
 EVENT_WEIGHT = 5.0  # of a reward against average motion, where the clip is chosen
@@ -35,15 +36,16 @@ EVENT_WEIGHT = 5.0  # of a reward against average motion, where the clip is chos
 BACKGROUND, TEXT, QUIET = (24, 24, 28), (235, 235, 235), (150, 150, 155)
 # Okabe and Ito's colours: told apart by colour-blind people too.
 ORANGE, GREEN, VERMILLION, SKY = (230, 159, 0), (0, 158, 115), (213, 94, 0), (86, 180, 233)
-MARGIN, LINE = 8, 18
+MARGIN, LINE = 8, 20
+PICTURE_WIDTH, VIDEO_WIDTH = 192, 256  # pixels per frame, upscaled
 
 
 @dataclass
 class Clip:
-    """What is shown of each of n steps, in order: real frames, V's, M's (n, H, W, 3) uint8; rewards of both; M's ends.
+    """What is shown of each of n steps, in order: real frames, V's, M's (n, H, W, 3) uint8; what followed the action.
 
-    dreamt (n,): steps since M was last given a real frame, 0 on a restart. step (n,): of the episode. first, last (n,):
-    of an episode. ends (n,): the episode really ended there.
+    ends (n,): the episode ended. dreamt (n,): steps since M was last given a real frame, 0 on a restart. step (n,): of
+    the episode, from 0. last (n,): the episode's last stored one.
     """
 
     real: np.ndarray
@@ -62,13 +64,15 @@ class Clip:
         return len(self.step)
 
 
-class Dream(NamedTuple):
-    """M's frames (n, H, W, 3), rewards and ends (n,) for n steps, and the steps since the last restart (n,)."""
+class Panel(NamedTuple):
+    """A frame (H, W, 3) uint8 and what is drawn on it and below it."""
 
-    frames: np.ndarray
-    rewards: np.ndarray
-    ends: np.ndarray
-    dreamt: np.ndarray
+    frame: np.ndarray
+    caption: str
+    color: Color = QUIET
+    border: bool = False
+    reward: float = 0.0
+    end: bool = False
 
 
 @torch.no_grad()
@@ -128,7 +132,7 @@ def motion(steps: Steps) -> np.ndarray:
 
 
 def _most_eventful(steps: Steps, num_frames: int) -> int:
-    """First step of the window with most motion and rewards; rewards lie in its middle rather than at its edge."""
+    """First step of the window with most motion and rewards."""
     moved = motion(steps)
     score = moved / max(moved.mean(), 1e-9) + EVENT_WEIGHT * (steps.rewards != 0)
     total = np.concatenate([[0.0], np.cumsum(score)])
@@ -138,34 +142,194 @@ def _most_eventful(steps: Steps, num_frames: int) -> int:
 
 def make_clip(agent: Agent, buffer: ReplayBuffer, steps: Steps, shown: np.ndarray, generator: torch.Generator) -> Clip:
     """Reality, V and M on the steps `shown` (n,). M restarts with each episode and after as many steps as C dreams."""
-    episodes = buffer.episodes
-    dream = _dream(agent, buffer, shown, generator)
-    tokens = buffer.tokens[torch.from_numpy(shown).to(agent.device)].long()
+    length, episodes = agent.config.num_rewarded_steps + 1, buffer.episodes
+    dreamt = np.minimum(episodes.before[shown], np.arange(len(shown))) % length
+    starts = shown[dreamt == 0]
+    start = buffer.starts(starts, agent.config.imagination.burn_in_frames)
+    imagined = imagine_as_acted(agent, start, buffer.segments(starts, length).actions, generator)
+    given_and_imagined = torch.cat([start.tokens[:, -1:], imagined.tokens[:, :-1]], dim=1)
+    frames = to_pixels(decode(agent, given_and_imagined)).cpu().numpy()
+    real_tokens = buffer.tokens[torch.from_numpy(shown).to(agent.device)].long()
+    at = (np.cumsum(dreamt == 0) - 1, dreamt)  # of each shown step: which dream, how far in
     return Clip(
         real=steps.frames[shown],
-        reconstructed=to_pixels(decode(agent, tokens[:, None])[:, 0]).cpu().numpy(),
-        imagined=dream.frames,
+        reconstructed=to_pixels(decode(agent, real_tokens[:, None])[:, 0]).cpu().numpy(),
+        imagined=frames[at],
         actions=steps.actions[shown],
         rewards=steps.rewards[shown],
-        imagined_rewards=dream.rewards,
+        imagined_rewards=imagined.reward.cpu().numpy()[at],
         ends=steps.ends[shown],
-        imagined_ends=dream.ends,
-        dreamt=dream.dreamt,
+        imagined_ends=imagined.end.cpu().numpy()[at],
+        dreamt=dreamt,
         step=episodes.before[shown],
         last=episodes.remaining[shown] == 1,
     )
 
 
-def _dream(agent: Agent, buffer: ReplayBuffer, shown: np.ndarray, generator: torch.Generator) -> Dream:
-    """All dreams at once; each gives the frames, rewards and ends of its restart and of the steps until the next."""
-    length = agent.config.num_rewarded_steps + 1
-    before = buffer.episodes.before[shown]
-    dreamt = np.minimum(before, np.arange(len(shown))) % length
-    starts = shown[dreamt == 0]
-    start = buffer.starts(starts, agent.config.imagination.burn_in_frames)
-    imagined = imagine_as_acted(agent, start, buffer.segments(starts, length).actions, generator)
-    tokens = torch.cat([start.tokens[:, -1:], imagined.tokens[:, :-1]], dim=1)
-    frames = to_pixels(decode(agent, tokens)).cpu().numpy()
-    number = np.cumsum(dreamt == 0) - 1
-    rewards, ends = imagined.reward.cpu().numpy(), imagined.end.cpu().numpy()
-    return Dream(frames[number, dreamt], rewards[number, dreamt], ends[number, dreamt], dreamt)
+# The picture
+
+
+def reconstructions(agent: Agent, steps: Steps, game: str) -> Image.Image:
+    """Real frame, V's reconstruction, absolute difference: evenly spread frames, and those with most motion."""
+    index, episodes = picture_rows(steps), Episodes(steps.first)
+    frames = to_model_range(torch.from_numpy(steps.frames[index]).to(agent.device))
+    output = agent.tokenizer.reconstruct(frames)
+    squares = (output - frames).square().flatten(1).cpu().numpy()
+    number, blocks = np.cumsum(steps.first), []
+    for step, shown, square in zip(index, to_pixels(output).cpu().numpy(), squares, strict=True):
+        caption = f"episode {number[step]}, step {episodes.before[step]}"
+        blocks.append(_reconstruction(steps.frames[step], shown, square, caption))
+    labels = ("real frame", "V's reconstruction", f"absolute difference x {DIFFERENCE_GAIN}")
+    rows = [_beside(blocks[i : i + PICTURE_COLUMNS]) for i in range(0, len(blocks), PICTURE_COLUMNS)]
+    title = f"{game}: V's reconstructions (error: mean square in [-1, 1]; worst pixel: largest square)"
+    return _stack([_header(title, labels * min(PICTURE_COLUMNS, len(blocks)), rows[0].width), *rows])
+
+
+def _reconstruction(real: np.ndarray, shown: np.ndarray, squares: np.ndarray, caption: str) -> Image.Image:
+    difference = np.abs(shown.astype(np.int16) - real) * DIFFERENCE_GAIN
+    panels = [
+        Panel(real, caption),
+        Panel(shown, f"error {squares.mean():.2g}"),
+        Panel(difference.clip(0, 255).astype(np.uint8), f"worst pixel {squares.max():.2g}"),
+    ]
+    return _row(panels, PICTURE_WIDTH)
+
+
+def picture_rows(steps: Steps) -> np.ndarray:
+    """Indices of at most NUM_PICTURES frames: half evenly spread, half those with most motion, not too close."""
+    chosen = list(np.unique(np.linspace(0, len(steps) - 1, NUM_PICTURES // 2).round().astype(int)))
+    gap = len(steps) // (4 * NUM_PICTURES)
+    for step in np.argsort(-motion(steps), kind="stable"):
+        if len(chosen) < NUM_PICTURES and min(abs(step - other) for other in chosen) > gap:
+            chosen.append(int(step))
+    return np.sort(chosen)
+
+
+# The video
+
+
+def _webp(clip: Clip, action_names: Sequence[str], game: str) -> bytes:
+    images = [draw_frame(clip, i, action_names, game) for i in range(len(clip))]
+    held = [HOLD_MS if clip.last[i] or clip.dreamt[i] == 0 else FRAME_MS for i in range(len(clip))]
+    data = io.BytesIO()
+    images[0].save(
+        data,
+        "WEBP",
+        save_all=True,
+        append_images=images[1:],
+        duration=held,
+        loop=0,
+        lossless=True,
+        quality=50,
+        method=3,
+    )
+    return data.getvalue()
+
+
+def draw_frame(clip: Clip, i: int, action_names: Sequence[str], game: str) -> Image.Image:
+    """One frame of the video: reality, V, M, with captions and the marks of restarts, rewards and ends."""
+    restart, count = clip.dreamt[i] == 0, int(clip.dreamt[i])
+    caption = "restart: shown reality" if restart else f"imagined for {count} step{'s' if count > 1 else ''}"
+    action = action_names[int(clip.actions[i])]
+    error = np.square((clip.reconstructed[i].astype(np.float64) - clip.real[i]) / 127.5).mean()
+    panels = [
+        Panel(clip.real[i], f"step {clip.step[i]}  {action}", reward=_recent(clip.rewards, clip, i), end=clip.ends[i]),
+        Panel(clip.reconstructed[i], f"error {error:.2g}"),
+        Panel(
+            clip.imagined[i],
+            caption,
+            color=ORANGE if restart else SKY,
+            border=bool(restart),
+            reward=_recent(clip.imagined_rewards, clip, i),
+            end=clip.imagined_ends[i],
+        ),
+    ]
+    row = _row(panels, VIDEO_WIDTH)
+    title = f"{game}: M imagines under the actions really taken"
+    return _stack([_header(title, ("reality", "V's reconstruction", "M's imagination"), row.width), row])
+
+
+def _recent(rewards: np.ndarray, clip: Clip, i: int) -> float:
+    """The reward to show: this step's, or the last one of the same episode at most EVENT_FRAMES ago; else 0."""
+    for j in range(i, max(i - EVENT_FRAMES, i - int(clip.step[i]) - 1, -1), -1):
+        if rewards[j]:
+            return float(rewards[j])
+    return 0.0
+
+
+# Drawing
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _row(panels: Sequence[Panel], width: int) -> Image.Image:
+    """Panels side by side, each about `width` pixels wide, its caption below."""
+    images = [_frame(panel, width) for panel in panels]
+    w, h = images[0].size
+    row = Image.new("RGB", (len(panels) * (w + MARGIN) + MARGIN, h + LINE), BACKGROUND)
+    draw = ImageDraw.Draw(row)
+    for i, (panel, image) in enumerate(zip(panels, images, strict=True)):
+        x = MARGIN + i * (w + MARGIN)
+        row.paste(image, (x, 0))
+        draw.text((x, h + LINE // 2), panel.caption, panel.color, _font(13), anchor="lm")
+    return row
+
+
+def _frame(panel: Panel, width: int) -> Image.Image:
+    """Nearest neighbour, so that pixels stay pixels."""
+    scale = max(1, width // panel.frame.shape[1])
+    image = Image.fromarray(panel.frame)
+    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(image)
+    if panel.border:
+        draw.rectangle((0, 0, image.width - 1, image.height - 1), outline=ORANGE, width=5)
+    if panel.reward:
+        _badge(
+            draw, (image.width - 12, 12), f"reward {panel.reward:+g}", GREEN if panel.reward > 0 else VERMILLION, "rt"
+        )
+    if panel.end:
+        _badge(draw, (12, 12), "end", QUIET, "lt")
+    return image
+
+
+def _badge(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, color: Color, anchor: str) -> None:
+    left, top, right, bottom = draw.textbbox(at, text, _font(16), anchor=anchor)
+    draw.rounded_rectangle((left - 6, top - 5, right + 6, bottom + 5), 4, fill=color, outline=BACKGROUND, width=1)
+    draw.text(at, text, (255, 255, 255), _font(16), anchor=anchor)
+
+
+def _header(title: str, labels: Sequence[str], width: int) -> Image.Image:
+    header = Image.new("RGB", (width, 2 * LINE + MARGIN), BACKGROUND)
+    draw = ImageDraw.Draw(header)
+    draw.text((MARGIN, MARGIN + LINE // 2), title, QUIET, _font(13), anchor="lm")
+    step = (width - MARGIN) // len(labels)
+    for i, label in enumerate(labels):
+        draw.text((MARGIN + i * step, MARGIN + LINE + LINE // 2 - 1), label, TEXT, _font(14), anchor="lm")
+    return header
+
+
+def _stack(images: Sequence[Image.Image]) -> Image.Image:
+    height = sum(image.height for image in images) + MARGIN // 2
+    stacked = Image.new("RGB", (images[0].width, height), BACKGROUND)
+    y = 0
+    for image in images:
+        stacked.paste(image, (0, y))
+        y += image.height
+    return stacked
+
+
+def _beside(images: Sequence[Image.Image]) -> Image.Image:
+    """Side by side; the margin between two is shared."""
+    step = images[0].width - MARGIN
+    joined = Image.new("RGB", (step * len(images) + MARGIN, images[0].height), BACKGROUND)
+    for i, image in enumerate(images):
+        joined.paste(image, (i * step, 0))
+    return joined
+
+
+def _png(image: Image.Image) -> bytes:
+    data = io.BytesIO()
+    image.save(data, "PNG", optimize=True)
+    return data.getvalue()

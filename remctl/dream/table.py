@@ -21,7 +21,7 @@ MIN_EVENTS = 5
 
 def diagnosis_table(diagnosis: Diagnosis) -> list[Table]:
     """What `train.diagnosis.diagnose` returned: M in imagination, V and C, and the verdict. For a rich console."""
-    return [_imagination(diagnosis), _components(diagnosis), _verdict(diagnosis)]
+    return [_observations(diagnosis), _events(diagnosis), _components(diagnosis), _verdict(diagnosis)]
 
 
 def verdicts(diagnosis: Diagnosis) -> list[str]:
@@ -78,40 +78,52 @@ def _return_verdicts(diagnosis: Diagnosis) -> list[str]:
     return []
 
 
-def _imagination(diagnosis: Diagnosis) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="M in imagination, under the actions really taken", title_justify="left")
-    table.add_column("imagined step")
-    names = ("tokens", "changed", "no change", "pixel error", "no change")
-    for name in (*names, "reward +1 P/R", "reward -1 P/R", "end P/R"):
+def _observations(diagnosis: Diagnosis) -> Table:
+    table = _table("M under the actions really taken: tokens right, squared error of moving pixels")
+    table.add_column("imagined")
+    for name in ("tokens", "no change", "changed", "moving", "no change"):
         table.add_column(name, justify="right")
-    parts = diagnosis["imagination"]
-    for label, name in (("first", "first_step"), ("later", "later_steps"), ("all", "all_steps")):
-        table.add_row(label, *_scores(parts[name]), end_section=name == "all_steps")
-    for frames, scores in parts["by_context"].items():
-        noun = "frame" if frames == "1" else "frames"
-        table.add_row(f"all, from {frames} real {noun} (n={scores['num_starts']})", *_scores(scores))
+    for label, s in _parts(diagnosis):
+        table.add_row(
+            label,
+            _percent(s["token_accuracy"]),
+            _percent(s["token_accuracy_no_change"]),
+            _percent(s["token_accuracy_changed"]),
+            _number(s["moving_pixel_error"]),
+            _number(s["moving_pixel_error_no_change"]),
+        )
     table.caption = (
-        f"{diagnosis['num_starts']} starts (of {diagnosis['num_starts_wanted']} wanted) in "
-        f"{diagnosis['num_steps']} steps of {diagnosis['num_episodes']} episodes, {diagnosis['horizon_steps']} steps "
-        "each; P/R: precision / recall (imagined, real)"
+        f"{diagnosis['num_starts']} starts (of {diagnosis['num_starts_wanted']} wanted) in {diagnosis['num_episodes']} "
+        f"episodes of {diagnosis['num_steps']} steps; up to {diagnosis['horizon_steps']} imagined steps each"
     )
     return table
 
 
-def _scores(s: Diagnosis) -> list[str]:
-    events = (s["reward"]["+1"], s["reward"]["-1"], s["end"])
-    return [
-        _percent(s["token_accuracy"]),
-        _percent(s["token_accuracy_changed"]),
-        _percent(s["token_accuracy_no_change"]),
-        _number(s["moving_pixel_error"]),
-        _number(s["moving_pixel_error_no_change"]),
-        *(_rates(event) for event in events),
-    ]
+def _events(diagnosis: Diagnosis) -> Table:
+    table = _table("M under the actions really taken: precision / recall (imagined, real)")
+    table.add_column("imagined")
+    for name in ("reward +1", "reward -1", "end"):
+        table.add_column(name, justify="right")
+    for label, s in _parts(diagnosis):
+        table.add_row(label, *(_rates(event) for event in (s["reward"]["+1"], s["reward"]["-1"], s["end"])))
+    return table
+
+
+def _parts(diagnosis: Diagnosis) -> list[tuple[str, Diagnosis]]:
+    """Labelled rows: by step, then all steps by the number of real frames that M was given."""
+    imagination = diagnosis["imagination"]
+    names = {"first step": "first_step", "later steps": "later_steps", "all steps": "all_steps"}
+    steps = [(label, imagination[name]) for label, name in names.items()]
+    contexts = imagination["by_context"].items()
+    return steps + [(f"{frames} frame{'s' * (frames != '1')} given", scores) for frames, scores in contexts]
+
+
+def _table(title: str, show_header: bool = True) -> Table:
+    return Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_header=show_header)
 
 
 def _components(diagnosis: Diagnosis) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="V and C", title_justify="left")
+    table = _table("V and C")
     for name in ("what", "value", "beside", "value"):
         table.add_column(name, justify="right" if name == "value" else "left")
     v, r, policy = diagnosis["tokenizer"], diagnosis["returns"], diagnosis["policy"]
@@ -128,7 +140,7 @@ def _components(diagnosis: Diagnosis) -> Table:
 
 
 def _verdict(diagnosis: Diagnosis) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Verdict", title_justify="left", show_header=False)
+    table = _table("Verdict", show_header=False)
     for sentence in verdicts(diagnosis):
         table.add_row(sentence)
     return table
@@ -137,7 +149,7 @@ def _verdict(diagnosis: Diagnosis) -> Table:
 def _rates(event: Diagnosis) -> str:
     if not event["num_imagined"] and not event["num_real"]:
         return "-"
-    rates = f"{_percent(event['precision'])} / {_percent(event['recall'])}"
+    rates = f"{_percent(event['precision'])}/{_percent(event['recall'])}"
     return f"{rates} ({event['num_imagined']}, {event['num_real']})"
 
 

@@ -1,0 +1,133 @@
+"""C in real environments: epsilon, what it is told, and test episodes that are all played to their end."""
+
+import numpy as np
+import pytest
+import torch
+
+from remctl.config import resolve
+from remctl.interfaces import EnvStep
+from remctl.train import evaluate
+from remctl.train.acting import Policy
+from remctl.train.build import Agent, build_agent
+from remctl.train.collector import Collector
+from remctl.train.seeding import Randomness
+from tests.tiny import TINY
+
+
+def make_agent(*sets: str) -> Agent:
+    return build_agent(resolve("Catch", "quick", sets=(*TINY, *sets)), 3, torch.device("cpu"))
+
+
+class Counting:
+    """Episode e of a game lasts `lengths[e]` steps, reward e each step; frames show (episode, step)."""
+
+    num_actions, action_names = 3, ("a", "b", "c")
+
+    def __init__(self, lengths: list[int], lives: int = 1, truncate: bool = False) -> None:
+        self.lengths, self.lives, self.truncate = lengths, lives, truncate
+        self.episode, self.at, self.actions = -1, 0, []
+
+    def _frame(self) -> np.ndarray:
+        return np.full((64, 64, 3), (self.episode * 16 + self.at) % 256, np.uint8)
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        self.episode, self.at = self.episode + 1, 0
+        return self._frame()
+
+    def step(self, action: int) -> EnvStep:
+        self.actions.append(action)
+        self.at += 1
+        over = self.at >= self.lengths[self.episode % len(self.lengths)]
+        game_over = over and (self.episode + 1) % self.lives == 0
+        return EnvStep(self._frame(), float(self.episode), over and not self.truncate, over and self.truncate, game_over)
+
+    def get_state(self) -> dict:
+        return {}
+
+    def set_state(self, state: dict) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def no_track(steps, name, total):
+    return steps
+
+
+def test_collection_never_stores_the_frame_after_an_end_and_marks_firsts() -> None:
+    steps, games = Collector(Counting([3, 2], lives=2)).collect(
+        10, Policy(make_agent(), False, 1.0), Randomness(0, 1, "x"), no_track
+    )
+    assert steps.frames[:, 0, 0, 0].tolist() == [0, 1, 2, 16, 17, 32, 33, 34, 48, 49]
+    assert steps.first.tolist() == [i in (0, 3, 5, 8) for i in range(10)]
+    assert steps.ends.tolist() == [i in (2, 4, 7, 9) for i in range(10)]
+    assert [(g["return"], g["length_steps"]) for g in games] == [(2.0, 5), (12.0, 5)]
+
+
+def test_a_time_limit_is_stored_as_not_ended_and_closes_the_episode() -> None:
+    steps, games = Collector(Counting([3], truncate=True)).collect(
+        7, Policy(make_agent(), False, 1.0), Randomness(0, 1, "x"), no_track
+    )
+    assert not steps.ends.any()
+    assert steps.first.tolist() == [True, False, False, True, False, False, True]
+    assert len(games) == 2
+
+
+def test_an_episode_goes_on_in_the_next_epoch() -> None:
+    policy, pieces = Policy(make_agent(), True, 1.0), Collector(Counting([50]))
+    first, _ = pieces.collect(4, policy, Randomness(0, 1, "x"), no_track)
+    second, _ = pieces.collect(4, policy, Randomness(0, 2, "x"), no_track)
+    assert first.first.tolist() == [True, False, False, False]
+    assert not second.first.any()
+    assert second.frames[0, 0, 0, 0] == 4
+
+
+@pytest.mark.parametrize("told", ["own", "executed"])
+def test_epsilon_executes_uniform_actions_and_c_is_told_what_is_configured(told: str, monkeypatch) -> None:
+    agent, heard = make_agent(), []
+    record = agent.controller.record_action
+    monkeypatch.setattr(agent.controller, "record_action", lambda s, a: heard.append(a.clone()) or record(s, a))
+    own = torch.tensor([0] * 500)
+    monkeypatch.setattr("remctl.train.acting.sample_categorical", lambda *_: own)
+    policy = Policy(agent, True, 1.0, epsilon=0.5, executed_action_to_controller=told == "executed")
+    frames = np.zeros((500, 64, 64, 3), np.uint8)
+    _, executed = policy.act(policy.initial_state(500), frames, np.random.default_rng(0), torch.Generator())
+    assert (executed != 0).mean() == pytest.approx(0.5 * 2 / 3, abs=0.07)
+    assert torch.equal(heard[0], own if told == "own" else torch.from_numpy(executed))
+
+
+def test_before_c_is_trained_actions_are_uniform_whatever_it_would_do() -> None:
+    policy = Policy(make_agent(), False, 0.01)
+    _, actions = policy.act(policy.initial_state(3000), np.zeros((3000, 64, 64, 3), np.uint8), np.random.default_rng(0), torch.Generator())
+    assert np.bincount(actions, minlength=3).min() > 900
+
+
+@pytest.mark.parametrize(("episodes", "num_envs"), [(1, 1), (5, 2), (7, 3), (3, 8)])
+def test_every_episode_is_counted_once_and_played_to_its_end(episodes: int, num_envs: int, monkeypatch) -> None:
+    made: list[Counting] = []
+
+    def make(*args: object, **kwargs: object) -> Counting:
+        made.append(Counting([2 + 3 * len(made), 1 + len(made)]))
+        return made[-1]
+
+    monkeypatch.setattr(evaluate, "make_env", make)
+    seen: list[int] = []
+    played = evaluate.play(
+        make_agent(f"evaluation.num_envs={num_envs}"), episodes, Randomness(0, 1, "x"), seen.append, keep_steps=True
+    )
+    assert [e.index for e in played] == list(range(episodes))
+    assert len(made) == min(num_envs, episodes)
+    assert sum(e.num_steps for e in played) == sum(len(env.actions) for env in made)
+    assert seen[-1] == episodes
+    steps = evaluate.as_steps(played)
+    assert steps.first.sum() == episodes
+    assert steps.ends.sum() == episodes
+    for episode in played:
+        assert len(episode.frames) == episode.num_steps
+        assert all(f[0, 0, 0] % 16 == i for i, f in enumerate(episode.frames))
+
+
+def test_test_episodes_depend_on_the_seed_alone() -> None:
+    agent = make_agent()
+    runs = [evaluate.play(agent, 6, Randomness(s, 1, "x"), lambda n: None, keep_steps=True) for s in (0, 0, 1)]
+    actions = [[e.actions for e in played] for played in runs]
+    assert actions[0] == actions[1] != actions[2]

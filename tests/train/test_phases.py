@@ -1,0 +1,150 @@
+"""Training phases: schedules, optimiser groups, the warm-up, one step at the paper's size."""
+
+import numpy as np
+import pytest
+import torch
+
+from remctl.config import RunConfig, TrainingPhase, resolve
+from remctl.replay.buffer import ReplayBuffer, Steps
+from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizers
+from remctl.train.estimate import announce, duration, measure, steps_left
+from remctl.train.phases import median_image_error, num_steps, train_controller, train_tokenizer, train_world_model
+from remctl.train.seeding import Randomness
+from tests.tiny import TINY
+
+CPU = torch.device("cpu")
+
+
+def no_track(steps, name, total):
+    return steps
+
+
+def make_buffer(config: RunConfig, count: int = 64) -> ReplayBuffer:
+    rng, size = np.random.default_rng(0), config.environment.frame_size
+    buffer = ReplayBuffer(count, size, config.tokenizer.tokens_per_obs, CPU)
+    frames = rng.integers(256, size=(count, size, size, 3), dtype=np.uint8)
+    buffer.append(
+        Steps(frames, rng.integers(3, size=count), np.zeros(count, np.float32), np.zeros(count, bool), np.arange(count) % 16 == 0)
+    )
+    return buffer
+
+
+def make_agent(*sets: str, game: str = "Catch", preset: str = "quick") -> Agent:
+    return build_agent(resolve(game, preset, sets=sets), 3, CPU)
+
+
+def test_components_train_in_their_epochs_only() -> None:
+    phase = TrainingPhase(
+        start_after_epoch=5, stop_after_epoch=8, steps_per_epoch=10, first_epoch_extra_steps=7, batch_size=1,
+        learning_rate=1, weight_decay=0, gradient_clip=1,
+    )  # fmt: skip
+    assert [num_steps(phase, e) for e in (1, 5, 6, 7, 8, 9)] == [0, 0, 17, 10, 10, 0]
+    config = resolve("Pong")
+    first = {n: next(e for e in range(600) if num_steps(getattr(config, n).training, e)) for n in ("tokenizer", "world_model", "controller")}
+    assert first == {"tokenizer": 6, "world_model": 26, "controller": 51}
+
+
+def test_m_decays_matrices_only_and_v_and_c_everything() -> None:
+    agent = make_agent(*TINY)
+    optimizers = build_optimizers(agent)
+    plain = {id(p) for g in optimizers["world_model"].param_groups if g["weight_decay"] == 0 for p in g["params"]}
+    for name, parameter in agent.world_model.named_parameters():
+        spared = name.endswith("bias") or "norm" in name or "embedding" in name
+        assert (id(parameter) in plain) is spared, name
+    for name in ("tokenizer", "controller"):
+        assert [g["weight_decay"] for g in optimizers[name].param_groups] == [0.01]
+    for name, optimizer in optimizers.items():
+        trained = {id(p) for g in optimizer.param_groups for p in g["params"]}
+        assert trained == {id(p) for p in agent.components[name].parameters()}
+
+
+def test_a_phase_changes_its_own_component_only_and_leaves_evaluation_mode() -> None:
+    agent = make_agent(*TINY)
+    optimizers, buffer = build_optimizers(agent), make_buffer(agent.config)
+    loss = build_image_loss(agent.config, CPU, print)
+    phases = {
+        "tokenizer": lambda: train_tokenizer(agent, optimizers["tokenizer"], loss, buffer, 1, no_track),
+        "world_model": lambda: train_world_model(agent, optimizers["world_model"], buffer, 1, no_track),
+        "controller": lambda: train_controller(agent, optimizers["controller"], buffer, 1, no_track),
+    }
+    for name, phase in phases.items():
+        before = {n: torch.cat([p.flatten() for p in m.parameters()]).clone() for n, m in agent.components.items()}
+        metrics = phase()
+        buffer.refresh_tokens(agent.encode)
+        for other, module in agent.components.items():
+            changed = not torch.equal(before[other], torch.cat([p.flatten() for p in module.parameters()]))
+            assert changed is (other == name), (name, other)
+        assert all(np.isfinite(v) for v in metrics.values())
+        assert not agent.world_model.training
+
+
+def test_the_median_image_error_is_that_of_painting_the_median() -> None:
+    config = resolve("Catch", "quick", sets=TINY)
+    buffer = make_buffer(config)
+    frames = buffer.frames[:10]
+    median = np.median(buffer.frames.numpy(), axis=0).astype(np.uint8)
+    want = np.square(frames.numpy() / 127.5 - median / 127.5).mean()
+    assert median_image_error(buffer, frames) == pytest.approx(want, rel=1e-5)
+
+
+def test_warm_up_stops_when_it_beats_the_median_image_and_the_codebook_lies_on_the_latents() -> None:
+    sets = (*TINY, "tokenizer.warmup=beats_median", "tokenizer.warmup_steps=150", "tokenizer.warmup_margin=1000")
+    agent = make_agent(*sets)
+    buffer = make_buffer(agent.config)
+    metrics = train_tokenizer(
+        agent, build_optimizers(agent)["tokenizer"], build_image_loss(agent.config, CPU, print), buffer, 1, no_track
+    )
+    assert metrics["tokenizer/warmup_steps"] == 50
+    assert agent.encode(buffer.frames).unique().numel() > 4
+
+
+def test_randomness_is_a_function_of_its_name() -> None:
+    def draws(*name: object) -> list[int]:
+        return Randomness(*name).numpy("x").integers(1 << 30, size=4).tolist()
+
+    assert draws(0, 1, "a") == draws(0, 1, "a")
+    assert len({tuple(draws(s, e, p)) for s in (0, 1) for e in (0, 1) for p in ("a", "b")}) == 8
+
+
+def test_a_long_run_on_a_cpu_is_announced_with_its_remedy_and_a_short_one_is_not() -> None:
+    lines: list[str] = []
+    sets = (*TINY, "training.num_epochs=500000", "evaluation.every_epochs=10")
+    big = make_agent(*sets, "tokenizer.training.batch_size=64")
+    announce(big, build_image_loss(big.config, CPU, print), 0, lines.append)
+    assert "--preset quick" in lines[-1]
+    lines.clear()
+    small = make_agent(*TINY)
+    announce(small, build_image_loss(small.config, CPU, print), 0, lines.append)
+    assert not any("takes about" in line for line in lines)
+
+
+def test_measuring_changes_nothing_of_the_agent() -> None:
+    agent = make_agent(*TINY)
+    before = {n: torch.cat([p.flatten() for p in m.parameters()]).clone() for n, m in agent.components.items()}
+    seconds = measure(agent, build_image_loss(agent.config, CPU, print))
+    assert set(seconds) == {"tokenizer", "world_model", "controller"}
+    for name, module in agent.components.items():
+        assert torch.equal(before[name], torch.cat([p.flatten() for p in module.parameters()]))
+
+
+def test_steps_left_and_durations() -> None:
+    config = resolve("Pong")
+    assert steps_left(config, "tokenizer", 0) == 595 * 200
+    assert steps_left(config, "controller", 590) == 10 * 100
+    assert [duration(s) for s in (30, 300, 30_000, 3e6)] == ["30 seconds", "5.0 minutes", "8.3 hours", "34.7 days"]
+
+
+PAPER_PARAMETERS = {"tokenizer": 3_189_667, "world_model": 4_625_925, "controller": 4_574_407}
+
+
+def test_parameter_counts_of_the_paper() -> None:
+    agent = build_agent(resolve("Pong"), 6, CPU)
+    counts = {name: sum(p.numel() for p in module.parameters()) for name, module in agent.components.items()}
+    assert counts == PAPER_PARAMETERS
+
+
+@pytest.mark.slow
+def test_one_training_step_of_each_component_at_the_papers_size() -> None:
+    agent = build_agent(resolve("Pong", sets=("tokenizer.perceptual=pixel",)), 6, CPU)
+    seconds = measure(agent, build_image_loss(agent.config, CPU, print))
+    assert all(s > 0 for s in seconds.values())
