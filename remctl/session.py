@@ -127,7 +127,7 @@ def inspect(path: Path, device: str) -> dict[str, Any]:
     with _agent_of(path, device) as (agent, epoch, run, reporter):
         config, random = agent.config, Randomness(agent.config.seed, epoch, "inspect")
         with reporter.counting("episodes", config.evaluation.num_episodes) as advance:
-            steps = as_steps(play(agent, config.evaluation.num_episodes, random, advance, keep_steps=True))
+            steps = as_steps(play(agent, config.evaluation.num_episodes, random, advance, num_kept=config.evaluation.num_episodes))
         image_loss = build_image_loss(config, agent.device, reporter.log)
         diagnosis = diagnose(agent, steps, image_loss, random, config.evaluation.diagnosis_starts)
         make_folder(run.media)

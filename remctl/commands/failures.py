@@ -78,7 +78,7 @@ def os_message(error: OSError) -> str:
     from remctl.runs.files import machine_error
 
     if error.filename is None:
-        return f"{error.strerror or error or type(error).__name__}: check the disk and the folder"
+        return f"{error.strerror or str(error) or type(error).__name__}: check the disk and the folder"
     return str(machine_error(error, "using", Path(str(error.filename))))
 
 

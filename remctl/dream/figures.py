@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from remctl.runs.files import make_folder, write_atomic
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ PHASES = {
     "controller": GREEN,
     "test": PURPLE,
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -50,7 +52,8 @@ STYLE = {
     "grid.color": "#E4E4E4",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "legend.frameon": False,
+    "legend.framealpha": 0.8,
+    "legend.edgecolor": "none",
     "legend.fontsize": 8,
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
@@ -112,8 +115,8 @@ def _accuracy_figure(diagnosis: Diagnosis) -> Figure:
     tokens.set(title="Tokens imagined right", ylabel="fraction of tokens", ylim=(-0.02, 1.02))
     _line(pixels, x, _column(steps, "moving_pixel_error"), "M", BLUE, "o")
     _line(pixels, x, _column(steps, "moving_pixel_error_no_change"), "if nothing changed", GREY, None, "--")
-    pixels.set(title="Error on pixels that move", ylabel="mean squared error (pixels in [-1, 1])")
-    pixels.set_ylim(bottom=0)
+    pixels.set(title="Error on pixels that move", ylabel="mean squared error, in [-1, 1]")
+    _from_zero(pixels)
     for axes in (tokens, pixels):
         axes.set_xlabel("imagined step")
         axes.set_xticks(_ticks(x))
@@ -183,16 +186,18 @@ def _training_figure(diagnosis: Diagnosis, entries: Entries) -> Figure:
     v, m, c, returns, entropy, value, gradients, clipped, seconds = panels
     _loss_panel(v, entries, "tokenizer", "V: losses", ("reconstruction_loss", "perceptual_loss", "codebook_loss"))
     _loss_panel(m, entries, "world_model", "M: losses", ("observation_loss", "reward_loss", "end_loss"))
-    _loss_panel(c, entries, "controller", "C: value loss", ("value_loss",))
+    _loss_panel(c, entries, "controller", "C: losses", ("value_loss", "policy_loss"))
     names = {
-        "test/return_mean": ("test, sum of rewards", BLACK, "D"),
-        "collect/return_mean": ("collected, sum of rewards", ORANGE, None),
+        "test/return_mean": ("test", BLACK, "D"),
+        "collect/return_mean": ("collected", ORANGE, None),
         "controller/imagined_return": ("imagined (signs, discounted)", GREEN, None),
     }
-    _panel(returns, entries, "Returns", "return per episode or rollout", names)
-    _panel(entropy, entries, "C: policy entropy", "nats", {"controller/policy_entropy": ("imagined", GREEN, None)})
-    entropy.set_ylim(bottom=0)
-    _panel(value, entries, "C: value", "value", {"controller/imagined_value": ("imagined", GREEN, None)})
+    _panel(returns, entries, "Returns", "sum of rewards", names)
+    for axes, quantity, unit in ((entropy, "policy_entropy", "nats"), (value, "value", "discounted return of signs")):
+        trained = "controller/" + ("imagined_value" if quantity == "value" else quantity)
+        both = {trained: ("training", GREEN, None), f"test/{quantity}": ("test", BLACK, "D")}
+        _panel(axes, entries, f"C: {quantity.replace('_', ' ')}, in imagination", unit, both)
+    _from_zero(entropy)
     _gradient_panel(gradients, entries, diagnosis.get("gradient_clips", {}))
     fractions = {
         f"{name}/gradient_clipped_fraction": (label, color, None) for name, (label, color) in COMPONENTS.items()
@@ -200,18 +205,25 @@ def _training_figure(diagnosis: Diagnosis, entries: Entries) -> Figure:
     _panel(clipped, entries, "Steps whose gradient was clipped", "fraction", fractions)
     clipped.set_ylim(-0.03, 1.03)
     _seconds_panel(seconds, entries)
-    for axes in panels:
-        axes.set_xlabel("epoch")
+    _epoch_axes(panels, [entry["epoch"] for entry in entries])
     return figure
+
+
+def _epoch_axes(panels: Sequence[Axes], epochs: Sequence[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for axes in panels:
+        axes.set(xlabel="epoch", xlim=(min(epochs) - 0.7, max(epochs) + 0.7))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _loss_panel(axes: Axes, entries: Entries, component: str, title: str, losses: Sequence[str]) -> None:
     """Training (lines) and test (diamonds) on a logarithmic axis."""
     for loss, color in zip(losses, (BLUE, VERMILLION, GREEN), strict=False):
-        label = loss.removesuffix("_loss")
-        _line(axes, *_series(entries, f"{component}/{loss}"), label, color, None)
-        x, y = _series(entries, f"test/{component}_{loss}")
-        _line(axes, x, y, f"{label}, test" if y else None, color, "D", "none")
+        _line(axes, *_series(entries, f"{component}/{loss}"), loss.removesuffix("_loss"), color, None)
+        tested = _series(entries, f"test/{component}_{loss}")
+        _line(axes, *tested, None, color, "D", "none")
+        title += " (diamonds: test)" if tested[0] and "test" not in title else ""
     axes.set(title=title, ylabel="loss")
     _log_scale(axes)
     axes.legend(loc="best")
@@ -234,7 +246,7 @@ def _gradient_panel(axes: Axes, entries: Entries, clips: Mapping[str, float]) ->
         _line(axes, x, y, label, color, None)
         if y and name in clips:
             axes.axhline(clips[name], color=color, linestyle=":", linewidth=1)
-    axes.set(title="Gradient norm, and where it is clipped (dotted)", ylabel="norm")
+    axes.set(title="Gradient norm (dotted: clip)", ylabel="norm")
     _log_scale(axes)
     axes.legend(loc="best", ncols=3)
 
@@ -282,9 +294,19 @@ def _line(
 
 def _log_scale(axes: Axes) -> None:
     """Logarithmic where all that is drawn is positive."""
-    values = [y for line in axes.lines for y in line.get_ydata()]
+    values = _drawn(axes)
     if values and min(values) > 0:
         axes.set_yscale("log")
+
+
+def _from_zero(axes: Axes) -> None:
+    axes.set_ylim(0, 1.1 * max(_drawn(axes), default=0.0) or 1)
+
+
+def _drawn(axes: Axes) -> list[float]:
+    """Every finite y of the lines."""
+    values = [float(y) for line in axes.lines for y in np.atleast_1d(line.get_ydata())]
+    return [y for y in values if math.isfinite(y)]
 
 
 def _ticks(x: Sequence[int]) -> list[int]:

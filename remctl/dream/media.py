@@ -211,18 +211,9 @@ def picture_rows(steps: Steps) -> np.ndarray:
 def _webp(clip: Clip, action_names: Sequence[str], game: str) -> bytes:
     images = [draw_frame(clip, i, action_names, game) for i in range(len(clip))]
     held = [HOLD_MS if clip.last[i] or clip.dreamt[i] == 0 else FRAME_MS for i in range(len(clip))]
-    data = io.BytesIO()
-    images[0].save(
-        data,
-        "WEBP",
-        save_all=True,
-        append_images=images[1:],
-        duration=held,
-        loop=0,
-        lossless=True,
-        quality=50,
-        method=3,
-    )
+    data, rest = io.BytesIO(), images[1:]
+    # Lossless: else the codec leaves ghosts in the very panel that is to be trusted.
+    images[0].save(data, "WEBP", save_all=True, append_images=rest, duration=held, lossless=True, quality=0, method=0)
     return data.getvalue()
 
 

@@ -8,7 +8,7 @@ closes a segment without an end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -36,6 +36,26 @@ class Steps:
 
     def __len__(self) -> int:
         return len(self.actions)
+
+    def first_steps(self, count: int) -> Steps:
+        """The first `count` steps, or all where there are fewer; views."""
+        return Steps(*(getattr(self, f.name)[:count] for f in fields(self)))
+
+
+def empty_steps(count: int, frame_size: int) -> Steps:
+    """Room for `count` steps, not initialised; memory is taken as it is written."""
+    return Steps(
+        frames=np.empty((count, frame_size, frame_size, 3), np.uint8),
+        actions=np.empty(count, np.int64),
+        rewards=np.empty(count, np.float32),
+        ends=np.empty(count, bool),
+        first=np.empty(count, bool),
+    )
+
+
+def concatenate(parts: list[Steps]) -> Steps:
+    """One after the other."""
+    return Steps(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Steps)))
 
 
 class Episodes:

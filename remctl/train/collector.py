@@ -9,7 +9,7 @@ import torch
 
 from remctl.interfaces import Env, EnvStep
 from remctl.rem.controller import ControllerState
-from remctl.replay.buffer import Steps
+from remctl.replay.buffer import Steps, empty_steps
 from remctl.train.acting import Policy
 from remctl.train.phases import Track
 from remctl.train.seeding import Randomness
@@ -32,7 +32,7 @@ class Collector:
         """`num_steps` agent steps, and a record of each game that ended in them."""
         rng = random.numpy() if seeded else np.random.default_rng()
         generator = random.torch(policy.agent.device)
-        steps = _empty_steps(num_steps, policy.agent.config.environment.frame_size)
+        steps = empty_steps(num_steps, policy.agent.config.environment.frame_size)
         games: list[Record] = []
         for i in track(range(num_steps), "collect", num_steps):
             steps.first[i] = self.frame is None
@@ -76,12 +76,3 @@ class Collector:
         self.controller_state = None if kept is None else ControllerState(*(t.to(device) for t in kept))
         self.game_return, self.game_steps = state["game_return"], state["game_steps"]
 
-
-def _empty_steps(num_steps: int, frame_size: int) -> Steps:
-    return Steps(
-        frames=np.empty((num_steps, frame_size, frame_size, 3), np.uint8),
-        actions=np.empty(num_steps, np.int64),
-        rewards=np.empty(num_steps, np.float32),
-        ends=np.empty(num_steps, bool),
-        first=np.empty(num_steps, bool),
-    )

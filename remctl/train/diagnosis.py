@@ -31,8 +31,8 @@ Losses = tuple[int, Tensor, dict[str, Tensor]]  # batch size, total, terms
 
 START_BATCH = 64
 FRAME_BATCH = 128
-MAX_FRAMES = 2048  # that V is judged by, evenly spread
-MAX_SEGMENTS = 512  # that M's losses are computed on
+MAX_FRAMES = 512  # that V is judged by, evenly spread
+MAX_SEGMENTS = 256  # that M's losses are computed on
 CONTEXTS = ("1", "2", "3+")
 REWARD_SIGNS = {"-1": -1, "+1": 1}
 RETURNS = ("imagined_length", "true_length", "imagined_return", "real_return")

@@ -6,14 +6,13 @@ short. An environment that has finished one takes the next.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from remctl.envs import make_env
 from remctl.interfaces import Env, EnvStep
-from remctl.replay.buffer import Steps
+from remctl.replay.buffer import Steps, concatenate, empty_steps
 from remctl.train.acting import Policy, reset_rows
 from remctl.train.build import Agent
 from remctl.train.seeding import Randomness, derive_seed
@@ -27,32 +26,38 @@ class Advance(Protocol):
     def __call__(self, num_done: int) -> None: ...
 
 
-@dataclass
 class Episode:
-    """One test episode: its return, and its first MAX_KEPT_STEPS steps."""
+    """One test episode: its return and, where kept, its first MAX_KEPT_STEPS steps in arrays of one piece.
 
-    index: int
-    total_return: float = 0.0
-    num_steps: int = 0
-    frames: list[np.ndarray] = field(default_factory=list)
-    actions: list[int] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    ends: list[bool] = field(default_factory=list)
+    (Many small arrays between a network's temporary ones would tear the heap to gigabytes.)
+    """
 
-    def add(self, frame: np.ndarray, action: int, result: EnvStep, keep: bool) -> None:
+    def __init__(self, index: int, frame_size: int, keep: bool) -> None:
+        self.index = index
+        self.total_return, self.num_steps = 0.0, 0
+        self.kept = empty_steps(MAX_KEPT_STEPS if keep else 0, frame_size)
+
+    def add(self, frame: np.ndarray, action: int, result: EnvStep) -> None:
+        """Count a step, and keep it while there is room."""
+        i = self.num_steps
+        if i < len(self.kept):
+            self.kept.frames[i], self.kept.actions[i], self.kept.first[i] = frame, action, i == 0
+            self.kept.rewards[i], self.kept.ends[i] = result.reward, result.terminated
         self.total_return += result.reward
         self.num_steps += 1
-        if keep and len(self.frames) < MAX_KEPT_STEPS:
-            self.frames.append(frame)
-            self.actions.append(action)
-            self.rewards.append(result.reward)
-            self.ends.append(result.terminated)
+
+    def steps(self) -> Steps:
+        """What was kept."""
+        return self.kept.first_steps(self.num_steps)
 
 
 def play(
-    agent: Agent, num_episodes: int, random: Randomness, advance: Advance, trained: bool = True, keep_steps: bool = False
+    agent: Agent, num_episodes: int, random: Randomness, advance: Advance, trained: bool = True, num_kept: int = 0
 ) -> list[Episode]:
-    """`num_episodes` test episodes in the order of their index. No epsilon, no life-loss ends, the test temperature."""
+    """`num_episodes` test episodes in the order of their index, the first `num_kept` with their steps.
+
+    No epsilon, no life-loss ends, the test temperature.
+    """
     config = agent.config
     policy = Policy(agent, trained, config.evaluation.temperature, 0.0, True)
     num_envs = min(config.evaluation.num_envs, num_episodes)
@@ -61,17 +66,17 @@ def play(
         for i in range(num_envs)
     ]
     try:
-        return _play(envs, policy, num_episodes, random, advance, keep_steps)
+        waiting = [Episode(i, config.environment.frame_size, i < num_kept) for i in range(num_episodes)]
+        return _play(envs, policy, waiting, random, advance)
     finally:
         for env in envs:
             env.close()
 
 
 def _play(
-    envs: list[Env], policy: Policy, num_episodes: int, random: Randomness, advance: Advance, keep_steps: bool
+    envs: list[Env], policy: Policy, waiting: list[Episode], random: Randomness, advance: Advance
 ) -> list[Episode]:
     rng, generator = random.numpy("actions"), random.torch(policy.agent.device, "actions")
-    waiting = [Episode(i) for i in range(num_episodes)]
     running = [waiting.pop(0) for _ in envs]
     frames = np.stack([env.reset(random.numpy("reset", e.index)) for env, e in zip(envs, running, strict=True)])
     state, done = policy.initial_state(len(envs)), []
@@ -80,7 +85,7 @@ def _play(
         state, actions = policy.act(state, frames, rng, generator)
         results = [env.step(int(a)) for env, a in zip(envs, actions, strict=True)]
         for episode, frame, action, result in zip(running, frames, actions, results, strict=True):
-            episode.add(frame, int(action), result, keep_steps)
+            episode.add(frame, int(action), result)
         frames = np.stack([r.frame for r in results])
         over = np.array([r.terminated or r.truncated for r in results])
         done += [e for e, is_over in zip(running, over, strict=True) if is_over]
@@ -98,12 +103,5 @@ def _play(
 
 
 def as_steps(episodes: list[Episode]) -> Steps:
-    """The kept steps of test episodes, as the replay buffer takes them."""
-    first = [[i == 0 for i in range(len(e.frames))] for e in episodes]
-    return Steps(
-        frames=np.concatenate([np.stack(e.frames) for e in episodes]),
-        actions=np.concatenate([e.actions for e in episodes]).astype(np.int64),
-        rewards=np.concatenate([e.rewards for e in episodes]).astype(np.float32),
-        ends=np.concatenate([e.ends for e in episodes]).astype(bool),
-        first=np.concatenate(first).astype(bool),
-    )
+    """The kept steps of test episodes, one after the other, as the replay buffer takes them."""
+    return concatenate([e.steps() for e in episodes])

@@ -153,9 +153,10 @@ class Trainer:
         return [episode_record("test", e) for e in episodes]
 
     def play(self, kind: str, epoch: int, num_episodes: int) -> list[Episode]:
-        """Test episodes of the agent as it is, with their first steps kept."""
+        """Test episodes of the agent as it is; the steps of as many as a test has are kept."""
+        random, num_kept = Randomness(self.config.seed, epoch, kind), self.config.evaluation.num_episodes
         with self.reporter.counting(f"{kind} episodes", num_episodes) as advance:
-            return play(self.agent, num_episodes, Randomness(self.config.seed, epoch, kind), advance, keep_steps=True)
+            return play(self.agent, num_episodes, random, advance, num_kept=num_kept)
 
     def _commit(self, epoch: int, metrics: Metrics, records: list[Record]) -> None:
         metrics["memory_peak_mb"] = peak_memory_mb(self.device)

@@ -112,7 +112,7 @@ def test_every_episode_is_counted_once_and_played_to_its_end(episodes: int, num_
     monkeypatch.setattr(evaluate, "make_env", make)
     seen: list[int] = []
     played = evaluate.play(
-        make_agent(f"evaluation.num_envs={num_envs}"), episodes, Randomness(0, 1, "x"), seen.append, keep_steps=True
+        make_agent(f"evaluation.num_envs={num_envs}"), episodes, Randomness(0, 1, "x"), seen.append, num_kept=episodes
     )
     assert [e.index for e in played] == list(range(episodes))
     assert len(made) == min(num_envs, episodes)
@@ -122,12 +122,13 @@ def test_every_episode_is_counted_once_and_played_to_its_end(episodes: int, num_
     assert steps.first.sum() == episodes
     assert steps.ends.sum() == episodes
     for episode in played:
-        assert len(episode.frames) == episode.num_steps
-        assert all(f[0, 0, 0] % 16 == i for i, f in enumerate(episode.frames))
+        kept = episode.steps()
+        assert len(kept) == episode.num_steps
+        assert all(f[0, 0, 0] % 16 == i for i, f in enumerate(kept.frames))
 
 
 def test_test_episodes_depend_on_the_seed_alone() -> None:
     agent = make_agent()
-    runs = [evaluate.play(agent, 6, Randomness(s, 1, "x"), lambda n: None, keep_steps=True) for s in (0, 0, 1)]
-    actions = [[e.actions for e in played] for played in runs]
+    runs = [evaluate.play(agent, 6, Randomness(s, 1, "x"), lambda n: None, num_kept=6) for s in (0, 0, 1)]
+    actions = [[e.steps().actions.tolist() for e in played] for played in runs]
     assert actions[0] == actions[1] != actions[2]
