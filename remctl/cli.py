@@ -6,6 +6,7 @@ Errors become one line and an exit status in `remctl.commands.failures`.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def run(args: Sequence[str]) -> int:
     """Run one command line; its exit status."""
+    # Read once, when torch loads its threads: waiting ones that spin ruin a machine that others use too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in args  # anywhere on the line
     args = [arg for arg in args if arg != "--debug"] or ["--help"]
     command = get_command(app)

@@ -203,6 +203,7 @@ def test_config_show_reads_back_to_the_same_hash(cli: Callable, tmp_path: Path, 
     config = from_yaml(file)
     assert done.out.startswith(f"# config_hash: {config_hash(config)}\n")
     assert config.world_model.dropout == 0.25
+    assert (config.seed == 4) == ("--seed 4" in line)
     as_json = json.loads(cli("config", "show", *line.split(), "--set", "world_model.dropout=0.25", "--json").out)
     assert as_json == {"config_hash": config_hash(config), "config": config.model_dump(mode="json", by_alias=True)}
 

@@ -91,9 +91,9 @@ def test_devices(fake_torch: SimpleNamespace) -> None:
     assert (torch.state, cuda.state, cpu.state) == ("ok", "warn", "ok")
     fake_torch.bf16 = False
     assert doctor.check_torch()[2].state == "warn"
-    fake_torch.devices = [("H200", 140 << 30, 9), ("GTX", 8 << 30, 6)]
+    fake_torch.devices = [("A100", 80 << 30, 8), ("V100", 16 << 30, 7)]
     _, new, old, cpu = doctor.check_torch()
-    assert new == Check("cuda:0", "ok", "H200, 140 GiB, bf16")
+    assert new == Check("cuda:0", "ok", "A100, 80 GiB, bf16")
     assert (old.state, old.fix) == ("warn", "add --set training.precision=fp32")
     assert cpu.state == "ok"
 

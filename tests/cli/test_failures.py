@@ -84,8 +84,9 @@ def test_control_characters_are_shown_not_obeyed(capsys: pytest.CaptureFixture[s
     assert line == "remctl: game '\\x1b[31mred\\x07' [bold]x[/bold] \\udcff é next\n"
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    command = [sys.executable, "-m", "remctl", "config", "schema"]
+@pytest.mark.parametrize("line", ["config schema", "--version", "list games"])  # more than a buffer, less, rich
+def test_a_reader_that_leaves_early_is_no_error(line: str) -> None:
+    command = [sys.executable, "-m", "remctl", *line.split()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None

@@ -60,7 +60,7 @@ def moving_steps(num_steps: int, moving: slice) -> Steps:
 
 def test_media_of_played_episodes(tmp_path: Path) -> None:
     agent = build_agent(tiny_config(), 3, torch.device("cpu"))
-    episodes = play(agent, 3, RANDOM, lambda num_done: None, keep_steps=True)
+    episodes = play(agent, 3, RANDOM, lambda num_done: None, num_kept=3)
     paths = write_media(agent, episodes, tmp_path / "media", RANDOM, ACTIONS, "Catch")
     assert [path.name for path in paths] == ["reconstructions.png", "dream.webp"]
     assert sorted(path.name for path in (tmp_path / "media").iterdir()) == ["dream.webp", "reconstructions.png"]
@@ -70,7 +70,7 @@ def test_media_of_played_episodes(tmp_path: Path) -> None:
         pixels = np.asarray(video.convert("RGB"))
     top = pixels.shape[0] - media.LINE - media.MARGIN // 2 - 256
     shown = pixels[top : top + 256, media.MARGIN : media.MARGIN + 256]
-    assert np.array_equal(shown[::4, ::4], episodes[0].frames[0])
+    assert np.array_equal(shown[::4, ::4], episodes[0].steps().frames[0])
     with Image.open(paths[0]) as picture:
         assert picture.width > 1000
 

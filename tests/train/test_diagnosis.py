@@ -327,7 +327,7 @@ def test_replay_that_begins_within_an_episode_will_do(agent: Agent, steps: Steps
 def test_a_real_agent_on_catch(variant: str) -> None:
     agent = build_agent(resolve("Catch", "quick", variant, sets=TINY), 3, torch.device("cpu"))
     assert isinstance(agent.world_model, WorldModel)
-    report = diagnosed(agent, as_steps(play(agent, 3, RANDOM, lambda num_done: None, keep_steps=True)), 8)
+    report = diagnosed(agent, as_steps(play(agent, 3, RANDOM, lambda num_done: None, num_kept=3)), 8)
     assert report["num_episodes"] == 3
     assert report["num_steps"] == 21
     # Seven steps make an episode: the eighth imagined one has nothing beside it.
