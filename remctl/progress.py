@@ -15,7 +15,16 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from remctl.errors import Interrupted
@@ -73,7 +82,7 @@ class Reporter:
             disable=quiet or not self.console.is_terminal,
             transient=True,
         )
-        self.epochs = None
+        self.epochs: TaskID | None = None
 
     def __enter__(self) -> Reporter:
         self.progress.start()
@@ -128,9 +137,9 @@ class Reporter:
 class Counter:
     """Sets a bar to `num_done`."""
 
-    def __init__(self, reporter: Reporter, task: object) -> None:
+    def __init__(self, reporter: Reporter, task: TaskID) -> None:
         self._reporter, self._task = reporter, task
 
     def __call__(self, num_done: int) -> None:
         self._reporter.stop.check()
-        self._reporter.progress.update(self._task, completed=num_done)  # type: ignore[arg-type]
+        self._reporter.progress.update(self._task, completed=num_done)

@@ -23,7 +23,7 @@ from remctl.errors import MachineError, UserError
 from remctl.games import folder_name
 from remctl.progress import Reporter, StopFlag
 from remctl.runs import provenance
-from remctl.runs.files import make_folder, read_json, write_atomic, write_json
+from remctl.runs.files import make_folder, read_json, truncate_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
@@ -66,7 +66,7 @@ def _train(config: RunConfig, run: RunFolder, device: torch.device, command: lis
     provenance.append(run, provenance.collect(command, describe_device(device)))
     reporter.log(f"{run.path}  config {config_hash(config)}  device {device}")
     trainer.resume()
-    announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log)
+    announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log, reporter.stop.check)
     trainer.run()
     finish(trainer, device)
     trainer.log.close()
@@ -78,9 +78,17 @@ def finish(trainer: Trainer, device: torch.device) -> None:
     metrics: dict[str, float] = {}
     with trainer.clock.measure("final_test", metrics):
         episodes = trainer.play("final", config.training.num_epochs, config.evaluation.final_episodes)
-    trainer.log.rewind(trainer.epoch)
     with trainer.clock.measure("media", metrics):
-        write_media(trainer.agent, as_steps(episodes), run.media, _media_randomness(config), trainer.collector.env.action_names, config.game)
+        write_media(
+            trainer.agent,
+            as_steps(episodes),
+            run.media,
+            _media_randomness(config),
+            trainer.collector.env.action_names,
+            config.game,
+        )
+    if run.episodes.exists():  # final episodes of a start that was killed before its result was written
+        truncate_jsonl(run.episodes, lambda entry: entry["kind"] != "final")
     trainer.log.append_episodes(config.training.num_epochs, [episode_record("final", e) for e in episodes])
     result = describe_run(config, episodes) | {
         "env_steps": trainer.buffer.size,
@@ -127,7 +135,9 @@ def inspect(path: Path, device: str) -> dict[str, Any]:
     with _agent_of(path, device) as (agent, epoch, run, reporter):
         config, random = agent.config, Randomness(agent.config.seed, epoch, "inspect")
         with reporter.counting("episodes", config.evaluation.num_episodes) as advance:
-            steps = as_steps(play(agent, config.evaluation.num_episodes, random, advance, num_kept=config.evaluation.num_episodes))
+            steps = as_steps(
+                play(agent, config.evaluation.num_episodes, random, advance, num_kept=config.evaluation.num_episodes)
+            )
         image_loss = build_image_loss(config, agent.device, reporter.log)
         diagnosis = diagnose(agent, steps, image_loss, random, config.evaluation.diagnosis_starts)
         make_folder(run.media)
@@ -161,11 +171,11 @@ def refuse_other_configuration(run: RunFolder, config: RunConfig) -> None:
         return
     changes = differing(from_yaml(run.config), config)
     if changes:
-        listed = ", ".join(f"{key} is {_short(old)} there, {_short(new)} here" for key, (old, new) in list(changes.items())[:5])
-        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
-        raise UserError(
-            f"{run.path} belongs to another configuration ({listed}{more}): choose another --name or --out, or the same settings"
+        listed = ", ".join(
+            f"{key} is {_short(old)} there, {_short(new)} here" for key, (old, new) in list(changes.items())[:5]
         )
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise UserError(f"{run.path} belongs to another configuration ({listed}{more}): choose another --name or --out")
 
 
 def pick_device(name: str) -> torch.device:

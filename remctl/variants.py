@@ -21,11 +21,15 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     "rem": Variant("REM", "Section 2"),
     "no_pop": Variant("No POP", "Section 3.2", {"world_model.observation_prediction": "token_by_token"}),
-    "separate_embeddings": Variant("Separate M emb.", "Section 3.2", {"world_model.observation_embeddings": "separate"}),
+    "separate_embeddings": Variant(
+        "Separate M emb.", "Section 3.2", {"world_model.observation_embeddings": "separate"}
+    ),
     "tokenizer_4x4": Variant("4x4 tokenizer", "Section 3.2", {"tokenizer.grid_size": 4}),
     "no_action_inputs": Variant("C w/o action inputs", "Section 3.2", {"controller.action_inputs": False}),
     "no_latent_space": Variant(
-        "No latent-space C (two factors)", "Section 3.2", {"controller.observes": "frames", "controller.action_inputs": False}
+        "No latent-space C (two factors)",
+        "Section 3.2",
+        {"controller.observes": "frames", "controller.action_inputs": False},
     ),
     "frames_only": Variant("Frames only (one factor)", "ours", {"controller.observes": "frames"}),
 }

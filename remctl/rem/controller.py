@@ -40,7 +40,9 @@ class ControllerState(NamedTuple):
 class Controller(nn.Module):
     """`observes` codes: two 3x3 convolutions and a linear layer; frames: IRIS' CNN on decoded frames."""
 
-    def __init__(self, config: ControllerConfig, num_actions: int, embed_dim: int, grid_size: int, frame_size: int) -> None:
+    def __init__(
+        self, config: ControllerConfig, num_actions: int, embed_dim: int, grid_size: int, frame_size: int
+    ) -> None:
         super().__init__()
         self.config = config
         self.num_actions = num_actions

@@ -62,7 +62,8 @@ def imagine(
     state = burn_in(controller, view, start, config)
     with torch.no_grad():
         model_state = world_model.begin(*model_context(start, config.world_model.context_blocks), code_vectors)
-    tokens, logits, values, actions, rewards, ends = [model_state.tokens], [], [], [], [], []
+    tokens, values = [model_state.tokens], []
+    taken: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # logits, action, reward, end of each step
     for step in range(config.num_rewarded_steps + 1):
         state, policy = controller.observe(state, view(model_state.tokens))
         values.append(policy.value)
@@ -72,13 +73,10 @@ def imagine(
         state = controller.record_action(state, action)
         with torch.no_grad():
             model_state, imagined = world_model.step(model_state, action, generator)
-        for kept, item in zip(
-            (tokens, logits, actions, rewards, ends),
-            (imagined.tokens, policy.logits, action, imagined.reward, imagined.end),
-            strict=True,
-        ):
-            kept.append(item)
-    return Trajectory(*(torch.stack(x, dim=1) for x in (tokens, logits, actions, values, rewards, ends)))
+        tokens.append(imagined.tokens)
+        taken.append((policy.logits, action, imagined.reward, imagined.end))
+    logits, actions, rewards, ends = (torch.stack(x, dim=1) for x in zip(*taken, strict=True))
+    return Trajectory(torch.stack(tokens, 1), logits, actions, torch.stack(values, 1), rewards, ends)
 
 
 def burn_in(controller: Controller, view: View, start: Start, config: RunConfig) -> ControllerState:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -97,11 +98,24 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
 
 
-def retain(q: Tensor, k: Tensor, v: Tensor, state: Tensor, tables: RetentionTables) -> Tensor:
+class QKV(NamedTuple):
+    """Queries, keys and values of one shape; q and k rotated, k scaled by 1/sqrt(D)."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> QKV:
+        """The same of each."""
+        return QKV(function(self.q), function(self.k), function(self.v))
+
+
+def retain(x: QKV, state: Tensor, tables: RetentionTables) -> Tensor:
     """Eq. 4 for one chunk per leading index.
 
-    q, k, v (..., H, n, D), rotated and scaled; state (..., H, D, D). Returns (..., H, n, D).
+    x (..., H, n, D); state (..., H, D, D). Returns (..., H, n, D).
     """
+    q, k, v = x
     n = q.shape[-2]
     scores = (q @ k.transpose(-1, -2)) * tables.causal_decay(n, q)
     return scores.to(v.dtype) @ v + (q @ state.to(q.dtype)) * tables.read_decay(n, q)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from yet_another_retnet.retnet import RetNetDecoder, RetNetDecoderLayer
 
 from remctl.config import WorldModelConfig
-from remctl.rem.retention import RetentionTables, block_states, retain, rotate
+from remctl.rem.retention import QKV, RetentionTables, block_states, retain, rotate
 
 State = list[Tensor]  # one (B, H, D, D) per layer
 
@@ -109,45 +109,49 @@ class RetNet(nn.Module):
         self, layer: RetNetDecoderLayer, x: Tensor, state: Tensor, layout: Layout, keep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Eqs. 9 and 10; dropout where the package has it: before the group norm, on both sub-layers, in the FFN."""
-        q, k, v, gate = self._project(layer, layer.norm1(x), layout)
+        qkv, gate = self._project(layer, layer.norm1(x), layout)
         if keep is not None:
             real = keep.repeat_interleave(layout.block_len, dim=1)[..., None, None]
-            v = torch.cat([v[:, : layout.real_rows] * real, v[:, layout.real_rows :]], dim=1)
-        retained, new_state = self._pop_retention(q, k, v, state, layout)
+            v = torch.cat([qkv.v[:, : layout.real_rows] * real, qkv.v[:, layout.real_rows :]], dim=1)
+            qkv = qkv._replace(v=v)
+        retained, new_state = self._pop_retention(qkv, state, layout)
         retained = self._drop(retained)
         retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps).flatten(-2)
         x = x + self._drop(layer.retention.out_proj(F.silu(gate) * retained))
         hidden = self._drop(self.ffn_activation(layer.linear1(layer.norm2(x))))
         return x + self._drop(layer.linear2(hidden)), new_state
 
-    def _project(self, layer: RetNetDecoderLayer, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries, keys (rotated, scaled), values: (B, rows, H, D); gate (B, rows, E). One matmul."""
+    def _project(self, layer: RetNetDecoderLayer, x: Tensor, layout: Layout) -> tuple[QKV, Tensor]:
+        """Queries, keys, values (B, rows, H, D) and gate (B, rows, E) in one matmul."""
         parts = [getattr(layer.retention, f"{name}_proj") for name in "qkvg"]
         projected = F.linear(x, torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]))
         qk, v, gate = projected.split([2 * x.shape[-1], x.shape[-1], x.shape[-1]], dim=-1)
         rotation = self.tables.rotation(layout.positions, projected)
         q, k = rotate(qk.unflatten(-1, (2, self.num_heads, self.head_dim)), rotation).unbind(2)
-        return q, k / self.head_dim**0.5, v.unflatten(-1, (self.num_heads, self.head_dim)), gate
+        v = v.unflatten(-1, (self.num_heads, self.head_dim))
+        return QKV(q, k / self.head_dim**0.5, v), gate
 
-    def _pop_retention(self, q: Tensor, k: Tensor, v: Tensor, state: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    def _pop_retention(self, qkv: QKV, state: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Algorithm 2: (B, rows, H, D) and the state after the last real block."""
-        real = [_blocks(t[:, : layout.real_rows], layout.num_blocks) for t in (q, k, v)]
-        states = block_states(real[1], real[2], state, self.tables)
-        out = self._chunkwise(*real, states)
+        real = qkv.map(lambda t: _blocks(t[:, : layout.real_rows], layout.num_blocks))
+        states = block_states(real.k, real.v, state, self.tables)
+        out = self._chunkwise(real, states)
         if layout.num_predicted:
-            u = [_blocks(t[:, layout.real_rows :], layout.num_predicted) for t in (q, k, v)]
+            u = qkv.map(lambda t: _blocks(t[:, layout.real_rows :], layout.num_predicted))
             before = states[:, layout.first_predicted : layout.first_predicted + layout.num_predicted]
-            out = torch.cat([out, _rows(retain(*u, before, self.tables))], dim=1)
+            out = torch.cat([out, _rows(retain(u, before, self.tables))], dim=1)
         return out, states[:, -1]
 
-    def _chunkwise(self, q: Tensor, k: Tensor, v: Tensor, states: Tensor) -> Tensor:
+    def _chunkwise(self, qkv: QKV, states: Tensor) -> Tensor:
         """Real blocks (B, T, H, n, D) in chunks of c blocks, all full chunks at once: (B, T*n, H, D)."""
-        T, c = q.shape[1], min(self.blocks_per_chunk, q.shape[1])
+        T = qkv.q.shape[1]
+        c = min(self.blocks_per_chunk, T)
         whole = T - T % c
-        pieces = [_rows(retain(*(_merge(t[:, :whole], c) for t in (q, k, v)), states[:, 0:whole:c], self.tables))]
+        chunks = qkv.map(lambda t: _merge(t[:, :whole], c))
+        pieces = [_rows(retain(chunks, states[:, 0:whole:c], self.tables))]
         if whole < T:
-            rest = (_merge(t[:, whole:], T - whole) for t in (q, k, v))
-            pieces.append(_rows(retain(*rest, states[:, whole : whole + 1], self.tables)))
+            rest = qkv.map(lambda t: _merge(t[:, whole:], T - whole))
+            pieces.append(_rows(retain(rest, states[:, whole : whole + 1], self.tables)))
         return torch.cat(pieces, dim=1)
 
     def _drop(self, x: Tensor) -> Tensor:

@@ -114,7 +114,9 @@ class Tokenizer(nn.Module):
         """Through the codes and back, clipped to [-1, 1]."""
         return self.decode(self.quantize(self.latents(frames)).codes).float().clamp(-1, 1)
 
-    def loss(self, frames: Tensor, image_loss: ImageLoss, autoencoder: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, frames: Tensor, image_loss: ImageLoss, autoencoder: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 8, every term a mean over all elements: total, and its terms.
 
         frames (B, 3, H, W) in [-1, 1]. `image_loss(x, y)` is the perceptual term. `autoencoder`: leave the

@@ -86,7 +86,9 @@ class WorldModel(nn.Module):
         observed, rewarded = self._loss_masks(segment)
         tokens = segment.tokens[:, first:]
         terms = {
-            "observation": _cross_entropy(self.observation_head(observations), tokens, observed[..., None].expand_as(tokens)),
+            "observation": _cross_entropy(
+                self.observation_head(observations), tokens, observed[..., None].expand_as(tokens)
+            ),
             "reward": _cross_entropy(self.reward_head(at_action), segment.rewards.sign().long() + 1, rewarded),
             "end": _cross_entropy(self.end_head(at_action), segment.ends.long(), rewarded),
         }

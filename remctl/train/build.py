@@ -70,8 +70,8 @@ def build_agent(config: RunConfig, num_actions: int, device: torch.device) -> Ag
     tokenizer = Tokenizer(v, size)
     world_model = WorldModel(config.world_model, num_actions, v.tokens_per_obs, v.num_codes)
     controller = Controller(config.controller, num_actions, v.embed_dim, v.grid_size, size)
-    tokenizer = tokenizer.to(memory_format=torch.channels_last)
-    return Agent(config, device, tokenizer.to(device), world_model.to(device).eval(), controller.to(device))
+    tokenizer.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Agent(config, device, tokenizer, world_model.to(device).eval(), controller.to(device))
 
 
 def build_image_loss(config: RunConfig, device: torch.device, log: Callable[[str], None]) -> ImageLoss:
@@ -88,7 +88,9 @@ def build_image_loss(config: RunConfig, device: torch.device, log: Callable[[str
 def build_optimizers(agent: Agent) -> dict[str, torch.optim.Optimizer]:
     """One per component."""
     phases = {name: getattr(agent.config, name).training for name in agent.components}
-    return {name: build_optimizer(module, phases[name], name == "world_model") for name, module in agent.components.items()}
+    return {
+        name: build_optimizer(module, phases[name], name == "world_model") for name, module in agent.components.items()
+    }
 
 
 def build_optimizer(module: nn.Module, phase: TrainingPhase, spare_vectors: bool) -> torch.optim.Optimizer:
@@ -106,5 +108,5 @@ def _undecayed(module: nn.Module) -> Iterator[nn.Parameter]:
     for child in module.modules():
         if isinstance(child, nn.LayerNorm | nn.GroupNorm | nn.Embedding):
             yield from child.parameters(recurse=False)
-        elif getattr(child, "bias", None) is not None:
-            yield child.bias
+        elif isinstance(bias := getattr(child, "bias", None), nn.Parameter):
+            yield bias

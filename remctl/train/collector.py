@@ -75,4 +75,3 @@ class Collector:
         kept = state["controller_state"]
         self.controller_state = None if kept is None else ControllerState(*(t.to(device) for t in kept))
         self.game_return, self.game_steps = state["game_return"], state["game_steps"]
-

@@ -20,12 +20,17 @@ LONG_S = 3600.0
 ENV_STEP_S = 2e-3  # emulator, two resizes and one batch of one through V and C; a small share of any long run
 
 
-def announce(agent: Agent, image_loss: ImageLoss, epochs_done: int, log: Callable[[str], None]) -> None:
-    """On a CPU: measure a step of each component and say how long the rest of the run takes, if it is long."""
+def announce(
+    agent: Agent, image_loss: ImageLoss, epochs_done: int, log: Callable[[str], None], check: Callable[[], None]
+) -> None:
+    """On a CPU: measure a step of each component and say how long the rest of the run takes, if it is long.
+
+    `check` is called between the steps, and may raise to leave.
+    """
     if agent.device.type != "cpu" or agent.config.tokenizer.training.batch_size < 64:
         return  # the small presets are minutes
     log("measuring one training step of each component")
-    seconds = measure(agent, image_loss)
+    seconds = measure(agent, image_loss, check)
     total = sum(seconds[name] * steps_left(agent.config, name, epochs_done) for name in seconds)
     total += ENV_STEP_S * agent.config.collection.steps_per_epoch * agent.config.training.num_epochs
     parts = ", ".join(f"{name} {s:.2g} s" for name, s in seconds.items())
@@ -36,18 +41,25 @@ def announce(agent: Agent, image_loss: ImageLoss, epochs_done: int, log: Callabl
         )
 
 
-def measure(agent: Agent, image_loss: ImageLoss) -> dict[str, float]:
+def measure(agent: Agent, image_loss: ImageLoss, check: Callable[[], None]) -> dict[str, float]:
     """Seconds of one training step of each component, on copies of them and on random data."""
     config = agent.config
-    scratch = replace(agent, **{name: copy.deepcopy(module) for name, module in agent.components.items()})
+    scratch = copy.deepcopy(agent)
     optimizers = build_optimizers(scratch)
     buffer = _random_buffer(config, agent.controller.num_actions)
     frames = buffer.frames[torch.arange(config.tokenizer.training.batch_size) % buffer.size]
-    return {
-        "tokenizer": _time(lambda: tokenizer_step(scratch, optimizers["tokenizer"], image_loss, frames)),
-        "world_model": _time(lambda: _one(train_world_model, scratch, optimizers["world_model"], buffer, "world_model")),
-        "controller": _time(lambda: _one(train_controller, scratch, optimizers["controller"], buffer, "controller")),
+    steps: dict[str, Callable[[], object]] = {
+        "tokenizer": lambda: tokenizer_step(scratch, optimizers["tokenizer"], image_loss, frames),
+        "world_model": lambda: _one(train_world_model, scratch, optimizers["world_model"], buffer, "world_model"),
+        "controller": lambda: _one(train_controller, scratch, optimizers["controller"], buffer, "controller"),
     }
+    seconds = {}
+    for name, step in steps.items():
+        check()
+        begin = time.perf_counter()
+        step()
+        seconds[name] = time.perf_counter() - begin
+    return seconds
 
 
 def steps_left(config: RunConfig, component: str, epochs_done: int) -> int:
@@ -87,9 +99,3 @@ def _random_buffer(config: RunConfig, num_actions: int) -> ReplayBuffer:
     )
     buffer.tokens.random_(config.tokenizer.num_codes)
     return buffer
-
-
-def _time(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin

@@ -64,7 +64,12 @@ def optimize(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, 
 
 
 def train_tokenizer(
-    agent: Agent, optimizer: torch.optim.Optimizer, image_loss: ImageLoss, buffer: ReplayBuffer, epoch: int, track: Track
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    image_loss: ImageLoss,
+    buffer: ReplayBuffer,
+    epoch: int,
+    track: Track,
 ) -> Metrics:
     """Algorithm 5. In its first epoch after the warm-up and the codebook's initialisation, where configured."""
     phase = agent.config.tokenizer.training
@@ -95,7 +100,12 @@ def tokenizer_step(
 
 
 def warm_up(
-    agent: Agent, optimizer: torch.optim.Optimizer, image_loss: ImageLoss, buffer: ReplayBuffer, random: Randomness, track: Track
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    image_loss: ImageLoss,
+    buffer: ReplayBuffer,
+    random: Randomness,
+    track: Track,
 ) -> int:
     """Train V as a plain autoencoder for a fixed count, or until it beats the median image; returns the steps taken.
 
@@ -108,7 +118,11 @@ def warm_up(
     goal = config.warmup_margin * median_image_error(buffer, probe)
     for i in track(range(config.warmup_steps), "tokenizer warm-up", config.warmup_steps):
         tokenizer_step(agent, optimizer, image_loss, buffer.frames_at(where[i]), autoencoder=True)
-        if config.warmup == "beats_median" and (i + 1) % WARMUP_CHECK_STEPS == 0 and autoencoder_error(agent, probe) < goal:
+        if (
+            config.warmup == "beats_median"
+            and (i + 1) % WARMUP_CHECK_STEPS == 0
+            and autoencoder_error(agent, probe) < goal
+        ):
             return i + 1
     return config.warmup_steps
 
@@ -194,5 +208,3 @@ def _loss_name(name: str) -> str:
 
 def _on_device(index: np.ndarray, buffer: ReplayBuffer) -> Tensor:
     return torch.from_numpy(index).to(buffer.device)
-
-

@@ -25,7 +25,7 @@ from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog
 from remctl.train import checkpoint
 from remctl.train.acting import Policy
-from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizers
+from remctl.train.build import build_agent, build_image_loss, build_optimizers
 from remctl.train.collector import Collector, Record
 from remctl.train.diagnosis import diagnose, flat
 from remctl.train.evaluate import Episode, as_steps, play
@@ -52,7 +52,9 @@ class Clock:
 class Trainer:
     """One run in one folder on one device. `run()` goes from the last complete epoch to the end of training."""
 
-    def __init__(self, config: RunConfig, run: RunFolder, device: torch.device, reporter: Reporter, log: MetricsLog) -> None:
+    def __init__(
+        self, config: RunConfig, run: RunFolder, device: torch.device, reporter: Reporter, log: MetricsLog
+    ) -> None:
         self.config, self.folder, self.device = config, run, device
         self.reporter, self.log = reporter, log
         self.clock = Clock()
@@ -62,7 +64,9 @@ class Trainer:
         self.agent = build_agent(config, env.num_actions, device)
         self.optimizers = build_optimizers(self.agent)
         self.image_loss = build_image_loss(config, device, reporter.log)
-        self.buffer = ReplayBuffer(capacity(config), config.environment.frame_size, config.tokenizer.tokens_per_obs, device)
+        self.buffer = ReplayBuffer(
+            capacity(config), config.environment.frame_size, config.tokenizer.tokens_per_obs, device
+        )
 
     def _env_seed(self) -> int:
         if self.config.environment.seeding == "unseeded":

@@ -106,7 +106,9 @@ def test_gradients_reach_c_but_not_m_and_not_through_the_burn_in() -> None:
     ],
 )
 def test_actions_fed_during_burn_in(rule: str, side: int, frames: int, fed: list[int]) -> None:
-    config = build({"imagination.burn_in_actions": rule, "tokenizer.grid_size": side, "imagination.burn_in_frames": frames})
+    config = build(
+        {"imagination.burn_in_actions": rule, "tokenizer.grid_size": side, "imagination.burn_in_frames": frames}
+    )
     assert [i for i, f in enumerate(fed_actions(config)) if f] == fed
 
 

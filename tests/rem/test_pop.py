@@ -7,8 +7,8 @@ from yet_another_retnet.retnet import RetNetDecoder, RetNetDecoderLayer
 
 from remctl.config import WorldModelConfig
 from remctl.rem.reference import pop_loop, run_tokens
-from remctl.rem.retnet import RetNet
 from remctl.rem.retention import RetentionTables
+from remctl.rem.retnet import RetNet
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
@@ -22,7 +22,9 @@ def _float64():
 
 
 def make_net(**changes: object) -> RetNet:
-    config = WorldModelConfig(**{"num_layers": 3, "num_heads": 2, "embed_dim": 32, "ffn_dim": 48, "layer_init": "independent"} | changes)
+    config = WorldModelConfig(
+        **{"num_layers": 3, "num_heads": 2, "embed_dim": 32, "ffn_dim": 48, "layer_init": "independent"} | changes
+    )
     return RetNet(config).eval()
 
 
@@ -46,7 +48,8 @@ def test_pop_parallel_equals_the_block_loop(T: int, c: int, decay: str, activati
     weights = torch.randn_like(fast.real), torch.randn_like(fast.predicted)
     targets = [real, u, *net.parameters()]
     gradients = [
-        torch.autograd.grad((out.real * weights[0]).sum() + (out.predicted * weights[1]).sum(), targets) for out in (fast, slow)
+        torch.autograd.grad((out.real * weights[0]).sum() + (out.predicted * weights[1]).sum(), targets)
+        for out in (fast, slow)
     ]
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)

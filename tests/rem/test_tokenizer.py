@@ -75,7 +75,9 @@ def test_each_term_of_the_loss_is_a_mean_and_reaches_its_own_side() -> None:
     torch.testing.assert_close(total, sum(want.values()), rtol=1e-5, atol=1e-6)
     (to_codebook,) = torch.autograd.grad(terms["codebook"], latents, retain_graph=True, allow_unused=True)
     assert to_codebook is None
-    (to_encoder,) = torch.autograd.grad(terms["commitment"], tokenizer.codebook.weight, retain_graph=True, allow_unused=True)
+    (to_encoder,) = torch.autograd.grad(
+        terms["commitment"], tokenizer.codebook.weight, retain_graph=True, allow_unused=True
+    )
     assert to_encoder is None or (to_encoder == 0).all()
 
 

@@ -21,7 +21,14 @@ def _float64():
 
 
 def make_model(**changes: object) -> WorldModel:
-    small = {"num_layers": 2, "num_heads": 2, "embed_dim": 16, "ffn_dim": 24, "sequence_blocks": T, "layer_init": "independent"}
+    small = {
+        "num_layers": 2,
+        "num_heads": 2,
+        "embed_dim": 16,
+        "ffn_dim": 24,
+        "sequence_blocks": T,
+        "layer_init": "independent",
+    }
     return WorldModel(WorldModelConfig(**small | changes), A, K, N).eval()
 
 

@@ -39,7 +39,9 @@ class Counting:
         self.at += 1
         over = self.at >= self.lengths[self.episode % len(self.lengths)]
         game_over = over and (self.episode + 1) % self.lives == 0
-        return EnvStep(self._frame(), float(self.episode), over and not self.truncate, over and self.truncate, game_over)
+        return EnvStep(
+            self._frame(), float(self.episode), over and not self.truncate, over and self.truncate, game_over
+        )
 
     def get_state(self) -> dict:
         return {}
@@ -97,7 +99,9 @@ def test_epsilon_executes_uniform_actions_and_c_is_told_what_is_configured(told:
 
 def test_before_c_is_trained_actions_are_uniform_whatever_it_would_do() -> None:
     policy = Policy(make_agent(), False, 0.01)
-    _, actions = policy.act(policy.initial_state(3000), np.zeros((3000, 64, 64, 3), np.uint8), np.random.default_rng(0), torch.Generator())
+    _, actions = policy.act(
+        policy.initial_state(3000), np.zeros((3000, 64, 64, 3), np.uint8), np.random.default_rng(0), torch.Generator()
+    )
     assert np.bincount(actions, minlength=3).min() > 900
 
 

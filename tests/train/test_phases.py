@@ -19,12 +19,21 @@ def no_track(steps, name, total):
     return steps
 
 
+def no_check() -> None: ...
+
+
 def make_buffer(config: RunConfig, count: int = 64) -> ReplayBuffer:
     rng, size = np.random.default_rng(0), config.environment.frame_size
     buffer = ReplayBuffer(count, size, config.tokenizer.tokens_per_obs, CPU)
     frames = rng.integers(256, size=(count, size, size, 3), dtype=np.uint8)
     buffer.append(
-        Steps(frames, rng.integers(3, size=count), np.zeros(count, np.float32), np.zeros(count, bool), np.arange(count) % 16 == 0)
+        Steps(
+            frames,
+            rng.integers(3, size=count),
+            np.zeros(count, np.float32),
+            np.zeros(count, bool),
+            np.arange(count) % 16 == 0,
+        )
     )
     return buffer
 
@@ -40,7 +49,10 @@ def test_components_train_in_their_epochs_only() -> None:
     )  # fmt: skip
     assert [num_steps(phase, e) for e in (1, 5, 6, 7, 8, 9)] == [0, 0, 17, 10, 10, 0]
     config = resolve("Pong")
-    first = {n: next(e for e in range(600) if num_steps(getattr(config, n).training, e)) for n in ("tokenizer", "world_model", "controller")}
+    first = {
+        n: next(e for e in range(600) if num_steps(getattr(config, n).training, e))
+        for n in ("tokenizer", "world_model", "controller")
+    }
     assert first == {"tokenizer": 6, "world_model": 26, "controller": 51}
 
 
@@ -110,18 +122,18 @@ def test_a_long_run_on_a_cpu_is_announced_with_its_remedy_and_a_short_one_is_not
     lines: list[str] = []
     sets = (*TINY, "training.num_epochs=500000", "evaluation.every_epochs=10")
     big = make_agent(*sets, "tokenizer.training.batch_size=64")
-    announce(big, build_image_loss(big.config, CPU, print), 0, lines.append)
+    announce(big, build_image_loss(big.config, CPU, print), 0, lines.append, no_check)
     assert "--preset quick" in lines[-1]
     lines.clear()
     small = make_agent(*TINY)
-    announce(small, build_image_loss(small.config, CPU, print), 0, lines.append)
+    announce(small, build_image_loss(small.config, CPU, print), 0, lines.append, no_check)
     assert not any("takes about" in line for line in lines)
 
 
 def test_measuring_changes_nothing_of_the_agent() -> None:
     agent = make_agent(*TINY)
     before = {n: torch.cat([p.flatten() for p in m.parameters()]).clone() for n, m in agent.components.items()}
-    seconds = measure(agent, build_image_loss(agent.config, CPU, print))
+    seconds = measure(agent, build_image_loss(agent.config, CPU, print), no_check)
     assert set(seconds) == {"tokenizer", "world_model", "controller"}
     for name, module in agent.components.items():
         assert torch.equal(before[name], torch.cat([p.flatten() for p in module.parameters()]))
@@ -146,5 +158,5 @@ def test_parameter_counts_of_the_paper() -> None:
 @pytest.mark.slow
 def test_one_training_step_of_each_component_at_the_papers_size() -> None:
     agent = build_agent(resolve("Pong", sets=("tokenizer.perceptual=pixel",)), 6, CPU)
-    seconds = measure(agent, build_image_loss(agent.config, CPU, print))
+    seconds = measure(agent, build_image_loss(agent.config, CPU, print), no_check)
     assert all(s > 0 for s in seconds.values())

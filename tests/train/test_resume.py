@@ -150,10 +150,8 @@ def test_a_full_disk_at_any_write_of_an_epoch_loses_only_that_epoch(
 
         with monkeypatch.context() as m:
             m.setattr(files, "boundary", full)
-            try:
+            with pytest.raises(MachineError, match="disk full"):
                 train(folder, tiny())
-            except MachineError as error:
-                assert "disk full" in str(error)
         train(folder, tiny())
         assert_same(outcome(folder), uninterrupted)
 
@@ -170,7 +168,19 @@ def test_a_signal_sets_a_flag_and_the_loop_leaves(signum: int) -> None:
 
 def command(folder: Path, *sets: str) -> list[str]:
     settings = [part for s in (*TINY, *sets) for part in ("--set", s)]
-    return [sys.executable, "-m", "remctl", "train", "--game", "Catch", "--preset", "quick", "--out", str(folder), *settings]
+    return [
+        sys.executable,
+        "-m",
+        "remctl",
+        "train",
+        "--game",
+        "Catch",
+        "--preset",
+        "quick",
+        "--out",
+        str(folder),
+        *settings,
+    ]
 
 
 def wait_for(condition, process: subprocess.Popen, timeout_s: float = 60) -> None:
@@ -211,6 +221,8 @@ def test_sigterm_leaves_within_seconds_and_two_on_one_folder_are_refused(tmp_pat
     _, errors = process.communicate(timeout=10)
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in errors
-    other = subprocess.run(command(tmp_path, "controller.discount=0.9", long), capture_output=True, text=True, check=False)
+    other = subprocess.run(
+        command(tmp_path, "controller.discount=0.9", long), capture_output=True, text=True, check=False
+    )
     assert other.returncode == 2
     assert "controller.discount is 0.995 there, 0.9 here" in other.stderr
