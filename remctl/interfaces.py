@@ -1,23 +1,34 @@
 """The protocols between REM's parts, and the data that crosses them.
 
-Shapes: B batch, T blocks, K tokens per observation, E embedding, A actions, N vocabulary, C H W frame.
-State is a value: `step(state, x) -> (state, y)`; modules hold parameters only.
+Shapes: B batch, T blocks, K tokens per observation, E embedding, N vocabulary, A actions, C H W frame, F burn-in frames.
+State is a value: `step(state, x) -> (state, y)`; modules hold parameters only. Importing this imports no torch.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    View = Callable[[Tensor], Tensor]  # tokens (..., K) to what C observes
+
 Frame = np.ndarray  # uint8 (H, W, 3), RGB
+S = TypeVar("S")
+
+
+# Environment
 
 
 class EnvStep(NamedTuple):
     """What one agent step of an environment returned.
 
     `terminated`: the episode is over for the learner (game over, or a life lost in training).
-    `truncated`: cut by the time limit; stored as not ended (METHOD section 5), it closes the segment.
+    `truncated`: cut by the time limit; stored as not ended, it closes the segment.
     `game_over`: the underlying game is over too, so that its full return is known.
     """
 
@@ -29,7 +40,7 @@ class EnvStep(NamedTuple):
 
 
 class Env(Protocol):
-    """An environment with discrete actions and 64x64 RGB frames. All randomness comes from the generator given to `reset`."""
+    """Discrete actions, 64x64 RGB frames. All randomness comes from the generator given to `reset`."""
 
     num_actions: int
     action_names: tuple[str, ...]
@@ -45,3 +56,81 @@ class Env(Protocol):
     def set_state(self, state: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
+
+
+# Replay to world model and controller
+
+
+class Segment(NamedTuple):
+    """Consecutive steps of one episode per row, padded right.
+
+    tokens (B, T, K) int64; actions (B, T) int64; rewards (B, T) float32; ends (B, T) bool; real (B, T) bool, False on
+    padding; starts_episode (B,) bool: whether block 0 is an episode's first.
+    """
+
+    tokens: Tensor
+    actions: Tensor
+    rewards: Tensor
+    ends: Tensor
+    real: Tensor
+    starts_episode: Tensor
+
+
+class Start(NamedTuple):
+    """Real frames to start from, padded left, the last one current.
+
+    tokens (B, F+1, K); actions (B, F) of all but the current frame; real (B, F+1) bool.
+    """
+
+    tokens: Tensor
+    actions: Tensor
+    real: Tensor
+
+
+# World model
+
+
+class Imagined(NamedTuple):
+    """What follows an action: next observation `tokens` (B, K), `reward` (B,) in {-1, 0, 1}, `end` (B,) bool."""
+
+    tokens: Tensor
+    reward: Tensor
+    end: Tensor
+
+
+class WorldModel(Protocol[S]):
+    """M: trained on segments, stepped in imagination. S is its state, whatever that holds."""
+
+    def loss(self, segment: Segment, code_vectors: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss and its terms `observation`, `reward`, `end`; code_vectors (N, E) are V's, not trained here."""
+        ...
+
+    def begin(self, tokens: Tensor, actions: Tensor, real: Tensor, code_vectors: Tensor) -> S:
+        """The state after context observations (B, T, K), the current one last; actions, real (B, T-1) of the earlier."""
+        ...
+
+    def step(self, state: S, action: Tensor, generator: torch.Generator) -> tuple[S, Imagined]:
+        """Take `action` (B,) on the current observation."""
+        ...
+
+
+# Controller
+
+
+class PolicyValue(NamedTuple):
+    """logits (B, A), value (B,)."""
+
+    logits: Tensor
+    value: Tensor
+
+
+class Controller(Protocol[S]):
+    """C: observes, decides, and is told what was done."""
+
+    def initial_state(self, batch_size: int) -> S: ...
+
+    def observe(self, state: S, observation: Tensor) -> tuple[S, PolicyValue]: ...
+
+    def record_action(self, state: S, action: Tensor) -> S: ...
+
+    def burn_in(self, observations: Tensor, actions: Tensor, real: Tensor, feed_action: list[bool]) -> S: ...

@@ -182,7 +182,7 @@ def wilson(num_right: int, num: int) -> tuple[float, float]:
 
 
 def _training_figure(diagnosis: Diagnosis, entries: Entries) -> Figure:
-    figure, panels = _axes(3, 3, 2.3, 3.4)
+    figure, panels = _axes(3, 3, 2.5, 3.4)
     v, m, c, returns, entropy, value, gradients, clipped, seconds = panels
     _loss_panel(v, entries, "tokenizer", "V: losses", ("reconstruction_loss", "perceptual_loss", "codebook_loss"))
     _loss_panel(m, entries, "world_model", "M: losses", ("observation_loss", "reward_loss", "end_loss"))
@@ -190,7 +190,7 @@ def _training_figure(diagnosis: Diagnosis, entries: Entries) -> Figure:
     names = {
         "test/return_mean": ("test", BLACK, "D"),
         "collect/return_mean": ("collected", ORANGE, None),
-        "controller/imagined_return": ("imagined (signs, discounted)", GREEN, None),
+        "controller/imagined_return": ("imagined (signs)", GREEN, None),
     }
     _panel(returns, entries, "Returns", "sum of rewards", names)
     for axes, quantity, unit in ((entropy, "policy_entropy", "nats"), (value, "value", "discounted return of signs")):
@@ -226,7 +226,7 @@ def _loss_panel(axes: Axes, entries: Entries, component: str, title: str, losses
         title += " (diamonds: test)" if tested[0] and "test" not in title else ""
     axes.set(title=title, ylabel="loss")
     _log_scale(axes)
-    axes.legend(loc="best")
+    _legend_above(axes)
 
 
 def _panel(
@@ -236,8 +236,7 @@ def _panel(
         x, y = _series(entries, name)
         _line(axes, x, y, label if len(names) > 1 and y else None, color, marker)
     axes.set(title=title, ylabel=unit)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best")
+    _legend_above(axes)
 
 
 def _gradient_panel(axes: Axes, entries: Entries, clips: Mapping[str, float]) -> None:
@@ -248,7 +247,7 @@ def _gradient_panel(axes: Axes, entries: Entries, clips: Mapping[str, float]) ->
             axes.axhline(clips[name], color=color, linestyle=":", linewidth=1)
     axes.set(title="Gradient norm (dotted: clip)", ylabel="norm")
     _log_scale(axes)
-    axes.legend(loc="best", ncols=3)
+    _legend_above(axes)
 
 
 def _seconds_panel(axes: Axes, entries: Entries) -> None:
@@ -290,6 +289,14 @@ def _line(
     """One that has a single point shows it."""
     marker = marker or ("o" if len(y) == 1 else None)
     axes.plot(x, y, label=label, color=color, marker=marker, linestyle=line)
+
+
+def _legend_above(axes: Axes) -> None:
+    """Between title and panel, where it hides nothing."""
+    if axes.get_legend_handles_labels()[0]:
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.99), "borderaxespad": 0.0}
+        axes.legend(**place, ncols=3, handlelength=1.4, columnspacing=1.0)
+        axes.set_title(axes.get_title(loc="left"), pad=18)
 
 
 def _log_scale(axes: Axes) -> None:

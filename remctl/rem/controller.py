@@ -12,13 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from remctl.config import ControllerConfig
-
-
-class PolicyValue(NamedTuple):
-    """logits (B, A), value (B,)."""
-
-    logits: Tensor
-    value: Tensor
+from remctl.interfaces import PolicyValue
 
 
 class ControllerState(NamedTuple):

@@ -6,31 +6,19 @@ One `imagine` serves every variant: the world model and the controller are known
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from remctl.config import RunConfig
-from remctl.rem.controller import Controller, ControllerState
+from remctl.interfaces import Controller, S, Start, WorldModel
 from remctl.rem.returns import lambda_returns
 from remctl.rem.sampling import sample_categorical
-from remctl.rem.world_model import WorldModel
 
-View = Callable[[Tensor], Tensor]  # tokens (..., K) to what C observes
-
-
-class Start(NamedTuple):
-    """Real frames to start from, padded left, the last one current.
-
-    tokens (B, F+1, K); actions (B, F) of all but the current frame; real (B, F+1) bool.
-    """
-
-    tokens: Tensor
-    actions: Tensor
-    real: Tensor
+if TYPE_CHECKING:
+    from remctl.interfaces import View
 
 
 class Trajectory(NamedTuple):
@@ -49,8 +37,8 @@ class Trajectory(NamedTuple):
 
 
 def imagine(
-    world_model: WorldModel,
-    controller: Controller,
+    world_model: WorldModel[Any],
+    controller: Controller[Any],
     view: View,
     start: Start,
     code_vectors: Tensor,
@@ -58,7 +46,6 @@ def imagine(
     generator: torch.Generator,
 ) -> Trajectory:
     """Roll C out in M for `num_imagined_steps` observations; M, in evaluation mode, is stepped `num_rewarded_steps` times."""
-    assert not world_model.training
     state = burn_in(controller, view, start, config)
     with torch.no_grad():
         model_state = world_model.begin(*model_context(start, config.world_model.context_blocks), code_vectors)
@@ -79,7 +66,7 @@ def imagine(
     return Trajectory(torch.stack(tokens, 1), logits, actions, torch.stack(values, 1), rewards, ends)
 
 
-def burn_in(controller: Controller, view: View, start: Start, config: RunConfig) -> ControllerState:
+def burn_in(controller: Controller[S], view: View, start: Start, config: RunConfig) -> S:
     """C's state after the real frames before the current one, without a gradient."""
     tokens, real = start.tokens[:, :-1], start.real[:, :-1]
     with torch.no_grad():

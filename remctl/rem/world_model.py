@@ -14,23 +14,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from remctl.config import WorldModelConfig
+from remctl.interfaces import Imagined, Segment
 from remctl.rem.retnet import RetNet, State
 from remctl.rem.sampling import sample_categorical
-
-
-class Segment(NamedTuple):
-    """Consecutive steps of one episode per row, padded right.
-
-    tokens (B, T, K) int64; actions (B, T) int64; rewards (B, T) float32; ends (B, T) bool; real (B, T) bool, False on
-    padding; starts_episode (B,) bool: whether block 0 is an episode's first.
-    """
-
-    tokens: Tensor
-    actions: Tensor
-    rewards: Tensor
-    ends: Tensor
-    real: Tensor
-    starts_episode: Tensor
 
 
 class WorldModelState(NamedTuple):
@@ -43,14 +29,6 @@ class WorldModelState(NamedTuple):
     position: int
     tokens: Tensor
     code_vectors: Tensor
-
-
-class Imagined(NamedTuple):
-    """What follows an action: next observation `tokens` (B, K), `reward` (B,) in {-1, 0, 1}, `end` (B,) bool."""
-
-    tokens: Tensor
-    reward: Tensor
-    end: Tensor
 
 
 class WorldModel(nn.Module):

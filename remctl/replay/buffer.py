@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remctl.rem.imagination import Start
-from remctl.rem.world_model import Segment
+from remctl.interfaces import Segment, Start
 
 ENCODE_BATCH = 256
 

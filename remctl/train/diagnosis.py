@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remctl.rem.imagination import Start, imagine, model_context, step_weights
+from remctl.interfaces import Imagined, Start
+from remctl.rem.imagination import imagine, model_context, step_weights
 from remctl.rem.tokenizer import ImageLoss, to_model_range
-from remctl.rem.world_model import Imagined
 from remctl.replay.buffer import Episodes, ReplayBuffer, Steps
 from remctl.train.build import Agent
 from remctl.train.seeding import Randomness

@@ -85,7 +85,9 @@ def test_control_characters_are_shown_not_obeyed(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("line", ["config schema", "--version", "list games"])  # more than a buffer, less, rich
-def test_a_reader_that_leaves_early_is_no_error(line: str) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_early_is_no_error(line: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     command = [sys.executable, "-m", "remctl", *line.split()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -13,7 +13,7 @@ from remctl.config.presets import CORRECTIONS, DESCRIPTIONS, PAPER_TEXT
 from remctl.errors import UserError
 from remctl.variants import VARIANTS
 
-# METHOD section 9, row by row: what, key, the published code (default), the text (None: the text says nothing).
+# Row by row: what, key, the published code (default), the paper's text (None: the text says nothing).
 TEXT_AGAINST_CODE = [
     ("reconstruction loss", "tokenizer.reconstruction", "mse", "l1"),
     ("FFN activation", "world_model.ffn_activation", "swish", "gelu"),
@@ -141,6 +141,22 @@ def test_freeway_is_played_nearly_greedily_and_no_other_game(preset: str) -> Non
 
 
 # --- variants
+
+# Figures 9, 10, 13, 14 and 15 of the paper, and one of our own (frames_only).
+ABLATIONS = {
+    "rem": {},
+    "no_pop": {"world_model.observation_prediction": "token_by_token"},
+    "separate_embeddings": {"world_model.observation_embeddings": "separate"},
+    "tokenizer_4x4": {"tokenizer.grid_size": 4},
+    "no_action_inputs": {"controller.action_inputs": False},
+    "no_latent_space": {"controller.observes": "frames", "controller.action_inputs": False},
+    "frames_only": {"controller.observes": "frames"},
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_the_ablations_are_the_papers(name: str) -> None:
+    assert VARIANTS[name].overrides == ABLATIONS[name]
 
 
 @pytest.mark.parametrize("preset", DESCRIPTIONS)

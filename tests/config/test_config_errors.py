@@ -120,6 +120,7 @@ IMPOSSIBLE = [
     (["tokenizer.grid_size=3"], "halved a whole number of times: set it to"),
     (["tokenizer.grid_size=64"], "halved a whole number of times: set it to"),
     (["tokenizer.grid_size=128"], "halved a whole number of times: set it to"),
+    (["environment.frame_size=96"], "halved a whole number of times: set it to"),
     (["environment.frame_size=" + "9" * 400], "halved a whole number of times: set it to"),
     (["tokenizer.channels=[12]"], "not all multiples of tokenizer.num_groups 8: change one"),
     (["tokenizer.channels=[8, 12]"], "not all multiples of tokenizer.num_groups 8: change one"),

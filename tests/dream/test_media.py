@@ -150,7 +150,12 @@ def test_restarts_and_rewards_are_marked(agent: Agent, steps: Steps) -> None:
     assert media.VERMILLION in colors(3 + media.EVENT_FRAMES - 1)
     assert media.VERMILLION not in colors(3 + media.EVENT_FRAMES)
     assert media.GREEN in colors(11)
-    assert media.GREEN not in colors(12)  # another episode; its reward is -1
+    assert media.GREEN not in colors(12)  # another episode, of one step, whose reward is -1
+    assert media.VERMILLION in colors(12)
+    assert media.VERMILLION not in colors(13)
+    corner = (3 * media.MARGIN + 2 * 256, 2 * media.LINE + media.MARGIN)  # of M's panel
+    assert draw_frame(clip, 0, ACTIONS, "Noise").getpixel(corner) == media.ORANGE
+    assert draw_frame(clip, 1, ACTIONS, "Noise").getpixel(corner) != media.ORANGE
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from remctl.config import RunConfig, build
+from remctl.interfaces import Start
 from remctl.rem.controller import Controller
-from remctl.rem.imagination import Start, controller_loss, fed_actions, imagine, model_context, step_weights
+from remctl.rem.imagination import controller_loss, fed_actions, imagine, model_context, step_weights
 from remctl.rem.returns import lambda_returns
 from remctl.rem.sampling import sample_categorical
 from remctl.rem.world_model import WorldModel

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from remctl.config import WorldModelConfig
+from remctl.interfaces import Segment
 from remctl.rem import world_model as module
-from remctl.rem.world_model import Segment, WorldModel
+from remctl.rem.world_model import WorldModel
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 K, N, A, B, T = 4, 7, 3, 3, 6

@@ -273,17 +273,27 @@ def test_world_model_losses_are_those_of_training(agent: Agent, steps: Steps) ->
     assert losses["loss"] == pytest.approx(sum(losses[f"{n}_loss"] for n in ("observation", "reward", "end")), rel=1e-5)
 
 
+def noisy_loss(x: Tensor, y: Tensor) -> Tensor:
+    """As LPIPS with dropout."""
+    return torch.rand(())
+
+
 def test_equal_randomness_gives_equal_numbers_and_leaves_no_trace(agent: Agent, steps: Steps) -> None:
     agent.tokenizer.train()
     agent.world_model.eval()
     agent.controller.train()
     modes = [m.training for c in agent.components.values() for m in c.modules()]
-    before, torch_state = {k: v.clone() for k, v in agent.tokenizer.state_dict().items()}, torch.get_rng_state()
-    reports = [diagnosed(agent, steps, 10) for _ in range(2)]
-    other = diagnose(agent, steps, pixel_loss, Randomness(1, 1, "test"), 10)
+    before, reports = {k: v.clone() for k, v in agent.tokenizer.state_dict().items()}, []
+    for seed in (1, 2):
+        torch_state = torch.manual_seed(seed).get_state()
+        reports.append(diagnose(agent, steps, noisy_loss, RANDOM, 10))
+        assert torch.equal(torch.get_rng_state(), torch_state)
+    other = diagnose(agent, steps, noisy_loss, Randomness(1, 1, "test"), 10)
     assert reports[0] == reports[1] != other
+    # The extra starts with few real frames count by context only.
+    assert reports[0]["imagination"]["first_step"]["num_steps"] == reports[0]["num_starts"] == 10
+    assert sum(s["num_starts"] for s in reports[0]["imagination"]["by_context"].values()) > 10
     assert [m.training for c in agent.components.values() for m in c.modules()] == modes
-    assert torch.equal(torch.get_rng_state(), torch_state)
     assert all(torch.equal(v, before[k]) for k, v in agent.tokenizer.state_dict().items())
     assert all(p.grad is None for c in agent.components.values() for p in c.parameters())
 

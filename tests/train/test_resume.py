@@ -18,6 +18,7 @@ from remctl.runs import files
 from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog, comparable
+from remctl.session import prepare_torch
 from remctl.train import checkpoint
 from remctl.train.trainer import Trainer
 from tests.tiny import TINY
@@ -46,6 +47,7 @@ class InterruptingReporter(Reporter):
 def train(folder: Path, config: RunConfig, limit: int | None = None) -> Trainer:
     folder.mkdir(exist_ok=True, parents=True)
     run = RunFolder(folder)
+    prepare_torch(config)
     trainer = Trainer(config, run, torch.device("cpu"), InterruptingReporter(limit), MetricsLog(run))
     trainer.resume()
     trainer.run()
