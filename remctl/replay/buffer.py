@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,6 +58,20 @@ def concatenate(parts: list[Steps]) -> Steps:
     return Steps(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Steps)))
 
 
+class Window(NamedTuple):
+    """Consecutive steps of one episode, on the device: indices `where` (..., n), and which of them are `real` (..., n).
+
+    Made for a whole phase at once, so that its loop copies nothing from the host.
+    """
+
+    where: Tensor
+    real: Tensor
+
+    def at(self, step: int) -> Window:
+        """One training step's windows, of those of a phase."""
+        return Window(self.where[step], self.real[step])
+
+
 class Episodes:
     """Where each stored step lies in its episode: `start` and `stop` (S,) are the episode's bounds, in step indices."""
 
@@ -81,6 +96,7 @@ class ReplayBuffer:
         self.actions = torch.empty(capacity, dtype=torch.int64, device=device)
         self.rewards = torch.empty(capacity, dtype=torch.float32, device=device)
         self.ends = torch.empty(capacity, dtype=torch.bool, device=device)
+        self.starts_episode = torch.empty(capacity, dtype=torch.bool, device=device)
         self.first = np.zeros(capacity, dtype=bool)
         self.size = 0
         self.num_tokenized = 0
@@ -93,6 +109,7 @@ class ReplayBuffer:
         for name in ("frames", "actions", "rewards", "ends"):
             getattr(self, name)[where] = torch.from_numpy(getattr(steps, name)).to(self.device)
         self.first[where] = steps.first
+        self.starts_episode[where] = torch.from_numpy(steps.first).to(self.device)
         self.size += len(steps)
         assert self.first[0]
         self.episodes = Episodes(self.first[: self.size])
@@ -123,36 +140,48 @@ class ReplayBuffer:
         """(B, H, W, 3) uint8."""
         return self.frames[index]
 
-    def segments(self, starts: np.ndarray, num_blocks: int) -> Segment:
-        """Steps starts (..., ) onwards, padded right where the episode is over; leading shape as of `starts`."""
-        offset = np.arange(num_blocks)
-        index = starts[..., None] + offset
-        real = offset < self.episodes.remaining[starts][..., None]
-        index = np.where(real, index, starts[..., None])
-        return self._gather_segment(index, real, self.episodes.before[starts] == 0)
+    def after(self, starts: np.ndarray, num_steps: int) -> Window:
+        """Windows of `num_steps` from the steps `starts` (...) on, padded right where the episode is over."""
+        offset = np.arange(num_steps)
+        return self._window(starts, offset, offset < self.episodes.remaining[starts][..., None])
 
-    def starts(self, current: np.ndarray, num_before: int) -> Start:
-        """The steps `current` (...) with up to `num_before` earlier ones of the same episode, padded left."""
+    def before(self, current: np.ndarray, num_before: int) -> Window:
+        """Windows of up to `num_before` steps before `current` (...) and that one, padded left where the episode begins."""
         offset = np.arange(-num_before, 1)
-        real = offset + self.episodes.before[current][..., None] >= 0
-        index = np.where(real, current[..., None] + offset, current[..., None])
-        where = self._to_device(index)
-        mask = self._to_device(real)
-        # Padding is code 0 and action 0, never a neighbour episode's content.
-        tokens = torch.where(mask[..., None], self.tokens[where].long(), 0)
-        actions = torch.where(mask, self.actions[where], 0)
-        return Start(tokens, actions[..., :-1], mask)
+        return self._window(current, offset, offset + self.episodes.before[current][..., None] >= 0)
 
-    def _gather_segment(self, index: np.ndarray, real: np.ndarray, starts_episode: np.ndarray) -> Segment:
-        where, mask = self._to_device(index), self._to_device(real)
+    def segment(self, window: Window) -> Segment:
+        """What M is trained on, of windows padded right."""
+        where, real = window
         return Segment(
-            tokens=torch.where(mask[..., None], self.tokens[where].long(), 0),
-            actions=torch.where(mask, self.actions[where], 0),
-            rewards=torch.where(mask, self.rewards[where], 0.0),
-            ends=self.ends[where] & mask,
-            real=mask,
-            starts_episode=self._to_device(starts_episode),
+            tokens=self._tokens(window),
+            actions=torch.where(real, self.actions[where], 0),
+            rewards=torch.where(real, self.rewards[where], 0.0),
+            ends=self.ends[where] & real,
+            real=real,
+            starts_episode=self.starts_episode[where[..., 0]],
         )
 
+    def start(self, window: Window) -> Start:
+        """What imagination starts from, of windows padded left."""
+        where, real = window
+        return Start(self._tokens(window), torch.where(real, self.actions[where], 0)[..., :-1], real)
+
+    def segments(self, starts: np.ndarray, num_blocks: int) -> Segment:
+        """The segments that begin at the steps `starts` (B,)."""
+        return self.segment(self.after(starts, num_blocks))
+
+    def starts(self, current: np.ndarray, num_before: int) -> Start:
+        """The starting points whose current steps are `current` (B,)."""
+        return self.start(self.before(current, num_before))
+
+    def _tokens(self, window: Window) -> Tensor:
+        # Padding is code 0 and action 0, never a neighbour episode's content.
+        return torch.where(window.real[..., None], self.tokens[window.where].long(), 0)
+
+    def _window(self, at: np.ndarray, offset: np.ndarray, real: np.ndarray) -> Window:
+        index = np.where(real, at[..., None] + offset, at[..., None])
+        return Window(self._to_device(index), self._to_device(real))
+
     def _to_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

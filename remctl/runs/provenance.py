@@ -91,6 +91,7 @@ def _machine() -> dict[str, Any]:
 
 
 def cpu_model() -> str | None:
+    """The processor's name as the operating system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except (OSError, ValueError):

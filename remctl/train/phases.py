@@ -166,9 +166,10 @@ def train_world_model(
     steps, means = num_steps(phase, epoch), Means()
     shape = (steps, phase.batch_size)
     starts = sample_segments(buffer.episodes, shape, agent.config.min_segment_blocks, random.numpy("batches"))
+    windows = buffer.after(starts, config.sequence_blocks)
     agent.world_model.train()
     for i in track(range(steps), "world model", steps):
-        segment = buffer.segments(starts[i], config.sequence_blocks)
+        segment = buffer.segment(windows.at(i))
         with agent.autocast():
             loss, terms = agent.world_model.loss(segment, agent.tokenizer.code_vectors)
         norms = optimize(loss, agent.world_model, optimizer, phase.gradient_clip)
@@ -187,8 +188,9 @@ def train_controller(
     steps, means = num_steps(phase, epoch), Means()
     min_before = 2 if config.imagination.imagine_from == "third_frame" else 0
     current = sample_starts(buffer.episodes, (steps, phase.batch_size), min_before, random.numpy("batches"))
+    windows = buffer.before(current, config.imagination.burn_in_frames)
     for i in track(range(steps), "controller", steps):
-        start = buffer.starts(current[i], config.imagination.burn_in_frames)
+        start = buffer.start(windows.at(i))
         with agent.autocast():
             codes = agent.tokenizer.code_vectors
             trajectory = imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)

@@ -1,0 +1,77 @@
+"""The house: data flows one way. A file imports only from its own layer's package or from layers below."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import remctl
+
+ROOT = Path(remctl.__file__).parent
+# From the ground up. A name is a module or a package of remctl; names of one layer do not import each other.
+LAYERS = (
+    ("errors",),
+    ("games", "variants", "interfaces"),
+    ("config",),
+    ("weights", "progress"),
+    ("rem", "envs", "runs"),
+    ("replay",),
+    ("train",),
+    ("dream",),
+    ("session",),
+    ("explain", "doctor"),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+WITHOUT_TORCH = ("errors", "games", "variants", "interfaces", "config", "weights", "progress", "runs", "explain", "commands", "cli")
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The module or package of remctl that a file belongs to; '' for remctl itself."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return "" if parts == ("__init__",) else parts[0]
+
+
+def imported(path: Path, *, everywhere: bool = True) -> set[str]:
+    """Dotted names of what a file imports; only at module level and outside TYPE_CHECKING if not `everywhere`."""
+    tree = ast.parse(path.read_text())
+    nodes = list(ast.walk(tree)) if everywhere else tree.body
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms_imported(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.startswith("remctl.")} & set(LEVEL)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_only_from_below(path: Path) -> None:
+    here = room(path)
+    if here:
+        assert here in LEVEL, f"{here} has no layer: give it one in LAYERS"
+    for other in rooms_imported(path) - {here}:
+        assert here, f"remctl/__init__.py imports {other}"
+        assert LEVEL[other] < LEVEL[here], f"{path.relative_to(ROOT)} imports {other}, which is not below {here}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(p) in WITHOUT_TORCH], ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_must_start_fast_imports_no_torch_at_module_level(path: Path) -> None:
+    names = imported(path, everywhere=False)
+    assert not {n for n in names if n.split(".")[0] in ("torch", "gymnasium", "ale_py", "matplotlib", "scipy")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short_and_every_public_thing_has_a_docstring(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 360
+    tree = ast.parse(text)
+    assert path.name in ("__init__.py", "__main__.py") or ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
