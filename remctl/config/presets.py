@@ -87,7 +87,7 @@ QUICK_ATARI: Overrides = QUICK | {
     "tokenizer.training.first_epoch_extra_steps": 800,
     "tokenizer.training.steps_per_epoch": 100,
     "tokenizer.training.stop_after_epoch": 2,
-    "world_model.training.first_epoch_extra_steps": 200,
+    "world_model.training.first_epoch_extra_steps": 400,
     "world_model.training.steps_per_epoch": 120,
     "controller.training.batch_size": 16,
     "controller.training.steps_per_epoch": 40,
