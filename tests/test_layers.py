@@ -25,7 +25,19 @@ LAYERS = (
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-WITHOUT_TORCH = ("errors", "games", "variants", "interfaces", "config", "weights", "progress", "runs", "explain", "commands", "cli")
+WITHOUT_TORCH = (
+    "errors",
+    "games",
+    "variants",
+    "interfaces",
+    "config",
+    "weights",
+    "progress",
+    "runs",
+    "explain",
+    "commands",
+    "cli",
+)
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -85,9 +85,17 @@ class Trainer:
             optimizer.load_state_dict(loaded.trainer["optimizers"][name])
         self.collector.set_state(loaded.trainer["collector"], self.device)
         self.clock.seconds = dict(loaded.trainer["wall_s"])
+        self._compare_threads(loaded.trainer["num_threads"])
         for epoch in range(1, min(self.epoch, self.config.collection.last_epoch) + 1):
             self.buffer.append(load_shard(self.folder, epoch))
         self.reporter.log(f"resuming after epoch {self.epoch} of {self.config.training.num_epochs}")
+
+    def _compare_threads(self, before: int) -> None:
+        now = torch.get_num_threads()
+        if self.device.type == "cpu" and now != before:
+            self.reporter.log(
+                f"resuming with {now} threads after {before}: sums are rounded differently, not the same to the bit"
+            )
 
     def run(self) -> None:
         """All remaining epochs."""
@@ -174,6 +182,7 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "collector": self.collector.get_state(),
             "wall_s": dict(self.clock.seconds),
+            "num_threads": torch.get_num_threads(),
         }
 
 

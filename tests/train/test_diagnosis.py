@@ -106,7 +106,6 @@ def steps() -> Steps:
 @pytest.fixture(scope="module")
 def agent(steps: Steps) -> Agent:
     """Untrained, with a codebook of the encoder's own outputs."""
-    torch.set_num_threads(1)
     agent = build_agent(tiny_config(), 3, torch.device("cpu"))
     with torch.no_grad():
         latents = agent.tokenizer.latents(to_model_range(torch.from_numpy(steps.frames)))
