@@ -91,10 +91,10 @@ def train(
     from remctl.config import resolve
 
     resolved = resolve(game, preset, variant, config, sets or (), seed)
-    from remctl import session
+    from remctl import runner
 
     experiment = preset if name is None else name
-    session.train(resolved, out=out, experiment=experiment, device=device, command=sys.argv, quiet=quiet)
+    runner.train(resolved, out=out, experiment=experiment, device=device, command=sys.argv, quiet=quiet)
 
 
 @app.command("eval")
@@ -106,10 +106,10 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Play test episodes with a run's newest agent."""
-    from remctl import session
+    from remctl import runner
     from remctl.commands.output import facts, show, show_json, summary
 
-    result = session.evaluate(run, episodes, device, seed)
+    result = runner.evaluate(run, episodes, device, seed)
     if json:
         show_json(result)
     else:
@@ -119,11 +119,11 @@ def evaluate(
 @app.command()
 def inspect(run: Run, device: Device = "auto", json: Json = False) -> None:
     """Diagnose a run's agent: imagination against reality, tokenizer, world model, controller."""
-    from remctl import session
+    from remctl import runner
     from remctl.commands.output import show, show_json
     from remctl.dream.table import diagnosis_table
 
-    result = session.inspect(run, device)
+    result = runner.inspect(run, device)
     if json:
         show_json(result)
         return

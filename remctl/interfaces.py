@@ -40,7 +40,7 @@ class EnvStep(NamedTuple):
 
 
 class Env(Protocol):
-    """Discrete actions, 64x64 RGB frames. All randomness comes from the generator given to `reset`."""
+    """Discrete actions, square RGB frames of `environment.frame_size`. What is random comes from `reset`'s generator."""
 
     num_actions: int
     action_names: tuple[str, ...]
@@ -102,7 +102,7 @@ class WorldModel(Protocol[S]):
     """M: trained on segments, stepped in imagination. S is its state, whatever that holds."""
 
     def loss(self, segment: Segment, code_vectors: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total loss and its terms `observation`, `reward`, `end`; code_vectors (N, E) are V's, not trained here."""
+        """Total loss and its terms `observation_loss`, `reward_loss`, `end_loss`. code_vectors (N, E): V's, not trained."""
         ...
 
     def begin(self, tokens: Tensor, actions: Tensor, real: Tensor, code_vectors: Tensor) -> S:

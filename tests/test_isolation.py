@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from remctl import session
+from remctl import runner
 from remctl.config import RunConfig, build, differing, keys, resolve
 from remctl.runs.files import read_jsonl
 from remctl.train.build import build_agent
@@ -62,13 +62,13 @@ def test_parameters_differ_only_where_declared(name: str) -> None:
 def trained(name: str, folder: Path) -> dict[str, object]:
     """Train, evaluate and inspect a variant; what came out."""
     config = configured(name)
-    run = session.train(config, out=folder, experiment="isolation", device="cpu", command=[], quiet=True)
+    run = runner.train(config, out=folder, experiment="isolation", device="cpu", command=[], quiet=True)
     return {
         "metrics": [set(entry) for entry in read_jsonl(run.metrics)],
         "result": json.loads(run.result.read_text()),
         "media": {p.name for p in run.media.iterdir()},
-        "diagnosis": session.inspect(run.path, "cpu")["diagnosis"],
-        "evaluation": session.evaluate(run.path, 3, "cpu"),
+        "diagnosis": runner.inspect(run.path, "cpu")["diagnosis"],
+        "evaluation": runner.evaluate(run.path, 3, "cpu"),
     }
 
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("replay",),
     ("train",),
     ("dream",),
-    ("session",),
+    ("runner",),
     ("explain", "doctor"),
     ("commands",),
     ("cli",),

@@ -261,7 +261,6 @@ class TrainingConfig(Section):
 class RuntimeConfig(Section):
     """How a run is executed. Not part of a run's identity: no result depends on it."""
 
-    log_every_steps: int = option(20, "progress refresh", "steps", "ours", ge=1)
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = option((), "extra metric sinks", "", "ours")
 
 

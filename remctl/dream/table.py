@@ -9,7 +9,7 @@ from rich.table import Table
 
 Diagnosis = dict[str, Any]
 
-# From runs that failed and runs that learned; every threshold leaves the healthy ones alone.
+# Set from runs that failed and runs that learned: rules of thumb, not statistics.
 BAD_MEDIAN_RATIO = 0.9
 FEW_CODES = 3.0
 BAD_RATE = 0.6

@@ -5,37 +5,13 @@ Each kind is imported only when it is asked for.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from remctl import games
+from remctl.config import EnvironmentConfig
 from remctl.errors import UserError
 from remctl.interfaces import Env
 
 
-class EnvironmentSettings(Protocol):
-    """What `make_env` reads of the configuration's `environment` section; frames of a time limit are raw frames."""
-
-    @property
-    def frame_skip(self) -> int: ...
-    @property
-    def frame_size(self) -> int: ...
-    @property
-    def sticky_probability(self) -> float: ...
-    @property
-    def full_action_space(self) -> bool: ...
-    @property
-    def max_noops_train(self) -> int: ...
-    @property
-    def noops_test(self) -> int: ...
-    @property
-    def time_limit_train_frames(self) -> int: ...
-    @property
-    def time_limit_test_frames(self) -> int: ...
-    @property
-    def end_on_life_loss(self) -> bool: ...
-
-
-def make_env(game: str, environment: EnvironmentSettings, *, training: bool, seed: int) -> Env:
+def make_env(game: str, environment: EnvironmentConfig, *, training: bool, seed: int) -> Env:
     """The environment of a game in its training form (no-ops, time limit and lives) or its test form.
 
     `seed` is for what the generator given to `reset` does not reach, such as an emulator's sticky actions.
@@ -46,7 +22,7 @@ def make_env(game: str, environment: EnvironmentSettings, *, training: bool, see
     return make(game, environment, training, seed)
 
 
-def _make_atari(game: str, environment: EnvironmentSettings, training: bool, seed: int) -> Env:
+def _make_atari(game: str, environment: EnvironmentConfig, training: bool, seed: int) -> Env:
     from remctl.envs.atari import Atari
 
     return Atari(
@@ -62,7 +38,7 @@ def _make_atari(game: str, environment: EnvironmentSettings, training: bool, see
     )
 
 
-def _make_toy(game: str, environment: EnvironmentSettings, training: bool, seed: int) -> Env:
+def _make_toy(game: str, environment: EnvironmentConfig, training: bool, seed: int) -> Env:
     from remctl.envs.catch import GRID, Catch
 
     if environment.frame_size % GRID:
@@ -70,7 +46,7 @@ def _make_toy(game: str, environment: EnvironmentSettings, training: bool, seed:
     return Catch(frame_size=environment.frame_size)
 
 
-def _make_gym(game: str, environment: EnvironmentSettings, training: bool, seed: int) -> Env:
+def _make_gym(game: str, environment: EnvironmentConfig, training: bool, seed: int) -> Env:
     from remctl.envs.pixels import GymPixels
 
     return GymPixels(
@@ -81,11 +57,11 @@ def _make_gym(game: str, environment: EnvironmentSettings, training: bool, seed:
     )
 
 
-def _noops(environment: EnvironmentSettings, training: bool) -> tuple[int, int]:
+def _noops(environment: EnvironmentConfig, training: bool) -> tuple[int, int]:
     if training:
         return min(1, environment.max_noops_train), environment.max_noops_train
     return environment.noops_test, environment.noops_test
 
 
-def _time_limit_frames(environment: EnvironmentSettings, training: bool) -> int:
+def _time_limit_frames(environment: EnvironmentConfig, training: bool) -> int:
     return environment.time_limit_train_frames if training else environment.time_limit_test_frames

@@ -69,9 +69,7 @@ def imagine(
 def burn_in(controller: Controller[S], view: View, start: Start, config: RunConfig) -> S:
     """C's state after the real frames before the current one, without a gradient."""
     tokens, real = start.tokens[:, :-1], start.real[:, :-1]
-    with torch.no_grad():
-        observations = view(tokens) if tokens.shape[1] else tokens
-        return controller.burn_in(observations, start.actions, real, fed_actions(config))
+    return controller.burn_in(view(tokens), start.actions, real, fed_actions(config))
 
 
 def fed_actions(config: RunConfig) -> list[bool]:
@@ -103,9 +101,9 @@ def controller_loss(trajectory: Trajectory, config: RunConfig) -> tuple[Tensor, 
         return (x * weight).sum() / weight.sum()
 
     terms = {
-        "policy": -mean(log_prob * (returns - values.detach())),
-        "entropy": -c.entropy_weight * mean(entropy),
-        "value": mean((values - returns).square()),
+        "policy_loss": -mean(log_prob * (returns - values.detach())),
+        "entropy_loss": -c.entropy_weight * mean(entropy),
+        "value_loss": mean((values - returns).square()),
     }
     summary = {
         "policy_entropy": mean(entropy),

@@ -1,7 +1,7 @@
 """Image losses of the tokenizer: LPIPS, and the pixel loss that needs no pretrained weights.
 
 LPIPS: Zhang et al. 2018, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", with the features of
-VGG16 (version 0.1 of the linear heads). Pixel loss: Delta-IRIS (Micheli et al. 2024). METHOD section 3.
+VGG16 (version 0.1 of the linear heads). Pixel loss: Delta-IRIS (Micheli et al. 2024).
 
 Shapes: B images, C channels, H W height and width; images are in [-1, 1].
 """
@@ -65,8 +65,8 @@ class LPIPS(nn.Module):
     the images (a sixth faster on a CPU); `.to(memory_format=torch.contiguous_format)` undoes that.
 
     `head_dropout`: dropout 0.5 on the input of the heads while the module is in training mode, as the published REM
-    code has it (METHOD section 9); off by default. The module starts in evaluation mode; a parent's `train()` changes
-    that. The masks come from torch's global generator.
+    code has it; off by default. The module starts in evaluation mode; a parent's `train()` changes that. The masks
+    come from torch's global generator.
     """
 
     shift: Tensor
@@ -136,3 +136,22 @@ def _unit_length(x: Tensor) -> Tensor:
     # eps inside the root: outside it (as published) the gradient at an all-zero vector is NaN, and only the mask in the
     # ReLU's backward pass, which selects and does not multiply, keeps it from the images.
     return x * torch.rsqrt(x.square().sum(dim=1, keepdim=True) + _EPS)
+
+
+class PerceptualLoss(nn.Module):
+    """The perceptual term of V's loss (Eq. 8): LPIPS where given, else the pixel loss, or nothing.
+
+    In training mode (`train()`) while V is optimised, in evaluation mode everywhere else: LPIPS may have dropout.
+    """
+
+    def __init__(self, kind: str, lpips: LPIPS | None = None) -> None:
+        """`kind`: `lpips` (then `lpips` is needed), `pixel` or `none`."""
+        super().__init__()
+        self.kind, self.lpips = kind, lpips
+        self.eval()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Images and targets (B, 3, H, W) in [-1, 1]: a scalar. No gradient reaches the targets."""
+        if self.lpips is not None:
+            return self.lpips(x, y).mean()
+        return pixel_loss(x, y) if self.kind == "pixel" else x.new_zeros(())

@@ -38,7 +38,6 @@ class RetentionTables:
     """
 
     def __init__(self, num_heads: int, head_dim: int, decay: str = "log_linear") -> None:
-        self.head_dim = head_dim
         self.rates_H = decay_rates(decay, num_heads)
         self.thetas = THETA_BASE ** -torch.linspace(0, 1, head_dim // 2, dtype=torch.float64)
         self._cache: dict[tuple, Tensor] = {}

@@ -18,11 +18,10 @@ ImageLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Quantized(NamedTuple):
-    """tokens (B, K); codes (B, E, h, w), the nearest code vectors; latents (B, E, h, w), the encoder's outputs."""
+    """tokens (B, K), and the nearest code vectors on their grid: codes (B, E, h, w)."""
 
     tokens: Tensor
     codes: Tensor
-    latents: Tensor
 
 
 class DownBlock(nn.Sequential):
@@ -95,7 +94,7 @@ class Tokenizer(nn.Module):
         with torch.autocast(flat.device.type, enabled=False), torch.no_grad():
             table = self.codebook.weight
             tokens = (table.pow(2).sum(-1) - 2 * flat @ table.T).argmin(-1)
-        return Quantized(tokens, self.embed(tokens), latents)
+        return Quantized(tokens, self.embed(tokens))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(B, K) to code vectors on their grid (B, E, h, w)."""
@@ -143,10 +142,10 @@ class Tokenizer(nn.Module):
         output = output.to(frames.dtype)
         distance = F.l1_loss if self.config.reconstruction == "l1" else F.mse_loss
         terms = {
-            "reconstruction": distance(output, frames),
-            "perceptual": image_loss(output, frames),
-            "codebook": self.config.codebook_weight * codebook,
-            "commitment": self.config.commitment_weight * commitment,
+            "reconstruction_loss": distance(output, frames),
+            "perceptual_loss": image_loss(output, frames),
+            "codebook_loss": self.config.codebook_weight * codebook,
+            "commitment_loss": self.config.commitment_weight * commitment,
         }
         return torch.stack(list(terms.values())).sum(), terms
 

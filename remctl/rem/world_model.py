@@ -64,11 +64,11 @@ class WorldModel(nn.Module):
         observed, rewarded = self._loss_masks(segment)
         tokens = segment.tokens[:, first:]
         terms = {
-            "observation": _cross_entropy(
+            "observation_loss": _cross_entropy(
                 self.observation_head(observations), tokens, observed[..., None].expand_as(tokens)
             ),
-            "reward": _cross_entropy(self.reward_head(at_action), segment.rewards.sign().long() + 1, rewarded),
-            "end": _cross_entropy(self.end_head(at_action), segment.ends.long(), rewarded),
+            "reward_loss": _cross_entropy(self.reward_head(at_action), segment.rewards.sign().long() + 1, rewarded),
+            "end_loss": _cross_entropy(self.end_head(at_action), segment.ends.long(), rewarded),
         }
         return torch.stack(list(terms.values())).sum(), terms
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from remctl.config import RunConfig, TrainingPhase
 from remctl.rem.controller import Controller
-from remctl.rem.perceptual import LPIPS, pixel_loss
-from remctl.rem.tokenizer import ImageLoss, Tokenizer, to_model_range
+from remctl.rem.perceptual import LPIPS, PerceptualLoss
+from remctl.rem.tokenizer import Tokenizer, to_model_range
 from remctl.rem.world_model import WorldModel
 from remctl.train.seeding import Randomness
 from remctl.weights import require_lpips
@@ -74,15 +74,12 @@ def build_agent(config: RunConfig, num_actions: int, device: torch.device) -> Ag
     return Agent(config, device, tokenizer, world_model.to(device).eval(), controller.to(device))
 
 
-def build_image_loss(config: RunConfig, device: torch.device, log: Callable[[str], None]) -> ImageLoss:
+def build_image_loss(config: RunConfig, device: torch.device, log: Callable[[str], None]) -> PerceptualLoss:
     """The perceptual term of V's loss. LPIPS' weights are fetched now if they are missing, never replaced."""
-    kind = config.tokenizer.perceptual
-    if kind == "pixel":
-        return pixel_loss
-    if kind == "none":
-        return lambda x, y: x.new_zeros(())
-    lpips = LPIPS.load(require_lpips(log), head_dropout=config.tokenizer.lpips_head_dropout).to(device)
-    return lambda x, y: lpips(x, y).mean()
+    v, lpips = config.tokenizer, None
+    if v.perceptual == "lpips":
+        lpips = LPIPS.load(require_lpips(log), head_dropout=v.lpips_head_dropout).to(device)
+    return PerceptualLoss(v.perceptual, lpips)
 
 
 def build_optimizers(agent: Agent) -> dict[str, torch.optim.Optimizer]:

@@ -39,8 +39,8 @@ class Collector:
             if self.frame is None:
                 self.frame = self.env.reset(rng)
                 self.controller_state = policy.initial_state(1)
-            state = self.controller_state or policy.initial_state(1)
-            self.controller_state, actions = policy.act(state, self.frame[None], rng, generator)
+            assert self.controller_state is not None
+            self.controller_state, actions = policy.act(self.controller_state, self.frame[None], rng, generator)
             steps.frames[i], steps.actions[i] = self.frame, actions[0]
             result = self.env.step(int(actions[0]))
             steps.rewards[i], steps.ends[i] = result.reward, result.terminated

@@ -314,7 +314,7 @@ def _world_model_losses(agent: Agent, buffer: ReplayBuffer, rng: np.random.Gener
 def _mean_losses(batches: list[Losses]) -> dict[str, float]:
     """Means over batches weighted by their sizes, under the names of training."""
     sizes = [size for size, _, _ in batches]
-    named = [{"loss": loss} | {f"{term}_loss": x for term, x in terms.items()} for _, loss, terms in batches]
+    named = [{"loss": loss} | terms for _, loss, terms in batches]
     return {name: float(np.average([float(x[name]) for x in named], weights=sizes)) for name in named[0]}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from remctl.config import RunConfig
-from remctl.rem.tokenizer import ImageLoss
+from remctl.rem.perceptual import PerceptualLoss
 from remctl.replay.buffer import ReplayBuffer, Steps
 from remctl.train.build import Agent, build_optimizers
 from remctl.train.phases import num_steps, tokenizer_step, train_controller, train_world_model
@@ -21,7 +21,7 @@ ENV_STEP_S = 2e-3  # emulator, two resizes and one batch of one through V and C;
 
 
 def announce(
-    agent: Agent, image_loss: ImageLoss, epochs_done: int, log: Callable[[str], None], check: Callable[[], None]
+    agent: Agent, image_loss: PerceptualLoss, epochs_done: int, log: Callable[[str], None], check: Callable[[], None]
 ) -> None:
     """On a CPU: measure a step of each component and say how long the rest of the run takes, if it is long.
 
@@ -41,7 +41,7 @@ def announce(
         )
 
 
-def measure(agent: Agent, image_loss: ImageLoss, check: Callable[[], None]) -> dict[str, float]:
+def measure(agent: Agent, image_loss: PerceptualLoss, check: Callable[[], None]) -> dict[str, float]:
     """Seconds of one training step of each component, on copies of them and on random data."""
     config = agent.config
     scratch = copy.deepcopy(agent)

@@ -51,15 +51,13 @@ class Episode:
         return self.kept.first_steps(self.num_steps)
 
 
-def play(
-    agent: Agent, num_episodes: int, random: Randomness, advance: Advance, trained: bool = True, num_kept: int = 0
-) -> list[Episode]:
+def play(agent: Agent, num_episodes: int, random: Randomness, advance: Advance, num_kept: int = 0) -> list[Episode]:
     """`num_episodes` test episodes in the order of their index, the first `num_kept` with their steps.
 
     No epsilon, no life-loss ends, the test temperature.
     """
     config = agent.config
-    policy = Policy(agent, trained, config.evaluation.temperature, 0.0, True)
+    policy = Policy(agent, True, config.evaluation.temperature)
     num_envs = min(config.evaluation.num_envs, num_episodes)
     envs = [
         make_env(config.game, config.environment, training=False, seed=derive_seed(config.seed, "test env", i) % 2**31)

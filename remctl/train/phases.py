@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from remctl.config import TrainingPhase
 from remctl.rem.imagination import controller_loss, imagine
-from remctl.rem.tokenizer import ImageLoss, to_model_range
+from remctl.rem.perceptual import PerceptualLoss
+from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.sampling import sample_frames, sample_segments, sample_starts
 from remctl.train.build import Agent
@@ -66,7 +67,7 @@ def optimize(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, 
 def train_tokenizer(
     agent: Agent,
     optimizer: torch.optim.Optimizer,
-    image_loss: ImageLoss,
+    image_loss: PerceptualLoss,
     buffer: ReplayBuffer,
     epoch: int,
     track: Track,
@@ -74,7 +75,9 @@ def train_tokenizer(
     """Algorithm 5. In its first epoch after the warm-up and the codebook's initialisation, where configured."""
     phase = agent.config.tokenizer.training
     random = Randomness(agent.config.seed, epoch, "tokenizer")
+    random.seed_global()
     agent.tokenizer.train()
+    image_loss.train()
     metrics: Metrics = {}
     if epoch == phase.start_after_epoch + 1 and agent.config.tokenizer.warmup != "none":
         metrics["tokenizer/warmup_steps"] = warm_up(agent, optimizer, image_loss, buffer, random, track)
@@ -85,24 +88,29 @@ def train_tokenizer(
     for i in track(range(steps), "tokenizer", steps):
         means.add(tokenizer_step(agent, optimizer, image_loss, buffer.frames_at(index[i])))
     agent.tokenizer.eval()
+    image_loss.eval()
     buffer.forget_tokens()
     return metrics | means.read("tokenizer")
 
 
 def tokenizer_step(
-    agent: Agent, optimizer: torch.optim.Optimizer, image_loss: ImageLoss, frames: Tensor, autoencoder: bool = False
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    image_loss: PerceptualLoss,
+    frames: Tensor,
+    autoencoder: bool = False,
 ) -> dict[str, Tensor]:
     """frames (B, H, W, 3) uint8."""
     with agent.autocast():
         loss, terms = agent.tokenizer.loss(to_model_range(frames), image_loss, autoencoder)
     norms = optimize(loss, agent.tokenizer, optimizer, agent.config.tokenizer.training.gradient_clip)
-    return _losses(loss, terms) | norms
+    return {"loss": loss} | terms | norms
 
 
 def warm_up(
     agent: Agent,
     optimizer: torch.optim.Optimizer,
-    image_loss: ImageLoss,
+    image_loss: PerceptualLoss,
     buffer: ReplayBuffer,
     random: Randomness,
     track: Track,
@@ -173,7 +181,7 @@ def train_world_model(
         with agent.autocast():
             loss, terms = agent.world_model.loss(segment, agent.tokenizer.code_vectors)
         norms = optimize(loss, agent.world_model, optimizer, phase.gradient_clip)
-        means.add(_losses(loss, terms) | norms)
+        means.add({"loss": loss} | terms | norms)
     agent.world_model.eval()
     return means.read("world_model")
 
@@ -195,17 +203,8 @@ def train_controller(
             codes = agent.tokenizer.code_vectors
             trajectory = imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)
             loss, terms = controller_loss(trajectory, config)
-        means.add(_losses(loss, terms) | optimize(loss, agent.controller, optimizer, phase.gradient_clip))
+        means.add({"loss": loss} | terms | optimize(loss, agent.controller, optimizer, phase.gradient_clip))
     return means.read("controller")
-
-
-def _losses(total: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {"loss": total} | {_loss_name(name): value for name, value in terms.items()}
-
-
-def _loss_name(name: str) -> str:
-    summaries = ("policy_entropy", "imagined_return", "imagined_value", "imagined_length")
-    return name if name in summaries else f"{name}_loss"
 
 
 def _on_device(index: np.ndarray, buffer: ReplayBuffer) -> Tensor:

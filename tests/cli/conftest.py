@@ -43,8 +43,8 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """In the place of `remctl.session`: notes every call; `raises` and `returns` say what a call does."""
+def runner(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """In the place of `remctl.runner`: notes every call; `raises` and `returns` say what a call does."""
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
     fake = SimpleNamespace(calls=calls, raises=None, returns={})
 
@@ -57,9 +57,9 @@ def session(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
         return called
 
-    module = ModuleType("remctl.session")
+    module = ModuleType("remctl.runner")
     for name in ("train", "evaluate", "inspect"):
         setattr(module, name, verb(name))
-    monkeypatch.setitem(sys.modules, "remctl.session", module)
-    monkeypatch.setattr(remctl, "session", module, raising=False)
+    monkeypatch.setitem(sys.modules, "remctl.runner", module)
+    monkeypatch.setattr(remctl, "runner", module, raising=False)
     return fake

@@ -21,7 +21,7 @@ from remctl.config.presets import DESCRIPTIONS
 from remctl.games import ABLATION_SUBSET, ATARI_100K
 from remctl.variants import VARIANTS
 
-HEAVY = ("torch", "numpy", "gymnasium", "ale_py", "matplotlib", "PIL", "scipy", "safetensors", "remctl.session")
+HEAVY = ("torch", "numpy", "gymnasium", "ale_py", "matplotlib", "PIL", "scipy", "safetensors", "remctl.runner")
 VERBS = [
     "train",
     "eval",
@@ -105,7 +105,7 @@ def test_version(cli: Callable) -> None:
 # --- what the verbs call
 
 
-def test_train_hands_everything_on(cli: Callable, session: SimpleNamespace, tmp_path: Path) -> None:
+def test_train_hands_everything_on(cli: Callable, runner: SimpleNamespace, tmp_path: Path) -> None:
     done = cli(
         *[
             "train",
@@ -123,15 +123,15 @@ def test_train_hands_everything_on(cli: Callable, session: SimpleNamespace, tmp_
         *f"--device cpu --out {tmp_path} --name first --quiet".split(),
     )
     assert done == (0, "", "")
-    ((name, (config,), given),) = session.calls
+    ((name, (config,), given),) = runner.calls
     assert name == "train"
     assert config == resolve("Catch", "quick", "no_pop", sets=["imagination.horizon=8"], seed=3)
     assert given == {"out": tmp_path, "experiment": "first", "device": "cpu", "command": sys.argv, "quiet": True}
 
 
-def test_train_defaults(cli: Callable, session: SimpleNamespace) -> None:
+def test_train_defaults(cli: Callable, runner: SimpleNamespace) -> None:
     assert cli("train", "--game", "Pong").status == 0
-    ((_, (config,), given),) = session.calls
+    ((_, (config,), given),) = runner.calls
     assert config == resolve("Pong")
     assert (given["out"], given["experiment"], given["device"], given["quiet"]) == (
         Path("runs"),
@@ -140,40 +140,40 @@ def test_train_defaults(cli: Callable, session: SimpleNamespace) -> None:
         False,
     )
     cli("train", "--game", "Pong", "--preset", "corrected")
-    assert session.calls[-1][2]["experiment"] == "corrected"
+    assert runner.calls[-1][2]["experiment"] == "corrected"
 
 
-def test_train_with_a_file(cli: Callable, session: SimpleNamespace, tmp_path: Path) -> None:
+def test_train_with_a_file(cli: Callable, runner: SimpleNamespace, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("world_model: {num_layers: 2}\n")
     assert cli("train", "--game", "Pong", "--config", str(file), "--set", "world_model.dropout=0").status == 0
-    assert session.calls[0][1][0] == resolve("Pong", sets=["world_model.num_layers=2", "world_model.dropout=0"])
+    assert runner.calls[0][1][0] == resolve("Pong", sets=["world_model.num_layers=2", "world_model.dropout=0"])
 
 
-def test_eval(cli: Callable, session: SimpleNamespace, run_folder: Path) -> None:
-    session.returns = {"score": 12.5, "returns": [1.0, 2.0, 3.0, 4.0, float("nan")], "game": "[bold]Pong", "seed": 0}
+def test_eval(cli: Callable, runner: SimpleNamespace, run_folder: Path) -> None:
+    runner.returns = {"score": 12.5, "returns": [1.0, 2.0, 3.0, 4.0, float("nan")], "game": "[bold]Pong", "seed": 0}
     done = cli("eval", str(run_folder), "--episodes", "5", "--seed", "9", "--device", "cuda:1")
     assert done.status == 0
-    assert session.calls == [("evaluate", (run_folder, 5, "cuda:1", 9), {})]
+    assert runner.calls == [("evaluate", (run_folder, 5, "cuda:1", 9), {})]
     assert "score    12.5\n" in done.out
     assert "[bold]Pong" in done.out
     assert json.loads(cli("eval", str(run_folder), "--json").out)["returns"] == [1.0, 2.0, 3.0, 4.0, None]
-    assert session.calls[-1][1] == (run_folder, 100, "auto", None)
+    assert runner.calls[-1][1] == (run_folder, 100, "auto", None)
 
 
-def test_inspect_as_json(cli: Callable, session: SimpleNamespace, run_folder: Path) -> None:
-    session.returns = {"diagnosis": {"tokenizer": {"ratio": 0.5}}, "figures": ["a.png"]}
-    assert json.loads(cli("inspect", str(run_folder), "--json").out) == session.returns
-    assert session.calls == [("inspect", (run_folder, "auto"), {})]
+def test_inspect_as_json(cli: Callable, runner: SimpleNamespace, run_folder: Path) -> None:
+    runner.returns = {"diagnosis": {"tokenizer": {"ratio": 0.5}}, "figures": ["a.png"]}
+    assert json.loads(cli("inspect", str(run_folder), "--json").out) == runner.returns
+    assert runner.calls == [("inspect", (run_folder, "auto"), {})]
 
 
-def test_inspect_as_tables(cli: Callable, session: SimpleNamespace, run_folder: Path, monkeypatch: Any) -> None:
+def test_inspect_as_tables(cli: Callable, runner: SimpleNamespace, run_folder: Path, monkeypatch: Any) -> None:
     from rich.table import Table
 
     one = Table("what", "value")
     one.add_row("[red]V", "1")
     monkeypatch.setitem(sys.modules, "remctl.dream.table", SimpleNamespace(diagnosis_table=lambda d: [one] * len(d)))
-    session.returns = {"diagnosis": {"a": 1, "b": 2}, "figures": ["media/a.png"]}
+    runner.returns = {"diagnosis": {"a": 1, "b": 2}, "figures": ["media/a.png"]}
     done = cli("inspect", str(run_folder))
     assert done.status == 0
     assert done.out.count("[red]V") == 2
@@ -210,12 +210,12 @@ def test_config_show_reads_back_to_the_same_hash(cli: Callable, tmp_path: Path, 
 
 def test_config_show_diff_is_a_file_for_config(cli: Callable, tmp_path: Path) -> None:
     done = cli(
-        *["config", "show", "--game", "Catch", "--preset", "quick", "--set", "runtime.log_every_steps=7", "--diff"]
+        *["config", "show", "--game", "Catch", "--preset", "quick", "--set", "runtime.trackers=[wandb]", "--diff"]
     )
     assert "tokenizer.grid_size: 4  # paper: 8\n" in done.out
     file = tmp_path / "mine.yaml"
     file.write_text(done.out)
-    again, quick = resolve("Catch", file=file), resolve("Catch", "quick", sets=["runtime.log_every_steps=7"])
+    again, quick = resolve("Catch", file=file), resolve("Catch", "quick", sets=["runtime.trackers=[wandb]"])
     assert config_hash(again) == config_hash(quick)
     assert again.runtime == quick.runtime
     assert "# no key differs" in cli("config", "show", "--diff").out
@@ -322,14 +322,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
-def test_bad_input_is_one_line(cli: Callable, session: SimpleNamespace, line: str, message: str) -> None:
+def test_bad_input_is_one_line(cli: Callable, runner: SimpleNamespace, line: str, message: str) -> None:
     done = cli(*line.split())
     assert done.status == 2, done
     assert done.out == ""
     assert done.err.startswith("remctl: ")
     assert done.err.count("\n") == 1
     assert message in done.err
-    assert session.calls == []
+    assert runner.calls == []
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ CASES = [
 @pytest.mark.parametrize(("error", "status", "message"), CASES, ids=[type(e).__name__ + str(s) for e, s, _ in CASES])
 @pytest.mark.parametrize("debug", [False, True])
 def test_out_of_a_verb(
-    cli: Callable, session: SimpleNamespace, error: BaseException, status: int, message: str, debug: bool
+    cli: Callable, runner: SimpleNamespace, error: BaseException, status: int, message: str, debug: bool
 ) -> None:
-    session.raises = error
+    runner.raises = error
     done = cli("train", "--game", "Pong", *(["--debug"] if debug else []))
     assert done.status == status
     assert done.err.splitlines()[-1].startswith(f"remctl: {message}")

@@ -90,9 +90,16 @@ def test_gradients_reach_c_but_not_m_and_not_through_the_burn_in() -> None:
     def view(tokens: Tensor) -> Tensor:
         return codes[tokens].unflatten(-2, (SIDE, SIDE)).movedim(-1, -3)
 
-    trajectory = imagine(model, controller, view, make_start(), codes.detach(), config, torch.Generator())
+    start = make_start()
+    start.tokens[:, :-1] = 0  # code 0 stands in the burn-in ...
+    start.tokens[:, -1] = 1
+    model.observation_head[-1].bias.data[0] = -1e9  # ... and nowhere else
+    trajectory = imagine(model, controller, view, start, codes.detach(), config, torch.Generator())
     loss, _ = controller_loss(trajectory, config)
     loss.backward()
+    assert codes.grad is not None
+    assert (codes.grad[0] == 0).all()
+    assert (codes.grad[1] != 0).any()
     assert all(p.grad is None for p in model.parameters())
     assert all(p.grad is not None for p in controller.parameters())
 

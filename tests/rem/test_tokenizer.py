@@ -65,18 +65,18 @@ def test_each_term_of_the_loss_is_a_mean_and_reaches_its_own_side() -> None:
     total, terms = tokenizer.loss(frames, lambda x, y: 3 * (x - y).abs().mean())
     output = tokenizer.decode(codes)
     want = {
-        "reconstruction": (output - frames).square().mean(),
-        "perceptual": 3 * (output - frames).abs().mean(),
-        "codebook": 2.0 * (codes - latents).square().mean(),
-        "commitment": 0.25 * (codes - latents).square().mean(),
+        "reconstruction_loss": (output - frames).square().mean(),
+        "perceptual_loss": 3 * (output - frames).abs().mean(),
+        "codebook_loss": 2.0 * (codes - latents).square().mean(),
+        "commitment_loss": 0.25 * (codes - latents).square().mean(),
     }
     for name, value in want.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(total, sum(want.values()), rtol=1e-5, atol=1e-6)
-    (to_codebook,) = torch.autograd.grad(terms["codebook"], latents, retain_graph=True, allow_unused=True)
+    (to_codebook,) = torch.autograd.grad(terms["codebook_loss"], latents, retain_graph=True, allow_unused=True)
     assert to_codebook is None
     (to_encoder,) = torch.autograd.grad(
-        terms["commitment"], tokenizer.codebook.weight, retain_graph=True, allow_unused=True
+        terms["commitment_loss"], tokenizer.codebook.weight, retain_graph=True, allow_unused=True
     )
     assert to_encoder is None or (to_encoder == 0).all()
 
@@ -86,8 +86,8 @@ def test_the_texts_reconstruction_loss_is_absolute() -> None:
     frames = torch.randn(2, 3, 16, 16)
     _, terms = tokenizer.loss(frames, nothing, autoencoder=True)
     output = tokenizer.decode(tokenizer.latents(frames))
-    torch.testing.assert_close(terms["reconstruction"], (output - frames).abs().mean())
-    assert terms["codebook"] == terms["commitment"] == 0
+    torch.testing.assert_close(terms["reconstruction_loss"], (output - frames).abs().mean())
+    assert terms["codebook_loss"] == terms["commitment_loss"] == 0
 
 
 def test_pixels_survive_the_round_trip() -> None:

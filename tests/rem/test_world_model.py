@@ -150,10 +150,10 @@ def test_losses_are_means_of_cross_entropies_over_their_own_positions() -> None:
     observed, rewarded = expected_masks("published", 2, segment.real, segment.starts_episode)
     log_p = model.observation_head(outputs).log_softmax(-1)
     picked = log_p.gather(-1, segment.tokens[:, 2:, :, None]).squeeze(-1)
-    torch.testing.assert_close(terms["observation"], -picked[observed[:, 2:]].mean(), **EXACT)
+    torch.testing.assert_close(terms["observation_loss"], -picked[observed[:, 2:]].mean(), **EXACT)
     log_r = model.reward_head(at_action).log_softmax(-1)
     picked = log_r.gather(-1, (segment.rewards.sign().long() + 1)[..., None]).squeeze(-1)
-    torch.testing.assert_close(terms["reward"], -picked[rewarded].mean(), **EXACT)
+    torch.testing.assert_close(terms["reward_loss"], -picked[rewarded].mean(), **EXACT)
     torch.testing.assert_close(total, sum(terms.values()), **EXACT)
 
 

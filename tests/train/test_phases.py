@@ -1,15 +1,27 @@
 """Training phases: schedules, optimiser groups, the warm-up, one step at the paper's size."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from remctl.config import RunConfig, TrainingPhase, resolve
+from remctl.rem.perceptual import LPIPS, PerceptualLoss
+from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer, Steps
 from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizers
 from remctl.train.estimate import announce, duration, measure, steps_left
-from remctl.train.phases import median_image_error, num_steps, train_controller, train_tokenizer, train_world_model
+from remctl.train.phases import (
+    median_image_error,
+    num_steps,
+    tokenizer_step,
+    train_controller,
+    train_tokenizer,
+    train_world_model,
+)
 from remctl.train.seeding import Randomness
+from remctl.weights import CONV_INDICES
 from tests.tiny import TINY
 
 CPU = torch.device("cpu")
@@ -88,6 +100,8 @@ def test_a_phase_changes_its_own_component_only_and_leaves_evaluation_mode() -> 
             assert changed is (other == name), (name, other)
         assert all(np.isfinite(v) for v in metrics.values())
         assert not agent.world_model.training
+        assert not agent.tokenizer.training
+        assert not loss.training
 
 
 def test_the_median_image_error_is_that_of_painting_the_median() -> None:
@@ -124,10 +138,11 @@ def test_a_long_run_on_a_cpu_is_announced_with_its_remedy_and_a_short_one_is_not
     big = make_agent(*sets, "tokenizer.training.batch_size=64")
     announce(big, build_image_loss(big.config, CPU, print), 0, lines.append, no_check)
     assert "--preset quick" in lines[-1]
-    lines.clear()
-    small = make_agent(*TINY)
-    announce(small, build_image_loss(small.config, CPU, print), 0, lines.append, no_check)
-    assert not any("takes about" in line for line in lines)
+    for sets in (("tokenizer.training.batch_size=64",), ()):
+        lines.clear()
+        short = make_agent(*TINY, *sets)
+        announce(short, build_image_loss(short.config, CPU, print), 0, lines.append, no_check)
+        assert not any("takes about" in line for line in lines)
 
 
 def test_measuring_changes_nothing_of_the_agent() -> None:
@@ -155,8 +170,46 @@ def test_parameter_counts_of_the_paper() -> None:
     assert counts == PAPER_PARAMETERS
 
 
+def test_dropout_of_lpips_heads_acts_while_v_trains_and_only_then() -> None:
+    """Through the training step itself: the same step twice with other dropout masks, and an evaluation between them."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {name: torch.rand(shape, generator=generator) * 0.1 for name, shape in lpips_shapes().items()}
+    agent, frames = make_agent(*TINY), make_buffer(resolve("Catch", "quick", sets=TINY)).frames[:4]
+    for dropout in (False, True):
+        loss = PerceptualLoss("lpips", LPIPS(tensors, head_dropout=dropout))
+        values = {}
+        for mode in (True, False):
+            loss.train(mode)
+            draws = [agent.tokenizer.loss(to_model_range(frames), loss)[1]["perceptual_loss"].item() for _ in range(3)]
+            values[mode] = len(set(draws))
+        assert values == {True: 3 if dropout else 1, False: 1}
+
+
+def lpips_shapes() -> dict[str, tuple[int, ...]]:
+    widths = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, a, b in zip(CONV_INDICES, widths, widths[1:], strict=False):
+        shapes |= {f"features.{i}.weight": (b, a, 3, 3), f"features.{i}.bias": (b,)}
+    return shapes | {f"heads.{i}.weight": (1, c, 1, 1) for i, c in enumerate((64, 128, 256, 512, 512))}
+
+
 @pytest.mark.slow
 def test_one_training_step_of_each_component_at_the_papers_size() -> None:
-    agent = build_agent(resolve("Pong", sets=("tokenizer.perceptual=pixel",)), 6, CPU)
-    seconds = measure(agent, build_image_loss(agent.config, CPU, print), no_check)
-    assert all(s > 0 for s in seconds.values())
+    """In bf16, LPIPS with random weights: the computation is the same."""
+    agent = build_agent(resolve("Pong"), 6, CPU)
+    tensors = {name: torch.randn(shape) * 0.05 for name, shape in lpips_shapes().items()}
+    optimizers, buffer = build_optimizers(agent), make_buffer(agent.config, 256)
+    loss = PerceptualLoss("lpips", LPIPS(tensors))
+    v = tokenizer_step(agent, optimizers["tokenizer"], loss, buffer.frames[:128])
+    buffer.refresh_tokens(agent.encode)
+    config = agent.config
+    for name in ("world_model", "controller"):
+        phase = getattr(config, name).training.model_copy(update={"start_after_epoch": 0, "steps_per_epoch": 1})
+        config = config.model_copy(update={name: getattr(config, name).model_copy(update={"training": phase})})
+    agent = replace(agent, config=config)
+    m = train_world_model(agent, optimizers["world_model"], buffer, 1, no_track)
+    c = train_controller(agent, optimizers["controller"], buffer, 1, no_track)
+    assert all(np.isfinite(float(x)) for x in (*v.values(), *m.values(), *c.values()))
+    # An untrained M is close to uniform over 512 codes, 3 signs and 2 ends.
+    assert m["world_model/observation_loss"] == pytest.approx(np.log(512), rel=0.1)
+    assert c["controller/policy_entropy"] == pytest.approx(np.log(6), rel=0.05)

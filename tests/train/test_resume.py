@@ -14,11 +14,11 @@ import torch
 from remctl.config import RunConfig, resolve
 from remctl.errors import Interrupted, MachineError
 from remctl.progress import Reporter, StopFlag
+from remctl.runner import prepare_torch
 from remctl.runs import files
 from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog, comparable
-from remctl.session import prepare_torch
 from remctl.train import checkpoint
 from remctl.train.trainer import Trainer
 from tests.tiny import TINY

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from remctl.config import RunConfig, config_hash, differing, from_yaml, to_yaml
 from remctl.dream.figures import diagnosis_figures
 from remctl.dream.media import write_media
 from remctl.envs import make_env
-from remctl.errors import MachineError, UserError
+from remctl.errors import UserError
 from remctl.games import folder_name
 from remctl.progress import Reporter, StopFlag
 from remctl.runs import provenance
@@ -52,7 +52,6 @@ def train(
             return run
         prepare_torch(config)
         where = pick_device(device)
-        make_folder(run.path)
         with locked(run), Reporter(stop, run.log, quiet) as reporter:
             _train(config, run, where, command, reporter)
     return run
@@ -60,7 +59,12 @@ def train(
 
 def _train(config: RunConfig, run: RunFolder, device: torch.device, command: list[str], reporter: Reporter) -> None:
     trackers = open_trackers(run, config.runtime.trackers)
-    trainer = Trainer(config, run, device, reporter, MetricsLog(run, trackers))
+    with closing(MetricsLog(run, trackers)) as log:
+        _run(Trainer(config, run, device, reporter, log), command)
+
+
+def _run(trainer: Trainer, command: list[str]) -> None:
+    config, run, device, reporter = trainer.config, trainer.folder, trainer.device, trainer.reporter
     if not run.config.exists():
         write_atomic(run.config, to_yaml(config))
     provenance.append(run, provenance.collect(command, describe_device(device)))
@@ -68,17 +72,15 @@ def _train(config: RunConfig, run: RunFolder, device: torch.device, command: lis
     trainer.resume()
     announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log, reporter.stop.check)
     trainer.run()
-    finish(trainer, device)
-    trainer.log.close()
+    finish(trainer)
 
 
-def finish(trainer: Trainer, device: torch.device) -> None:
+def finish(trainer: Trainer) -> None:
     """The final test episodes, the media, and last of all result.json, whose presence means done."""
     config, run, reporter = trainer.config, trainer.folder, trainer.reporter
-    metrics: dict[str, float] = {}
-    with trainer.clock.measure("final_test", metrics):
+    with trainer.clock.measure("final_test"):
         episodes = trainer.play("final", config.training.num_epochs, config.evaluation.final_episodes)
-    with trainer.clock.measure("media", metrics):
+    with trainer.clock.measure("media"):
         write_media(
             trainer.agent,
             as_steps(episodes),
@@ -87,13 +89,13 @@ def finish(trainer: Trainer, device: torch.device) -> None:
             trainer.collector.env.action_names,
             config.game,
         )
-    if run.episodes.exists():  # final episodes of a start that was killed before its result was written
-        truncate_jsonl(run.episodes, lambda entry: entry["kind"] != "final")
+    # Final episodes of a start that was killed before its result was written:
+    truncate_jsonl(run.episodes, lambda entry: entry["kind"] != "final")
     trainer.log.append_episodes(config.training.num_epochs, [episode_record("final", e) for e in episodes])
     result = describe_run(config, episodes) | {
         "env_steps": trainer.buffer.size,
         "wall_s": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
-        "device": describe_device(device),
+        "device": describe_device(trainer.device),
     }
     write_json(run.result, result)
     reporter.log(f"{run.path}: {describe_result(result)}")
@@ -142,7 +144,7 @@ def inspect(path: Path, device: str) -> dict[str, Any]:
         diagnosis = diagnose(agent, steps, image_loss, random, config.evaluation.diagnosis_starts)
         make_folder(run.media)
         write_json(run.media / "diagnosis.json", {"epoch": epoch, **diagnosis})
-        entries = MetricsLog(run).entries() if run.metrics.exists() else []
+        entries = MetricsLog(run).entries()
         figures = diagnosis_figures(diagnosis, entries, run.media)
         return {"epoch": epoch, "diagnosis": diagnosis, "figures": [str(f) for f in figures]}
 
@@ -193,7 +195,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_torch(config: RunConfig) -> None:
-    """Process-wide settings: matmul precision, TF32, deterministic kernels on the CPU."""
+    """Process-wide settings: precision of float32 matmuls, and TF32 convolutions."""
     torch.set_float32_matmul_precision(config.training.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.training.matmul_precision != "highest"
 
@@ -212,6 +214,3 @@ def _media_randomness(config: RunConfig) -> Randomness:
 
 def _short(value: Any) -> str:
     return json.dumps(value)[:40]
-
-
-__all__ = ["MachineError", "evaluate", "inspect", "train"]
