@@ -33,7 +33,7 @@ from remctl.train.diagnosis import diagnose
 from remctl.train.estimate import announce
 from remctl.train.evaluate import Episode, as_steps, play
 from remctl.train.seeding import Randomness
-from remctl.train.trainer import Trainer, episode_record
+from remctl.train.trainer import Trainer, controller_trained, episode_record
 
 
 def train(
@@ -128,7 +128,7 @@ def evaluate(path: Path, episodes: int, device: str, seed: int | None = None) ->
     with _agent_of(path, device) as (agent, epoch, _, reporter):
         random = Randomness(agent.config.seed if seed is None else seed, epoch, "eval")
         with reporter.counting("episodes", episodes) as advance:
-            played = play(agent, episodes, random, advance)
+            played = play(agent, episodes, random, advance, controller_trained(agent.config, epoch))
         return describe_run(agent.config, played) | {"epoch": epoch, "evaluation_seed": random.seed}
 
 
@@ -136,12 +136,12 @@ def inspect(path: Path, device: str) -> dict[str, Any]:
     """The diagnosis of a run's newest agent on fresh test episodes; figures and diagnosis.json go into its media folder."""
     with _agent_of(path, device) as (agent, epoch, run, reporter):
         config, random = agent.config, Randomness(agent.config.seed, epoch, "inspect")
-        with reporter.counting("episodes", config.evaluation.num_episodes) as advance:
-            steps = as_steps(
-                play(agent, config.evaluation.num_episodes, random, advance, num_kept=config.evaluation.num_episodes)
-            )
+        count, trained = config.evaluation.num_episodes, controller_trained(config, epoch)
+        with reporter.counting("episodes", count) as advance:
+            steps = as_steps(play(agent, count, random, advance, trained, num_kept=count))
         image_loss = build_image_loss(config, agent.device, reporter.log)
-        diagnosis = diagnose(agent, steps, image_loss, random, config.evaluation.diagnosis_starts)
+        starts = config.evaluation.diagnosis_starts
+        diagnosis = diagnose(agent, steps, image_loss, random, starts, reporter.stop.check)
         make_folder(run.media)
         write_json(run.media / "diagnosis.json", {"epoch": epoch, **diagnosis})
         entries = MetricsLog(run).entries()

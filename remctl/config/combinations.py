@@ -57,9 +57,21 @@ def impossibilities(c: RunConfig) -> list[str]:
             not v.training.start_after_epoch <= m.training.start_after_epoch <= c.controller.training.start_after_epoch,
             "training must start in the order tokenizer, world_model, controller: raise the later start_after_epoch",
         ),
+        (
+            c.imagination.burn_in_frames < m.context_blocks - 1,
+            f"imagination.burn_in_frames {c.imagination.burn_in_frames} cannot hold M's context: set it to at least "
+            f"world_model.context_blocks - 1 = {m.context_blocks - 1}",
+        ),
         *(_never_trained(name, phase) for name, phase in phases.items()),
+        *(_adam_decays(name, phase) for name, phase in phases.items()),
     ]
     return [message for wrong, message in checks if wrong]
+
+
+def _adam_decays(name: str, phase: TrainingPhase) -> tuple[bool, str]:
+    return phase.optimizer == "adam" and phase.weight_decay > 0, (
+        f"{name}.training.optimizer=adam has no decoupled weight decay: set {name}.training.weight_decay=0, or use adamw"
+    )
 
 
 def _never_trained(name: str, phase: TrainingPhase) -> tuple[bool, str]:

@@ -55,7 +55,7 @@ class EnvironmentConfig(Section):
     end_on_life_loss: bool = option(True, "a lost life ends the episode (training only)", "", "code")
     seeding: Literal["seeded", "unseeded"] = option(
         "seeded",
-        "unseeded: no-ops and emulator drawn from the operating system, as published; not reproducible",
+        "unseeded: in training, no-ops and emulator drawn from the operating system, as published; not reproducible",
         "",
         "code",
     )
@@ -251,7 +251,10 @@ class TrainingConfig(Section):
 
     num_epochs: int = option(600, "epochs", "epochs", "code", ge=1)
     precision: Literal["bf16", "fp32"] = option(
-        "bf16", "linears and convolutions; tables, norms, states and losses are always fp32", "", "ours"
+        "bf16",
+        "linears, convolutions and retention; tables, carried states, C's heads and losses are always fp32",
+        "",
+        "ours",
     )
     matmul_precision: Literal["medium", "high", "highest"] = option(
         "medium", "torch's fp32 matmul precision", "", "ours"

@@ -62,7 +62,9 @@ class Controller(nn.Module):
 
     def decide(self, state: ControllerState) -> PolicyValue:
         """Policy and value of a state that has just observed."""
-        return PolicyValue(self.actor(state.h).float(), self.critic(state.h).squeeze(-1).float())
+        # Not in bfloat16: it would round values, which the baseline and the returns are made of, to 8 bits.
+        with torch.autocast(state.h.device.type, enabled=False):
+            return PolicyValue(self.actor(state.h), self.critic(state.h).squeeze(-1))
 
     def record_action(self, state: ControllerState, action: Tensor) -> ControllerState:
         """Tell C the action (B,) int64 it took, through the same LSTM; without action inputs nothing changes."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Trajectory(NamedTuple):
     """One imagined rollout per row.
 
-    tokens (B, n+1 or n, K): observations, the real one first. logits (B, n, A), actions (B, n). values (B, r+1), the
-    last one bootstraps. rewards, ends (B, r). Only logits and values carry gradients.
+    tokens (B, r+1, K): observations, the real one first. logits (B, r, A), actions (B, r). values (B, r+1), the last one
+    bootstraps. rewards, ends (B, r). Only logits and values carry gradients.
     """
 
     tokens: Tensor

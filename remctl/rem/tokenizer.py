@@ -88,7 +88,7 @@ class Tokenizer(nn.Module):
         return self.pre_quantization(self.encoder(frames))
 
     def quantize(self, latents: Tensor) -> Quantized:
-        """Nearest code of each latent vector, in float32 or better."""
+        """Nearest code of each latent vector, in float32 (as precise as `training.matmul_precision` says)."""
         flat = latents.permute(0, 2, 3, 1).flatten(1, 2)
         flat = flat.float() if flat.dtype == torch.bfloat16 else flat
         with torch.autocast(flat.device.type, enabled=False), torch.no_grad():

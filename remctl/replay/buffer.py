@@ -119,21 +119,24 @@ class ReplayBuffer:
         self.num_tokenized = 0
 
     @torch.no_grad()
-    def refresh_tokens(self, encode: Callable[[Tensor], Tensor]) -> int:
+    def refresh_tokens(self, encode: Callable[[Tensor], Tensor], check: Callable[[], None] = lambda: None) -> int:
         """Encode the frames whose tokens are stale; returns how many. encode: uint8 frames to tokens (B, K).
+
+        `check` is called between batches, and may raise to leave: frames done so far count.
 
         Batches lie on fixed boundaries and have one size, so that a frame's tokens do not depend on when it was encoded:
         a resumed run, which encodes everything again, gets the same ones to the bit.
         """
         num_stale = self.size - self.num_tokenized
         for begin in range(self.num_tokenized // ENCODE_BATCH * ENCODE_BATCH, self.size, ENCODE_BATCH):
+            check()
             end = min(begin + ENCODE_BATCH, self.size)
             batch = self.frames[begin : begin + ENCODE_BATCH]
             if end - begin < ENCODE_BATCH:
                 batch = self.frames.new_zeros((ENCODE_BATCH, *self.frames.shape[1:]))
                 batch[: end - begin] = self.frames[begin:end]
             self.tokens[begin:end] = encode(batch)[: end - begin].to(torch.int32)
-        self.num_tokenized = self.size
+            self.num_tokenized = end
         return num_stale
 
     def frames_at(self, index: Tensor) -> Tensor:
@@ -176,6 +179,7 @@ class ReplayBuffer:
         return self.start(self.before(current, num_before))
 
     def _tokens(self, window: Window) -> Tensor:
+        assert self.num_tokenized == self.size, "tokens are stale: refresh_tokens first"
         # Padding is code 0 and action 0, never a neighbour episode's content.
         return torch.where(window.real[..., None], self.tokens[window.where].long(), 0)
 

@@ -9,7 +9,7 @@ Shapes: B starts of a batch, S starts, H steps (`num_rewarded_steps`), F frames,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,19 +20,17 @@ from torch import Tensor
 
 from remctl.interfaces import Imagined, Start
 from remctl.rem.imagination import imagine, model_context, step_weights
-from remctl.rem.tokenizer import ImageLoss, to_model_range
+from remctl.rem.tokenizer import ImageLoss
 from remctl.replay.buffer import Episodes, ReplayBuffer, Steps
 from remctl.train.build import Agent
+from remctl.train.heldout import FRAME_BATCH, judge_tokenizer, judge_world_model, ratio
 from remctl.train.seeding import Randomness
 
 Diagnosis = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-Losses = tuple[int, Tensor, dict[str, Tensor]]  # batch size, total, terms
+Check = Callable[[], None]
 
 START_BATCH = 64
-FRAME_BATCH = 128
-MAX_FRAMES = 512  # that V is judged by, evenly spread
-MAX_SEGMENTS = 256  # that M's losses are computed on
 CONTEXTS = ("1", "2", "3+")
 REWARD_SIGNS = {"-1": -1, "+1": 1}
 RETURNS = ("imagined_length", "true_length", "imagined_return", "real_return")
@@ -40,7 +38,9 @@ POLICY = ("value", "policy_entropy")
 
 
 @torch.no_grad()
-def diagnose(agent: Agent, steps: Steps, image_loss: ImageLoss, random: Randomness, num_starts: int) -> Diagnosis:
+def diagnose(
+    agent: Agent, steps: Steps, image_loss: ImageLoss, random: Randomness, num_starts: int, check: Check = lambda: None
+) -> Diagnosis:
     """Nested, JSON-compatible: `imagination`, `returns`, `tokenizer`, `policy`, `losses`, and what they rest on.
 
     imagination: M under the same actions as reality, from up to `num_starts` uniformly drawn frames; every stored frame
@@ -53,17 +53,21 @@ def diagnose(agent: Agent, steps: Steps, image_loss: ImageLoss, random: Randomne
     where the recording is cut before, both over what there is. Lengths in steps; returns of signs, discounted.
 
     tokenizer: mean squared errors in [-1, 1]. losses: as in training, means over the batches.
+
+    `check` is called between batches, and may raise to leave.
     """
     buffer = buffer_of(agent, steps)
     starts, num_drawn = choose_starts(buffer.episodes, num_starts, random.numpy("starts"))
     generator = random.torch(agent.device, "imagination")
     with evaluation_mode(agent, random), agent.autocast():
-        buffer.refresh_tokens(agent.encode)
+        buffer.refresh_tokens(agent.encode, check)
         batches = np.split(starts, range(START_BATCH, len(starts), START_BATCH))
-        compared = _join([compare(agent, buffer, batch, generator) for batch in batches])
-        played = _join([roll_out(agent, buffer, batch, generator) for batch in batches])
-        tokenizer, tokenizer_losses = _tokenizer(agent, buffer, image_loss)
-        world_model_losses = _world_model_losses(agent, buffer, random.numpy("segments"))
+        compared = _join([compare(agent, buffer, batch, generator) for batch in checked(batches, check)])
+        played = _join([roll_out(agent, buffer, batch, generator) for batch in checked(batches, check)])
+        check()
+        tokenizer, tokenizer_losses = judge_tokenizer(agent, buffer, image_loss)
+        check()
+        world_model_losses = judge_world_model(agent, buffer, random.numpy("segments"))
     return {
         "num_steps": len(steps),
         "num_episodes": int((buffer.episodes.before == 0).sum()),
@@ -77,6 +81,13 @@ def diagnose(agent: Agent, steps: Steps, image_loss: ImageLoss, random: Randomne
         "losses": {"tokenizer": tokenizer_losses, "world_model": world_model_losses},
         "gradient_clips": {name: getattr(agent.config, name).training.gradient_clip for name in agent.components},
     }
+
+
+def checked(batches: Iterable[Any], check: Check) -> Iterator[Any]:
+    """The batches, with a look at `check` before each."""
+    for batch in batches:
+        check()
+        yield batch
 
 
 def choose_starts(episodes: Episodes, num_starts: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -219,13 +230,13 @@ def scores(c: Arrays) -> Diagnosis:
     return {
         "num_steps": int(c["happened"].sum()),
         "num_tokens": int(c["observed"].sum()),
-        "token_accuracy": _ratio(c["right"], c["observed"]),
-        "token_accuracy_no_change": _ratio(c["still_right"], c["observed"]),
-        "token_accuracy_changed": _ratio(c["changed_right"], c["changed"]),
-        "token_accuracy_changed_no_change": _ratio(c["changed_still_right"], c["changed"]),
-        "changed_token_fraction": _ratio(c["changed"], c["observed"]),
-        "moving_pixel_error": _ratio(c["moving_error"], c["moving"]),
-        "moving_pixel_error_no_change": _ratio(c["moving_still_error"], c["moving"]),
+        "token_accuracy": ratio(c["right"], c["observed"]),
+        "token_accuracy_no_change": ratio(c["still_right"], c["observed"]),
+        "token_accuracy_changed": ratio(c["changed_right"], c["changed"]),
+        "token_accuracy_changed_no_change": ratio(c["changed_still_right"], c["changed"]),
+        "changed_token_fraction": ratio(c["changed"], c["observed"]),
+        "moving_pixel_error": ratio(c["moving_error"], c["moving"]),
+        "moving_pixel_error_no_change": ratio(c["moving_still_error"], c["moving"]),
         "reward": rewards | {"any": precision_recall(imagined, real)},
         "end": precision_recall(c["end_imagined"], c["end_real"]),
     }
@@ -238,13 +249,8 @@ def precision_recall(imagined: np.ndarray, real: np.ndarray) -> Diagnosis:
     """
     right = int(((imagined == real) & (real != 0)).sum())
     num_imagined, num_real = int((imagined != 0).sum()), int((real != 0).sum())
-    rates = {"precision": _ratio(right, num_imagined), "recall": _ratio(right, num_real)}
+    rates = {"precision": ratio(right, num_imagined), "recall": ratio(right, num_real)}
     return rates | {"num_right": right, "num_imagined": num_imagined, "num_real": num_real}
-
-
-def _ratio(numerator: Any, denominator: Any) -> float | None:
-    total = float(np.sum(denominator))
-    return float(np.sum(numerator)) / total if total else None
 
 
 def roll_out(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator: torch.Generator) -> Arrays:
@@ -267,55 +273,6 @@ def roll_out(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator:
         "policy_entropy": (entropy * alive).sum(1) / alive.sum(1),
     }
     return {name: field.cpu().numpy() for name, field in fields.items()}
-
-
-def _tokenizer(agent: Agent, buffer: ReplayBuffer, image_loss: ImageLoss) -> tuple[Diagnosis, dict[str, float]]:
-    """V's errors beside the median image's on the same frames, its use of codes on all, its losses."""
-    index = np.unique(np.linspace(0, buffer.size - 1, MAX_FRAMES).round().astype(np.int64))
-    pixels = buffer.frames_at(torch.from_numpy(index).to(agent.device))
-    median = to_model_range(torch.from_numpy(np.median(pixels.cpu().numpy(), axis=0)).to(agent.device))
-    errors, losses = [], []
-    for batch in pixels.split(FRAME_BATCH):
-        frames = to_model_range(batch)
-        squares = (agent.tokenizer.reconstruct(frames) - frames).square().flatten(1)
-        of_median = (median - frames).square().flatten(1)
-        errors.append(torch.stack([squares.mean(1), squares.amax(1), of_median.mean(1)]))
-        losses.append((len(batch), *agent.tokenizer.loss(frames, image_loss)))
-    error, worst, median_error = torch.cat(errors, dim=1).cpu().numpy()
-    report = {
-        "num_frames": len(index),
-        "reconstruction_error": float(error.mean()),
-        "median_image_error": float(median_error.mean()),
-        "reconstruction_to_median_ratio": _ratio(error, median_error),
-        "worst_pixel_error": float(worst.mean()),
-    }
-    return report | _code_use(buffer.tokens, agent.config.tokenizer.num_codes), _mean_losses(losses)
-
-
-def _code_use(tokens: Tensor, num_codes: int) -> Diagnosis:
-    """Perplexity (the exponential of the entropy) and number of the codes in tokens, of N."""
-    share = torch.bincount(tokens.flatten().long(), minlength=num_codes).double() / tokens.numel()
-    perplexity = float((-torch.xlogy(share, share).sum()).exp())
-    return {"code_perplexity": perplexity, "used_codes": int((share > 0).sum()), "num_codes": num_codes}
-
-
-def _world_model_losses(agent: Agent, buffer: ReplayBuffer, rng: np.random.Generator) -> dict[str, float] | None:
-    """On up to MAX_SEGMENTS training segments; None where no episode is long enough for one."""
-    config = agent.config.world_model
-    admissible = np.flatnonzero(buffer.episodes.remaining >= agent.config.min_segment_blocks)
-    starts = rng.permutation(admissible)[:MAX_SEGMENTS]
-    size, losses = config.training.batch_size, []
-    for i in range(0, len(starts), size):
-        segment = buffer.segments(starts[i : i + size], config.sequence_blocks)
-        losses.append((len(segment.actions), *agent.world_model.loss(segment, agent.tokenizer.code_vectors)))
-    return _mean_losses(losses) if losses else None
-
-
-def _mean_losses(batches: list[Losses]) -> dict[str, float]:
-    """Means over batches weighted by their sizes, under the names of training."""
-    sizes = [size for size, _, _ in batches]
-    named = [{"loss": loss} | terms for _, loss, terms in batches]
-    return {name: float(np.average([float(x[name]) for x in named], weights=sizes)) for name in named[0]}
 
 
 _TOKENS = ("token_accuracy", "token_accuracy_no_change", "token_accuracy_changed")

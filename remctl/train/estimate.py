@@ -17,6 +17,7 @@ from remctl.train.build import Agent, build_optimizers
 from remctl.train.phases import num_steps, tokenizer_step, train_controller, train_world_model
 
 LONG_S = 3600.0
+SMALL_PARAMETERS = 2_000_000  # `quick` has a fifth of that and takes minutes
 ENV_STEP_S = 2e-3  # emulator, two resizes and one batch of one through V and C; a small share of any long run
 
 
@@ -27,8 +28,9 @@ def announce(
 
     `check` is called between the steps, and may raise to leave.
     """
-    if agent.device.type != "cpu" or agent.config.tokenizer.training.batch_size < 64:
-        return  # the small presets are minutes
+    num_parameters = sum(p.numel() for module in agent.components.values() for p in module.parameters())
+    if agent.device.type != "cpu" or num_parameters < SMALL_PARAMETERS:
+        return
     log("measuring one training step of each component")
     seconds = measure(agent, image_loss, check)
     total = sum(seconds[name] * steps_left(agent.config, name, epochs_done) for name in seconds)
@@ -97,5 +99,6 @@ def _random_buffer(config: RunConfig, num_actions: int) -> ReplayBuffer:
             first=np.arange(count) == 0,
         )
     )
-    buffer.tokens.random_(config.tokenizer.num_codes)
+    num_codes, num_tokens = config.tokenizer.num_codes, config.tokenizer.tokens_per_obs
+    buffer.refresh_tokens(lambda frames: torch.randint(num_codes, (len(frames), num_tokens)))
     return buffer

@@ -51,13 +51,15 @@ class Episode:
         return self.kept.first_steps(self.num_steps)
 
 
-def play(agent: Agent, num_episodes: int, random: Randomness, advance: Advance, num_kept: int = 0) -> list[Episode]:
+def play(
+    agent: Agent, num_episodes: int, random: Randomness, advance: Advance, trained: bool, num_kept: int = 0
+) -> list[Episode]:
     """`num_episodes` test episodes in the order of their index, the first `num_kept` with their steps.
 
-    No epsilon, no life-loss ends, the test temperature.
+    No epsilon, no life-loss ends, the test temperature; uniform actions where C is not `trained` yet.
     """
     config = agent.config
-    policy = Policy(agent, True, config.evaluation.temperature)
+    policy = Policy(agent, trained, config.evaluation.temperature)
     num_envs = min(config.evaluation.num_envs, num_episodes)
     envs = [
         make_env(config.game, config.environment, training=False, seed=derive_seed(config.seed, "test env", i) % 2**31)

@@ -86,7 +86,7 @@ class Trainer:
             optimizer.load_state_dict(loaded.trainer["optimizers"][name])
         self.collector.set_state(loaded.trainer["collector"], self.device)
         self.clock.seconds = dict(loaded.trainer["wall_s"])
-        self._compare_threads(loaded.trainer["num_threads"])
+        self._compare_threads(loaded.trainer.get("num_threads", torch.get_num_threads()))
         for epoch in range(1, min(self.epoch, self.config.collection.last_epoch) + 1):
             self.buffer.append(load_shard(self.folder, epoch))
         self.reporter.log(f"resuming after epoch {self.epoch} of {self.config.training.num_epochs}")
@@ -115,20 +115,20 @@ class Trainer:
         if epoch <= self.config.collection.last_epoch:
             records += self._collect(epoch, metrics)
         self._train(epoch, metrics)
-        if epoch % self.config.evaluation.every_epochs == 0 and self._controller_trained(epoch + 1):
+        if epoch % self.config.evaluation.every_epochs == 0 and controller_trained(self.config, epoch):
             records += self._test(epoch, metrics)
         metrics["epoch/wall_s"] = time.perf_counter() - begin
         self._commit(epoch, metrics, records)
         return metrics
 
-    def _controller_trained(self, epoch: int) -> bool:
-        """Whether C has been trained before `epoch` begins."""
-        return epoch > self.config.controller.training.start_after_epoch + 1
-
     def _collect(self, epoch: int, metrics: Metrics) -> list[Record]:
         c = self.config.collection
         policy = Policy(
-            self.agent, self._controller_trained(epoch), c.temperature, c.epsilon, c.executed_action_to_controller
+            self.agent,
+            controller_trained(self.config, epoch - 1),
+            c.temperature,
+            c.epsilon,
+            c.executed_action_to_controller,
         )
         random = Randomness(self.config.seed, epoch, "collect")
         count = c.steps_per_epoch + c.initial_steps * (epoch == 1)
@@ -149,9 +149,10 @@ class Trainer:
             with self.clock.measure("tokenizer", metrics):
                 optimizer = self.optimizers["tokenizer"]
                 metrics |= train_tokenizer(self.agent, optimizer, self.image_loss, self.buffer, epoch, track)
-        if num_steps(self.config.world_model.training, epoch):
+        if num_steps(self.config.world_model.training, epoch) or num_steps(self.config.controller.training, epoch):
             with self.clock.measure("encode", metrics):
-                self.buffer.refresh_tokens(self.agent.encode)
+                self.buffer.refresh_tokens(self.agent.encode, self.reporter.stop.check)
+        if num_steps(self.config.world_model.training, epoch):
             with self.clock.measure("world_model", metrics):
                 metrics |= train_world_model(self.agent, self.optimizers["world_model"], self.buffer, epoch, track)
         if num_steps(self.config.controller.training, epoch):
@@ -163,14 +164,17 @@ class Trainer:
             episodes = self.play("test", epoch, self.config.evaluation.num_episodes)
             metrics["test/return_mean"] = sum(e.total_return for e in episodes) / len(episodes)
             random, starts = Randomness(self.config.seed, epoch, "diagnosis"), self.config.evaluation.diagnosis_starts
-            metrics |= flat(diagnose(self.agent, as_steps(episodes), self.image_loss, random, starts))
+            metrics |= flat(
+                diagnose(self.agent, as_steps(episodes), self.image_loss, random, starts, self.reporter.stop.check)
+            )
         return [episode_record("test", e) for e in episodes]
 
     def play(self, kind: str, epoch: int, num_episodes: int) -> list[Episode]:
         """Test episodes of the agent as it is; the steps of as many as a test has are kept."""
         random, num_kept = Randomness(self.config.seed, epoch, kind), self.config.evaluation.num_episodes
         with self.reporter.counting(f"{kind} episodes", num_episodes) as advance:
-            return play(self.agent, num_episodes, random, advance, num_kept=num_kept)
+            trained = controller_trained(self.config, epoch)
+            return play(self.agent, num_episodes, random, advance, trained, num_kept)
 
     def _commit(self, epoch: int, metrics: Metrics, records: list[Record]) -> None:
         metrics["memory_peak_mb"] = peak_memory_mb(self.device)
@@ -186,6 +190,11 @@ class Trainer:
             "wall_s": dict(self.clock.seconds),
             "num_threads": torch.get_num_threads(),
         }
+
+
+def controller_trained(config: RunConfig, epoch: int) -> bool:
+    """Whether C has been trained by the end of `epoch`; before that actions are uniform."""
+    return epoch > config.controller.training.start_after_epoch
 
 
 def capacity(config: RunConfig) -> int:

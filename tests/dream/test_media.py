@@ -60,7 +60,7 @@ def moving_steps(num_steps: int, moving: slice) -> Steps:
 
 def test_media_of_played_episodes(tmp_path: Path) -> None:
     agent = build_agent(tiny_config(), 3, torch.device("cpu"))
-    episodes = play(agent, 3, RANDOM, lambda num_done: None, num_kept=3)
+    episodes = play(agent, 3, RANDOM, lambda num_done: None, True, num_kept=3)
     paths = write_media(agent, episodes, tmp_path / "media", RANDOM, ACTIONS, "Catch")
     assert [path.name for path in paths] == ["reconstructions.png", "dream.webp"]
     assert sorted(path.name for path in (tmp_path / "media").iterdir()) == ["dream.webp", "reconstructions.png"]

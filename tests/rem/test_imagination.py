@@ -7,7 +7,7 @@ from torch import Tensor
 from remctl.config import RunConfig, build
 from remctl.interfaces import Start
 from remctl.rem.controller import Controller
-from remctl.rem.imagination import controller_loss, fed_actions, imagine, model_context, step_weights
+from remctl.rem.imagination import Trajectory, controller_loss, fed_actions, imagine, model_context, step_weights
 from remctl.rem.returns import lambda_returns
 from remctl.rem.sampling import sample_categorical
 from remctl.rem.world_model import WorldModel
@@ -209,3 +209,65 @@ def test_sampling_follows_the_distribution_and_the_temperature() -> None:
         torch.testing.assert_close(shares, (logits[0] / temperature).softmax(-1), rtol=0, atol=0.01)
     certain = torch.tensor([-1e9, 0.0, -1e9]).expand(100, 3)
     assert (sample_categorical(certain, torch.Generator()) == 1).all()
+
+
+def test_c_is_rewarded_for_what_it_did_and_pushed_to_explore() -> None:
+    """Two steps by hand: A=2, probabilities 0.8 and 0.2; the sign and size of every gradient."""
+    config = make_config(controller__entropy_weight=0.1)
+    logits = torch.tensor([[[0.8, 0.2], [0.8, 0.2]]]).log().requires_grad_()
+    values = torch.tensor([[0.5, 0.5, 0.5]], requires_grad=True)
+    rewards, ends = torch.tensor([[1.0, -1.0]]), torch.tensor([[False, True]])
+    trajectory = Trajectory(torch.zeros(1, 3, K), logits, torch.tensor([[1, 1]]), values, rewards, ends)
+    loss, terms = controller_loss(trajectory, config)
+    later = -1.0  # the second return: its end cuts the rest
+    first = 1.0 + 0.995 * (0.05 * 0.5 + 0.95 * later)
+    advantages = (first - 0.5, later - 0.5)
+    log_prob = torch.tensor(0.2).log().item()
+    assert terms["policy_loss"].item() == pytest.approx(-log_prob * sum(advantages) / 2, rel=1e-5)
+    entropy = -(0.8 * torch.tensor(0.8).log() + 0.2 * torch.tensor(0.2).log()).item()
+    assert terms["policy_entropy"].item() == pytest.approx(entropy, rel=1e-5)
+    assert terms["entropy_loss"].item() == pytest.approx(-0.1 * entropy, rel=1e-5)
+    assert terms["value_loss"].item() == pytest.approx(sum(a * a for a in advantages) / 2, rel=1e-5)
+    assert loss.item() == pytest.approx(
+        sum(terms[f"{n}_loss"].item() for n in ("policy", "entropy", "value")), rel=1e-5
+    )
+    to_logits, to_values = torch.autograd.grad(loss, (logits, values))
+    # d(-log p_1 A)/d logit_1 = -(1 - p_1) A; the entropy's gradient at logit_1 is p_1 (log p_1 + H).
+    for t, advantage in enumerate(advantages):
+        want = (-(1 - 0.2) * advantage + 0.1 * 0.2 * (log_prob + entropy)) / 2
+        assert to_logits[0, t, 1].item() == pytest.approx(want, rel=1e-4)
+    assert to_values[0].tolist() == pytest.approx([-advantages[0], -advantages[1], 0.0], rel=1e-5)
+
+
+def test_m_is_given_the_action_that_c_sampled_on_the_observation_that_c_saw() -> None:
+    config, start = make_config(), make_start()
+    model, controller, codes = make_parts(config)
+    given: list[Tensor] = []
+    step = model.step
+
+    def recording(state, action, generator):
+        given.append(action)
+        return step(state, action, generator)
+
+    model.step = recording  # type: ignore[method-assign]
+    viewed: list[Tensor] = []
+
+    def view(tokens: Tensor) -> Tensor:
+        viewed.append(tokens)
+        return codes[tokens].unflatten(-2, (SIDE, SIDE)).movedim(-1, -3)
+
+    trajectory = imagine(model, controller, view, start, codes, config, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.stack(given, 1), trajectory.actions)
+    assert trajectory.actions.unique().numel() > 1
+    assert torch.equal(torch.stack(viewed[1:], 1), trajectory.tokens)  # the first view is the burn-in's
+    assert torch.equal(trajectory.tokens[:, 0], start.tokens[:, -1])
+
+
+def test_values_are_not_rounded_to_bfloat16() -> None:
+    controller = make_parts(make_config())[1]
+    controller.critic.bias.data += 40
+    state = controller.initial_state(64)._replace(h=torch.randn(64, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = controller.decide(state)
+    torch.testing.assert_close(rough.value, controller.decide(state).value, rtol=1e-6, atol=1e-6)
+    assert rough.value.unique().numel() == 64

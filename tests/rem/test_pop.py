@@ -147,3 +147,13 @@ def test_bf16_stays_within_two_percent_in_the_last_of_ten_blocks(seed: int) -> N
     with torch.autocast("cpu", torch.bfloat16):
         rough = net(real, net.initial_state(2, real)).real[:, -1].float()
     assert (rough - exact).norm() / exact.norm() < 0.02
+
+
+def test_states_are_carried_in_float32_under_bfloat16() -> None:
+    torch.set_default_dtype(torch.float32)
+    net = make_net(num_layers=1)
+    real = torch.randn(2, 3, 4, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        state = net(real, net.initial_state(2, real)).state[0]
+    assert state.dtype == torch.float32
+    assert not torch.equal(state, state.to(torch.bfloat16).float())

@@ -211,3 +211,20 @@ def test_parameters_differ_only_where_a_switch_declares_it() -> None:
     assert names["separate"] - names["rem"] == {"observation_embedding.weight"}
     assert names["spare"] == names["rem"]
     assert make_model(spare_prediction_token=True).prediction_embedding.weight.shape[0] == K + 1
+
+
+@BOTH
+@pytest.mark.parametrize(("reward", "end"), [(-1, False), (0, True), (1, False)])
+def test_step_reads_reward_signs_and_ends_as_the_loss_trains_them(prediction: str, reward: int, end: bool) -> None:
+    """Train the heads' biases alone towards one outcome: imagination must give it."""
+    model, segment = make_model(observation_prediction=prediction), make_segment()
+    segment = segment._replace(rewards=torch.full((B, T), 5.0 * reward), ends=torch.full((B, T), end))
+    biases = [model.reward_head[-1].bias, model.end_head[-1].bias]
+    for _ in range(60):
+        loss, _ = model.loss(segment, CODES)
+        for bias, gradient in zip(biases, torch.autograd.grad(loss, biases), strict=True):
+            bias.data -= 20 * gradient
+    state = model.begin(segment.tokens[:, :2], segment.actions[:, :1], segment.real[:, :1], CODES)
+    _, imagined = model.step(state, segment.actions[:, 1], torch.Generator().manual_seed(0))
+    assert imagined.reward.tolist() == [reward] * B
+    assert imagined.end.tolist() == [end] * B

@@ -110,13 +110,19 @@ def test_every_episode_is_counted_once_and_played_to_its_end(episodes: int, num_
     made: list[Counting] = []
 
     def make(*args: object, **kwargs: object) -> Counting:
+        assert kwargs["training"] is False
         made.append(Counting([2 + 3 * len(made), 1 + len(made)]))
         return made[-1]
 
     monkeypatch.setattr(evaluate, "make_env", make)
     seen: list[int] = []
     played = evaluate.play(
-        make_agent(f"evaluation.num_envs={num_envs}"), episodes, Randomness(0, 1, "x"), seen.append, num_kept=episodes
+        make_agent(f"evaluation.num_envs={num_envs}"),
+        episodes,
+        Randomness(0, 1, "x"),
+        seen.append,
+        True,
+        num_kept=episodes,
     )
     assert [e.index for e in played] == list(range(episodes))
     assert len(made) == min(num_envs, episodes)
@@ -133,6 +139,54 @@ def test_every_episode_is_counted_once_and_played_to_its_end(episodes: int, num_
 
 def test_test_episodes_depend_on_the_seed_alone() -> None:
     agent = make_agent()
-    runs = [evaluate.play(agent, 6, Randomness(s, 1, "x"), lambda n: None, num_kept=6) for s in (0, 0, 1)]
+    runs = [evaluate.play(agent, 6, Randomness(s, 1, "x"), lambda n: None, True, num_kept=6) for s in (0, 0, 1)]
     actions = [[e.steps().actions.tolist() for e in played] for played in runs]
     assert actions[0] == actions[1] != actions[2]
+
+
+class Recording:
+    """Stands in for C's memory: which states were observed, by object."""
+
+    def __init__(self, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[torch.Tensor] = []
+        observe = agent.controller.observe
+
+        def wrapped(state, observation):
+            self.seen.append(state.h.clone())
+            return observe(state, observation)
+
+        monkeypatch.setattr(agent.controller, "observe", wrapped)
+
+
+def test_c_forgets_at_an_episodes_end_in_collection_and_in_tests(monkeypatch) -> None:
+    agent = make_agent("evaluation.num_envs=2")
+    memory = Recording(agent, monkeypatch)
+    Collector(Counting([3, 2])).collect(8, Policy(agent, True, 1.0), Randomness(0, 1, "x"), no_track)
+    assert [bool((h == 0).all()) for h in memory.seen] == [i in (0, 3, 5) for i in range(8)]
+    memory.seen.clear()
+    envs = iter([Counting([2, 2, 2]), Counting([5])])
+    monkeypatch.setattr(evaluate, "make_env", lambda *a, **k: next(envs))
+    evaluate.play(agent, 3, Randomness(0, 1, "x"), lambda n: None, True)
+    fresh = [[bool((row == 0).all()) for row in h] for h in memory.seen]
+    assert fresh == [[True, True], [False, False], [True, False], [False, False], [False]]
+
+
+def test_temperature_is_the_tests_in_tests_and_the_collections_in_collection(monkeypatch) -> None:
+    agent, heard = make_agent("evaluation.temperature=0.25"), []
+
+    def sample(logits: torch.Tensor, generator: object, temperature: float) -> torch.Tensor:
+        heard.append(temperature)
+        return torch.zeros(len(logits), dtype=torch.int64)
+
+    monkeypatch.setattr("remctl.train.acting.sample_categorical", sample)
+    evaluate.play(agent, 2, Randomness(0, 1, "x"), lambda n: None, True)
+    assert set(heard) == {0.25}
+    heard.clear()
+    Collector(Counting([9])).collect(3, Policy(agent, True, 0.01), Randomness(0, 1, "x"), no_track)
+    assert heard == [0.01] * 3
+
+
+def test_an_untrained_c_does_not_act_in_tests(monkeypatch) -> None:
+    agent = make_agent()
+    monkeypatch.setattr(agent.controller, "observe", lambda *_: pytest.fail("C acted"))
+    evaluate.play(agent, 2, Randomness(0, 1, "x"), lambda n: None, False)

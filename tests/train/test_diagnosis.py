@@ -19,7 +19,7 @@ from remctl.rem.perceptual import pixel_loss
 from remctl.rem.tokenizer import to_model_range
 from remctl.rem.world_model import Imagined, Segment, WorldModel, WorldModelState
 from remctl.replay.buffer import Episodes, Steps
-from remctl.train import diagnosis
+from remctl.train import diagnosis, heldout
 from remctl.train.build import Agent, build_agent
 from remctl.train.diagnosis import buffer_of, diagnose, flat, precision_recall
 from remctl.train.evaluate import as_steps, play
@@ -251,7 +251,7 @@ def test_the_tokenizers_errors_and_losses(agent: Agent, steps: Steps) -> None:
 
 def test_code_use_by_hand() -> None:
     tokens = torch.tensor([[0, 0, 0, 0], [1, 1, 1, 1]])
-    use = diagnosis._code_use(tokens, 5)
+    use = heldout.code_use(tokens, 5)
     assert use == {"code_perplexity": pytest.approx(2.0), "used_codes": 2, "num_codes": 5}
 
 
@@ -336,7 +336,7 @@ def test_replay_that_begins_within_an_episode_will_do(agent: Agent, steps: Steps
 def test_a_real_agent_on_catch(variant: str) -> None:
     agent = build_agent(resolve("Catch", "quick", variant, sets=TINY), 3, torch.device("cpu"))
     assert isinstance(agent.world_model, WorldModel)
-    report = diagnosed(agent, as_steps(play(agent, 3, RANDOM, lambda num_done: None, num_kept=3)), 8)
+    report = diagnosed(agent, as_steps(play(agent, 3, RANDOM, lambda num_done: None, True, num_kept=3)), 8)
     assert report["num_episodes"] == 3
     assert report["num_steps"] == 21
     # Seven steps make an episode: the eighth imagined one has nothing beside it.

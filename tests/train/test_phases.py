@@ -10,6 +10,7 @@ from remctl.config import RunConfig, TrainingPhase, resolve
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer, Steps
+from remctl.train import estimate
 from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizers
 from remctl.train.estimate import announce, duration, measure, steps_left
 from remctl.train.phases import (
@@ -94,6 +95,9 @@ def test_a_phase_changes_its_own_component_only_and_leaves_evaluation_mode() -> 
     for name, phase in phases.items():
         before = {n: torch.cat([p.flatten() for p in m.parameters()]).clone() for n, m in agent.components.items()}
         metrics = phase()
+        assert buffer.num_tokenized == (
+            0 if name == "tokenizer" else buffer.size
+        )  # V has changed: all tokens are stale
         buffer.refresh_tokens(agent.encode)
         for other, module in agent.components.items():
             changed = not torch.equal(before[other], torch.cat([p.flatten() for p in module.parameters()]))
@@ -102,6 +106,19 @@ def test_a_phase_changes_its_own_component_only_and_leaves_evaluation_mode() -> 
         assert not agent.world_model.training
         assert not agent.tokenizer.training
         assert not loss.training
+
+
+@pytest.mark.parametrize(("rule", "least"), [("third_frame", 2), ("any_frame", 0)])
+def test_rollouts_start_where_the_rule_allows(rule: str, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_agent(*TINY, f"imagination.imagine_from={rule}", "controller.training.batch_size=200")
+    buffer, seen = make_buffer(agent.config), []
+    buffer.refresh_tokens(agent.encode)
+    before = buffer.before
+    monkeypatch.setattr(buffer, "before", lambda current, n: seen.append(current) or before(current, n))
+    train_controller(agent, build_optimizers(agent)["controller"], buffer, 1, no_track)
+    places = buffer.episodes.before[seen[0]]
+    assert places.min() == least
+    assert places.max() == 15
 
 
 def test_the_median_image_error_is_that_of_painting_the_median() -> None:
@@ -132,17 +149,17 @@ def test_randomness_is_a_function_of_its_name() -> None:
     assert len({tuple(draws(s, e, p)) for s in (0, 1) for e in (0, 1) for p in ("a", "b")}) == 8
 
 
-def test_a_long_run_on_a_cpu_is_announced_with_its_remedy_and_a_short_one_is_not() -> None:
+def test_a_long_run_on_a_cpu_is_announced_with_its_remedy_and_a_short_one_is_not(monkeypatch) -> None:
+    monkeypatch.setattr(estimate, "SMALL_PARAMETERS", 0)
     lines: list[str] = []
     sets = (*TINY, "training.num_epochs=500000", "evaluation.every_epochs=10")
-    big = make_agent(*sets, "tokenizer.training.batch_size=64")
+    big = make_agent(*sets)
     announce(big, build_image_loss(big.config, CPU, print), 0, lines.append, no_check)
     assert "--preset quick" in lines[-1]
-    for sets in (("tokenizer.training.batch_size=64",), ()):
-        lines.clear()
-        short = make_agent(*TINY, *sets)
-        announce(short, build_image_loss(short.config, CPU, print), 0, lines.append, no_check)
-        assert not any("takes about" in line for line in lines)
+    lines.clear()
+    short = make_agent(*TINY)
+    announce(short, build_image_loss(short.config, CPU, print), 0, lines.append, no_check)
+    assert lines == ["measuring one training step of each component"]
 
 
 def test_measuring_changes_nothing_of_the_agent() -> None:

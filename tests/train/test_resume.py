@@ -20,6 +20,8 @@ from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog, comparable
 from remctl.train import checkpoint
+from remctl.train.acting import Policy
+from remctl.train.collector import Collector
 from remctl.train.trainer import Trainer
 from tests.tiny import TINY
 
@@ -66,6 +68,10 @@ def outcome(folder: Path) -> tuple:
         loaded.agent,
         {k: v for k, v in loaded.trainer.items() if k != "wall_s"},
     )
+
+
+def outcome_of(trainer: Trainer) -> tuple:
+    return outcome(trainer.folder.path)
 
 
 def assert_same(a: object, b: object, path: str = "") -> None:
@@ -156,6 +162,49 @@ def test_a_full_disk_at_any_write_of_an_epoch_loses_only_that_epoch(
                 train(folder, tiny())
         train(folder, tiny())
         assert_same(outcome(folder), uninterrupted)
+
+
+def test_c_still_trains_on_fresh_tokens_once_m_is_frozen(tmp_path: Path) -> None:
+    frozen = ("world_model.training.stop_after_epoch=1", "tokenizer.training.stop_after_epoch=1")
+    train(tmp_path / "whole", tiny(*frozen))
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", tiny(*frozen), limit=115)
+    assert_same(outcome_of(train(tmp_path / "cut", tiny(*frozen))), outcome(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("sets", [("training.precision=bf16",), ("collection.epsilon=0.5", "world_model.dropout=0.5")])
+def test_other_precision_and_more_chance_resume_to_the_bit_too(sets: tuple[str, ...], tmp_path: Path) -> None:
+    train(tmp_path / "whole", tiny(*sets))
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", tiny(*sets), limit=115)
+    assert_same(outcome_of(train(tmp_path / "cut", tiny(*sets))), outcome(tmp_path / "whole"))
+
+
+def test_atari_resumes_in_the_middle_of_a_game_to_the_bit(tmp_path: Path) -> None:
+    few = ("evaluation.every_epochs=9", "tokenizer.warmup=fixed", "tokenizer.grid_size=8", "training.num_epochs=3")
+    train(tmp_path / "whole", tiny(*few, game="Breakout"))
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", tiny(*few, game="Breakout"), limit=115)
+    assert_same(outcome_of(train(tmp_path / "cut", tiny(*few, game="Breakout"))), outcome(tmp_path / "whole"))
+
+
+def test_collection_acts_as_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C acts from the epoch after its first training on, with the collection's temperature and epsilon."""
+    policies: list[Policy] = []
+    collect = Collector.collect
+    monkeypatch.setattr(
+        Collector, "collect", lambda self, n, policy, *a: policies.append(policy) or collect(self, n, policy, *a)
+    )
+    sets = ("controller.training.start_after_epoch=1", "collection.temperature=0.3", "collection.epsilon=0.2")
+    train(tmp_path, tiny(*sets, "evaluation.every_epochs=9"))
+    assert [p.trained for p in policies] == [False, False, True, True]
+    assert {(p.temperature, p.epsilon, p.executed_action_to_controller) for p in policies} == {(0.3, 0.2, True)}
+
+
+def test_tests_begin_when_c_has_been_trained(tmp_path: Path) -> None:
+    train(tmp_path, tiny("controller.training.start_after_epoch=2", "evaluation.every_epochs=1"))
+    tested = [e["epoch"] for e in read_jsonl(RunFolder(tmp_path).metrics) if "test/return_mean" in e]
+    assert tested == [3, 4]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
