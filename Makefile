@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train venv test test-slow test-all check format clean
+.PHONY: train venv test test-slow test-all faults check format clean
 
 train: venv
 	$(BIN)/remctl train --game $(GAME) --preset $(PRESET) $(ARGS)
@@ -29,6 +29,9 @@ test: venv
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+faults: venv
+	$(BIN)/python -m tests.faults
 
 test-all: venv
 	$(BIN)/python -m pytest

@@ -74,14 +74,15 @@ class Reference:
         return EnvStep(frame, reward, over or died, late, over)
 
 
+@pytest.mark.parametrize("num_steps", [400, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", [TRAIN, TEST, TRAIN | {"time_limit_frames": 500}], ids=["train", "test", "short"])
 @pytest.mark.parametrize("game", ["Pong", "Breakout", "Qbert"])
-def test_the_protocol_to_the_pixel(game: str, mode: dict[str, Any]) -> None:
+def test_the_protocol_to_the_pixel(game: str, mode: dict[str, Any], num_steps: int) -> None:
     env, reference = Atari(game, **mode), Reference(game, **mode)
     ours, theirs, actions = np.random.default_rng(1), np.random.default_rng(1), np.random.default_rng(2)
     assert (env.reset(ours) == reference.reset(theirs)).all()
     ends = []
-    for _ in range(400):
+    for _ in range(num_steps):
         action = int(actions.integers(env.num_actions))
         a, b = env.step(action), reference.step(action)
         assert a[1:] == b[1:]
