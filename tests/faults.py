@@ -173,7 +173,7 @@ def failing_test(copy: Path, tests: str) -> str | None:
         "-x",
         "-q",
         "-m",
-        "not slow and not network",
+        "not slow",
         "-p",
         "no:cacheprovider",
         *tests.split(),
