@@ -94,6 +94,7 @@ def test_a_phase_changes_its_own_component_only_and_leaves_evaluation_mode() -> 
     }
     for name, phase in phases.items():
         before = {n: torch.cat([p.flatten() for p in m.parameters()]).clone() for n, m in agent.components.items()}
+        buffer.refresh_tokens(agent.encode)
         metrics = phase()
         assert buffer.num_tokenized == (
             0 if name == "tokenizer" else buffer.size
