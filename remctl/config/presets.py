@@ -74,8 +74,8 @@ QUICK_TOY: Overrides = QUICK | {
     "imagination.burn_in_frames": 8,  # an episode has 7
     "controller.training.batch_size": 64,
     "controller.training.steps_per_epoch": 80,
-    "evaluation.every_epochs": 7,
-    "training.num_epochs": 14,
+    "evaluation.every_epochs": 6,
+    "training.num_epochs": 12,
 }
 
 QUICK_ATARI: Overrides = QUICK | {
