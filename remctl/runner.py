@@ -19,7 +19,7 @@ from remctl.config import RunConfig, config_hash, differing, from_yaml, to_yaml
 from remctl.dream.figures import diagnosis_figures
 from remctl.dream.media import write_media
 from remctl.envs import make_env
-from remctl.errors import UserError
+from remctl.errors import MachineError, UserError
 from remctl.games import folder_name
 from remctl.progress import Reporter, StopFlag
 from remctl.runs import provenance
@@ -48,10 +48,11 @@ def train(
     with StopFlag().listening() as stop:
         refuse_other_configuration(run, config)
         if run.is_done:
-            print(f"{run.path}: finished already, {describe_result(read_json(run.result))}")
+            print(f"{run.path}: finished already, {describe_result(read_result(run))}")
             return run
         prepare_torch(config)
         where = pick_device(device)
+        make_env(config.game, config.environment, training=True, seed=0).close()  # refused before a folder is made
         with locked(run), Reporter(stop, run.log, quiet) as reporter:
             _train(config, run, where, command, reporter)
     return run
@@ -65,11 +66,11 @@ def _train(config: RunConfig, run: RunFolder, device: torch.device, command: lis
 
 def _run(trainer: Trainer, command: list[str]) -> None:
     config, run, device, reporter = trainer.config, trainer.folder, trainer.device, trainer.reporter
-    if not run.config.exists():
-        write_atomic(run.config, to_yaml(config))
     provenance.append(run, provenance.collect(command, describe_device(device)))
     reporter.log(f"{run.path}  config {config_hash(config)}  device {device}")
     trainer.resume()
+    if not run.config.exists():
+        write_atomic(run.config, to_yaml(config))
     announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log, reporter.stop.check)
     trainer.run()
     finish(trainer)
@@ -116,6 +117,14 @@ def describe_run(config: RunConfig, episodes: list[Episode]) -> dict[str, Any]:
         "config_hash": config_hash(config),
         "remctl_version": __version__,
     }
+
+
+def read_result(run: RunFolder) -> dict[str, Any]:
+    """result.json; MachineError where it is not one."""
+    result = read_json(run.result)
+    if not isinstance(result, dict) or not {"score", "num_episodes", "game", "seed"} <= result.keys():
+        raise MachineError(f"{run.result} is damaged: remove it, and the same command tests the trained agent again")
+    return result
 
 
 def describe_result(result: dict[str, Any]) -> str:

@@ -26,7 +26,8 @@ def guarded(command: Callable[[], object], args: Sequence[str] = (), debug: bool
     """Run `command`; its exit status, whatever happens. `args` are what the user typed, `verb` whose help helps."""
     try:
         status = command()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
     except BaseException as error:
         if debug and not isinstance(error, SystemExit):
             traceback.print_exception(error)
@@ -108,7 +109,8 @@ def _verbs(error: TyperException, message: str) -> str:
 
 def _out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # an error of torch's can only come once it is imported
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return on_cpu or isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 
 
 def _silence_stdout() -> int:

@@ -50,6 +50,15 @@ def impossibilities(c: RunConfig) -> list[str]:
             "tokenizer.codebook_init=kmeans needs a trained encoder: set tokenizer.warmup=fixed or beats_median",
         ),
         (
+            v.codebook_init == "kmeans" and v.num_codes > 2048,
+            f"tokenizer.codebook_init=kmeans of {v.num_codes} codes would take minutes to hours: set tokenizer.num_codes "
+            "to 2048 at most, or codebook_init=uniform",
+        ),
+        (
+            v.grid_size < 2,
+            "tokenizer.grid_size 1 is a single token, which cannot be normalised: set it to 2 or more",
+        ),
+        (
             v.warmup != "none" and v.warmup_steps < 1,
             f"tokenizer.warmup={v.warmup} with warmup_steps 0 does nothing: set tokenizer.warmup_steps",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -160,7 +161,9 @@ def init_codebook(agent: Agent, buffer: ReplayBuffer, random: Randomness) -> Non
     with agent.autocast():
         latents = agent.tokenizer.latents(to_model_range(buffer.frames_at(index)))
     points = latents.float().permute(0, 2, 3, 1).flatten(0, 2).cpu().numpy()
-    centres, _ = kmeans2(points, agent.config.tokenizer.num_codes, minit="++", seed=rng, missing="warn")
+    with warnings.catch_warnings():  # fewer different points than codes leave some codes without any: harmless
+        warnings.simplefilter("ignore")
+        centres, _ = kmeans2(points, agent.config.tokenizer.num_codes, minit="++", seed=rng, missing="warn")
     agent.tokenizer.codebook.weight.copy_(torch.from_numpy(centres))
 
 

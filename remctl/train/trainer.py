@@ -7,6 +7,7 @@ start if the commit never came. Randomness is a function of (seed, epoch, phase)
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import torch
 
 from remctl.config import RunConfig, config_hash
 from remctl.envs import make_env
+from remctl.errors import UserError
 from remctl.progress import Reporter
 from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.store import load_shard, save_shard
@@ -77,6 +79,11 @@ class Trainer:
     def resume(self) -> None:
         """Load the newest intact checkpoint, if there is one, and drop what came after it."""
         loaded = checkpoint.load_latest(self.folder, self.reporter.log)
+        if loaded and loaded.config_hash != config_hash(self.config):
+            raise UserError(
+                f"{self.folder.path}: its checkpoint belongs to configuration {loaded.config_hash}, not to "
+                f"{config_hash(self.config)}: restore its config.yaml, or choose another --name or --out"
+            )
         self.epoch = loaded.epoch if loaded else 0
         self.log.rewind(self.epoch)
         if not loaded:
@@ -115,6 +122,7 @@ class Trainer:
         if epoch <= self.config.collection.last_epoch:
             records += self._collect(epoch, metrics)
         self._train(epoch, metrics)
+        refuse_divergence(epoch, metrics)
         if epoch % self.config.evaluation.every_epochs == 0 and controller_trained(self.config, epoch):
             records += self._test(epoch, metrics)
         metrics["epoch/wall_s"] = time.perf_counter() - begin
@@ -190,6 +198,19 @@ class Trainer:
             "wall_s": dict(self.clock.seconds),
             "num_threads": torch.get_num_threads(),
         }
+
+
+def refuse_divergence(epoch: int, metrics: Metrics) -> None:
+    """UserError where a loss or a gradient is not finite: nothing trained from then on would mean anything."""
+    bad = [
+        name for name, value in metrics.items() if name.endswith(("loss", "gradient_norm")) and not math.isfinite(value)
+    ]
+    if bad:
+        component = bad[0].split("/")[0]
+        raise UserError(
+            f"training diverged in epoch {epoch}: {bad[0]} is not finite; lower {component}.training.learning_rate "
+            "(another configuration, so with another --name); the epochs before stand"
+        )
 
 
 def controller_trained(config: RunConfig, epoch: int) -> bool:

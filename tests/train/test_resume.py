@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from remctl.config import RunConfig, resolve
-from remctl.errors import Interrupted, MachineError
+from remctl.errors import Interrupted, MachineError, UserError
 from remctl.progress import Reporter, StopFlag
 from remctl.runner import prepare_torch
 from remctl.runs import files
@@ -205,6 +205,21 @@ def test_tests_begin_when_c_has_been_trained(tmp_path: Path) -> None:
     train(tmp_path, tiny("controller.training.start_after_epoch=2", "evaluation.every_epochs=1"))
     tested = [e["epoch"] for e in read_jsonl(RunFolder(tmp_path).metrics) if "test/return_mean" in e]
     assert tested == [3, 4]
+
+
+def test_another_configuration_never_resumes_a_checkpoint_even_without_a_config_file(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, tiny(), limit=115)
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.rglob("*") if p.is_file())
+    with pytest.raises(UserError, match="belongs to configuration"):
+        train(tmp_path, tiny("controller.discount=0.5"))
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in tmp_path.rglob("*") if p.is_file()) == before
+
+
+@pytest.mark.parametrize("component", ["world_model", "controller"])
+def test_a_diverged_run_ends_with_the_component_named(component: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"diverged in epoch \\d: {component}/"):
+        train(tmp_path, tiny(f"{component}.training.learning_rate=1e30"))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR2, signal.SIGINT])
