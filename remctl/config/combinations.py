@@ -8,13 +8,25 @@ if TYPE_CHECKING:
     from remctl.config.schema import RunConfig, TrainingPhase
 
 
+Check = tuple[bool, str]  # whether it is wrong, and the sentence with its remedy
+
+
 def impossibilities(c: RunConfig) -> list[str]:
     """Combinations that cannot work, each as a sentence with its remedy; empty when all is well."""
-    v, m = c.tokenizer, c.world_model
-    phases = {"tokenizer": v.training, "world_model": m.training, "controller": c.controller.training}
+    phases = {
+        "tokenizer": c.tokenizer.training,
+        "world_model": c.world_model.training,
+        "controller": c.controller.training,
+    }
+    trained = [check(name, phase) for name, phase in phases.items() for check in (_never_trained, _adam_decays)]
+    return [message for wrong, message in (*_tokenizer(c), *_world_model(c), *trained) if wrong]
+
+
+def _tokenizer(c: RunConfig) -> list[Check]:
+    v = c.tokenizer
     ratio, rest = divmod(c.environment.frame_size, v.grid_size)
     used = v.channels[: ratio.bit_length()]  # one width per resolution: the frame's and one for each halving
-    checks = [
+    return [
         (
             rest != 0 or ratio < 2 or ratio & (ratio - 1) != 0,
             f"tokenizer.grid_size {v.grid_size} is not environment.frame_size {c.environment.frame_size} halved a "
@@ -25,6 +37,29 @@ def impossibilities(c: RunConfig) -> list[str]:
             f"tokenizer.channels {list(v.channels)} are not all multiples of tokenizer.num_groups {v.num_groups}: "
             "change one",
         ),
+        (
+            v.codebook_init == "kmeans" and v.warmup == "none",
+            "tokenizer.codebook_init=kmeans needs a trained encoder: set tokenizer.warmup=fixed or beats_median",
+        ),
+        (
+            v.codebook_init == "kmeans" and v.num_codes > 2048,
+            f"tokenizer.codebook_init=kmeans of {v.num_codes} codes would take minutes to hours: set tokenizer.num_codes "
+            "to 2048 at most, or codebook_init=uniform",
+        ),
+        (
+            v.grid_size < 2,
+            "tokenizer.grid_size 1 is a single token, which cannot be normalised: set it to 2 or more",
+        ),
+        (
+            v.warmup != "none" and v.warmup_steps < 1,
+            f"tokenizer.warmup={v.warmup} with warmup_steps 0 does nothing: set tokenizer.warmup_steps",
+        ),
+    ]
+
+
+def _world_model(c: RunConfig) -> list[Check]:
+    v, m = c.tokenizer, c.world_model
+    return [
         (
             m.observation_embeddings == "tokenizer" and m.embed_dim != v.embed_dim,
             f"world_model.embed_dim {m.embed_dim} and tokenizer.embed_dim {v.embed_dim} differ: make them equal, or "
@@ -46,23 +81,6 @@ def impossibilities(c: RunConfig) -> list[str]:
             f"{m.context_blocks + 1}",
         ),
         (
-            v.codebook_init == "kmeans" and v.warmup == "none",
-            "tokenizer.codebook_init=kmeans needs a trained encoder: set tokenizer.warmup=fixed or beats_median",
-        ),
-        (
-            v.codebook_init == "kmeans" and v.num_codes > 2048,
-            f"tokenizer.codebook_init=kmeans of {v.num_codes} codes would take minutes to hours: set tokenizer.num_codes "
-            "to 2048 at most, or codebook_init=uniform",
-        ),
-        (
-            v.grid_size < 2,
-            "tokenizer.grid_size 1 is a single token, which cannot be normalised: set it to 2 or more",
-        ),
-        (
-            v.warmup != "none" and v.warmup_steps < 1,
-            f"tokenizer.warmup={v.warmup} with warmup_steps 0 does nothing: set tokenizer.warmup_steps",
-        ),
-        (
             not v.training.start_after_epoch <= m.training.start_after_epoch <= c.controller.training.start_after_epoch,
             "training must start in the order tokenizer, world_model, controller: raise the later start_after_epoch",
         ),
@@ -71,19 +89,16 @@ def impossibilities(c: RunConfig) -> list[str]:
             f"imagination.burn_in_frames {c.imagination.burn_in_frames} cannot hold M's context: set it to at least "
             f"world_model.context_blocks - 1 = {m.context_blocks - 1}",
         ),
-        *(_never_trained(name, phase) for name, phase in phases.items()),
-        *(_adam_decays(name, phase) for name, phase in phases.items()),
     ]
-    return [message for wrong, message in checks if wrong]
 
 
-def _adam_decays(name: str, phase: TrainingPhase) -> tuple[bool, str]:
+def _adam_decays(name: str, phase: TrainingPhase) -> Check:
     return phase.optimizer == "adam" and phase.weight_decay > 0, (
         f"{name}.training.optimizer=adam has no decoupled weight decay: set {name}.training.weight_decay=0, or use adamw"
     )
 
 
-def _never_trained(name: str, phase: TrainingPhase) -> tuple[bool, str]:
+def _never_trained(name: str, phase: TrainingPhase) -> Check:
     start, stop = phase.start_after_epoch, phase.stop_after_epoch
     return stop is not None and stop <= start, (
         f"{name}.training.stop_after_epoch {stop} is not after start_after_epoch {start}, so it would never train: "
