@@ -125,7 +125,11 @@ class PolicyValue(NamedTuple):
 
 
 class Controller(Protocol[S]):
-    """C: observes, decides, and is told what was done."""
+    """C: observes, decides, and is told what was done.
+
+    observation: codes (B, E, h, w) or frames (B, 3, H, W); action (B,). burn_in: observations (B, F, ...), actions and
+    real (B, F), padded left; feed_action[f]: whether C is told the action of frame f.
+    """
 
     def initial_state(self, batch_size: int) -> S: ...
 

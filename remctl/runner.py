@@ -177,7 +177,7 @@ def _agent_of(path: Path, device: str) -> Iterator[tuple[Agent, int, RunFolder, 
 
 
 def refuse_other_configuration(run: RunFolder, config: RunConfig) -> None:
-    """Nothing is touched where the folder belongs to another configuration."""
+    """Nothing is touched where the folder belongs to another configuration: UserError naming the keys that differ."""
     if not run.config.exists():
         return
     changes = differing(from_yaml(run.config), config)

@@ -235,7 +235,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def convert(pickled: bytes) -> Tensors:
-    """The tensors of `read_lpips` from the flax parameter tree in `pickled`, kernels turned to (out, in, kh, kw).
+    """The tensors {name: array} of `read_lpips` from the flax parameter tree in `pickled`, kernels turned to (out, in, kh, kw).
 
     Raises `MachineError` if the pickle holds anything but arrays and containers.
     """
@@ -256,7 +256,7 @@ def _out_in_first(kernel: np.ndarray) -> np.ndarray:
 
 
 def tensors_sha256(tensors: Tensors) -> str:
-    """Digest over names, types, shapes and values, independent of the order and of the file format."""
+    """Digest over names, types, shapes and values of {name: array}, independent of the order and of the file format."""
     digest = hashlib.sha256()
     for name, array in sorted(tensors.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

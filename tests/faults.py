@@ -118,6 +118,9 @@ FAULTS = [
     Fault("resume", "train/trainer.py", "range(1, min(self.epoch, ", "range(2, min(self.epoch, ", RESUME),
     Fault("resume", "train/seeding.py", "torch.manual_seed(derive_seed(self.seed, self.epoch, self.phase, \"global\"))", "pass", RESUME),
     Fault("resume", "train/trainer.py", "        if num_steps(self.config.world_model.training, epoch) or num_steps(self.config.controller.training, epoch):\n", "        if num_steps(self.config.world_model.training, epoch):\n", RESUME),
+    Fault("resume", "train/trainer.py", "if not loaded and len(logged) > 1:", "if False:", RESUME),
+    Fault("resume", "runs/files.py", "        raise machine_error(error, action, path) from error", "        return", "tests/train/test_boundary_faults.py"),
+    Fault("resume", "train/checkpoint.py", "key=lambda path: (_epoch_of(path), not", "key=lambda path: (path.stat().st_mtime, not", RESUME),
     Fault("resume", "runner.py", "refuse_other_configuration(run, config)\n        if", "if", RESUME),
     Fault("resume", "runs/lock.py", "fcntl.LOCK_EX", "fcntl.LOCK_SH", RUNS),
     Fault("resume", "runs/files.py", "os.replace(", "shutil.copy(", f"{RUNS} {CHECKPOINT}"),
@@ -126,6 +129,7 @@ FAULTS = [
     Fault("hostile", "config/schema.py", "allow_inf_nan=False", "allow_inf_nan=True", CONFIG),
     Fault("hostile", "config/schema.py", 'extra="forbid"', 'extra="ignore"', f"{CONFIG} {CLI}"),
     Fault("hostile", "replay/store.py", "allow_pickle=False", "allow_pickle=True", BUFFER),
+    Fault("house", "rem/tokenizer.py", "Frames (B, 3, H, W) in [-1, 1] through the codes", "Through the codes", "tests/test_layers.py"),
     Fault("house", "rem/returns.py", "import torch\n", "import torch\n\nimport remctl.envs\n", "tests/test_layers.py"),
 ]  # fmt: skip
 

@@ -1,6 +1,8 @@
 """The house: data flows one way. A file imports only from its own layer's package or from layers below."""
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ LAYERS = (
     ("train",),
     ("dream",),
     ("runner",),
-    ("explain", "doctor"),
+    ("explain", "doctor", "sweep", "report"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -35,6 +37,8 @@ WITHOUT_TORCH = (
     "progress",
     "runs",
     "explain",
+    "sweep",
+    "report",
     "commands",
     "cli",
 )
@@ -87,3 +91,37 @@ def test_files_are_short_and_every_public_thing_has_a_docstring(path: Path) -> N
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
+
+
+def public_functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef, str]]:
+    """Dotted name, function and docstring, with that of its class, of every public function and method of a file."""
+    tree = ast.parse(path.read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for owner in (tree, *classes):
+        around = ast.get_docstring(owner) or "" if isinstance(owner, ast.ClassDef) else ""
+        prefix = f"{owner.name}." if isinstance(owner, ast.ClassDef) else ""
+        for node in owner.body:
+            if isinstance(node, ast.FunctionDef) and not f"{prefix}{node.name}".startswith("_") and node.name[0] != "_":
+                yield prefix + node.name, node, f"{around}\n{ast.get_docstring(node) or ''}"
+
+
+def annotations(function: ast.FunctionDef) -> str:
+    arguments = [a.annotation for a in (*function.args.args, *function.args.kwonlyargs) if a.annotation]
+    return " ".join(ast.unparse(a) for a in (*arguments, *([function.returns] if function.returns else [])))
+
+
+SHAPE = re.compile(r"\([A-Za-z0-9.]+,[^)]*\)|any shape|[Ss]calar|\{")  # (B, T, K), or what it is instead
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_docstrings_give_shapes_of_tensors_and_the_errors_that_are_raised(path: Path) -> None:
+    for name, function, doc in public_functions(path):
+        if re.search(r"\bTensors?\b|ndarray", annotations(function)):
+            assert SHAPE.search(doc), f"{path.name}: {name} takes or returns tensors and gives no shape"
+        raised = {
+            node.exc.func.id
+            for node in ast.walk(function)
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name)
+        }
+        for error in raised & {"UserError", "MachineError", "Interrupted"}:
+            assert error in doc, f"{path.name}: {name} raises {error} and does not say so"

@@ -13,14 +13,14 @@ from remctl.runs.layout import RunFolder
 
 
 def check_device(name: str) -> str:
-    """The form only; whether it is there is found out by whoever loads torch."""
+    """The form only (UserError); whether it is there is found out by whoever loads torch."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UserError(f"--device: given {name!r}; allowed: auto, cpu, cuda, cuda:N")
     return name
 
 
 def check_run(path: Path) -> Path:
-    """A folder with a run in it."""
+    """A folder with a run in it; UserError for another."""
     if not RunFolder(path).config.is_file():
         raise UserError(f"{path}: not a run folder (no config.yaml): give one such as runs/quick/rem/Pong/seed_0")
     return path

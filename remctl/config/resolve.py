@@ -107,12 +107,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parse_set(text: str) -> tuple[str, Any]:
-    """`key=value` with a YAML value."""
+    """`key=value` with a YAML value; UserError with the form for anything else."""
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key:
         raise UserError(f"--set {text!r}: write key=value, for example --set world_model.num_layers=3")
-    _check_key(key, "--set: ", NOT_OVERRIDES)
+    check_key(key, "--set: ", NOT_OVERRIDES)
     try:
         return key, yaml12.load(value)
     except ValueError as error:
@@ -154,6 +154,29 @@ def from_yaml(path: Path) -> RunConfig:
     return build(_leaves(tree, f"{path}: "))
 
 
+def check_key(key: str, where: str, refused: Iterable[str]) -> None:
+    """UserError, which begins with `where`, for a key that is unknown, a section, or one of `refused`."""
+    known = list(keys())
+    if key in refused:
+        raise UserError(f"{where}{key} is not set here: give --{key} on the command line")
+    if key in sections():
+        inside = next(k for k in known if k.startswith(f"{key}."))
+        raise UserError(f"{where}{key} is a section: set one of its keys, for example {inside}")
+    if key not in known:
+        raise UserError(f"{where}unknown key {key!r}: {suggestion(key, known)}")
+
+
+def short(value: object) -> str:
+    """A value as a message quotes it: 60 characters at most."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def one_line(value: object) -> str:
+    """Whatever it is, as one line of 200 characters at most."""
+    return " ".join(str(value).split())[:200]
+
+
 def _read_mapping(path: Path, remedy: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -162,9 +185,9 @@ def _read_mapping(path: Path, remedy: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: give a readable YAML file") from None
     except ValueError as error:  # UnicodeDecodeError is one
-        raise UserError(f"{path}: not YAML ({_one_line(error)}): {remedy}") from None
+        raise UserError(f"{path}: not YAML ({one_line(error)}): {remedy}") from None
     if not isinstance(tree, dict | None):
-        raise UserError(f"{path}: holds {_short(tree)}, not a mapping: {remedy}")
+        raise UserError(f"{path}: holds {short(tree)}, not a mapping: {remedy}")
     return tree or {}
 
 
@@ -176,7 +199,7 @@ def _leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), pr
         if isinstance(value, Mapping) and key in sections():
             flat |= _leaves(value, where, refused, f"{key}.")
         else:
-            _check_key(key, where, refused)
+            check_key(key, where, refused)
             flat[key] = value
     return flat
 
@@ -188,35 +211,15 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _check_key(key: str, where: str, refused: Iterable[str]) -> None:
-    known = list(keys())
-    if key in refused:
-        raise UserError(f"{where}{key} is not set here: give --{key} on the command line")
-    if key in sections():
-        inside = next(k for k in known if k.startswith(f"{key}."))
-        raise UserError(f"{where}{key} is a section: set one of its keys, for example {inside}")
-    if key not in known:
-        raise UserError(f"{where}unknown key {key!r}: {suggestion(key, known)}")
-
-
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     path = ".".join(str(part) for part in problem["loc"])
-    return f"{path}: given {_short(problem['input'])}; allowed: {_allowed(problem['msg'])}"
+    return f"{path}: given {short(problem['input'])}; allowed: {_allowed(problem['msg'])}"
 
 
 def _allowed(message: str) -> str:
     """Pydantic's message in the words of a YAML file."""
-    text = _one_line(message).removeprefix("Input should be ").replace("a valid ", "").replace("tuple", "list")
+    text = one_line(message).removeprefix("Input should be ").replace("a valid ", "").replace("tuple", "list")
     return re.split(r", unable to|, got a| after validation", text.removeprefix("Tuple should have "))[0]
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())[:200]

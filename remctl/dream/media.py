@@ -196,7 +196,7 @@ def _reconstruction(real: np.ndarray, shown: np.ndarray, squares: np.ndarray, ca
 
 
 def picture_rows(steps: Steps) -> np.ndarray:
-    """Indices of at most NUM_PICTURES frames: half evenly spread, half those with most motion, not too close."""
+    """Indices (n,) of at most NUM_PICTURES frames: half evenly spread, half those with most motion, not too close."""
     chosen = list(np.unique(np.linspace(0, len(steps) - 1, NUM_PICTURES // 2).round().astype(int)))
     gap = len(steps) // (4 * NUM_PICTURES)
     for step in np.argsort(-motion(steps), kind="stable"):

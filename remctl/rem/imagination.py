@@ -45,7 +45,10 @@ def imagine(
     config: RunConfig,
     generator: torch.Generator,
 ) -> Trajectory:
-    """Roll C out in M for `num_imagined_steps` observations; M, in evaluation mode, is stepped `num_rewarded_steps` times."""
+    """Roll C out in M for `num_imagined_steps` observations; M, in evaluation mode, is stepped `num_rewarded_steps` times.
+
+    `start`: tokens (B, F+1, K); `view`: tokens (..., K) to what C observes; code_vectors (N, E). Paper Section 2.5.
+    """
     state = burn_in(controller, view, start, config)
     with torch.no_grad():
         model_state = world_model.begin(*model_context(start, config.world_model.context_blocks), code_vectors)
@@ -81,14 +84,17 @@ def fed_actions(config: RunConfig) -> list[bool]:
 
 
 def model_context(start: Start, context_blocks: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The last `context_blocks` observations, the actions between them, and which of the earlier ones are real."""
+    """The last T = `context_blocks` observations (B, T, K), the actions between them and which are real, both (B, T-1)."""
     before = min(context_blocks - 1, start.actions.shape[1])
     cut = start.actions.shape[1] - before
     return start.tokens[:, cut:], start.actions[:, cut:], start.real[:, cut:-1]
 
 
 def controller_loss(trajectory: Trajectory, config: RunConfig) -> tuple[Tensor, dict[str, Tensor]]:
-    """REINFORCE with the value as baseline, entropy bonus, value regression on lambda-returns: total, and its terms."""
+    """REINFORCE with the value as baseline, entropy bonus, value regression on lambda-returns: total, and its terms.
+
+    Scalars, means over the (B, H) rewarded steps of the trajectory; with `mask_after_end`, over those before an end.
+    """
     c = config.controller
     returns = lambda_returns(trajectory.rewards, trajectory.values, trajectory.ends, c.discount, c.lambda_)
     values = trajectory.values[:, :-1]

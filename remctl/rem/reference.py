@@ -16,7 +16,10 @@ from remctl.rem.retnet import RetNet, RetNetOutput, State
 def pop_loop(
     net: RetNet, real: Tensor, state: State, start: int = 0, prediction: Tensor | None = None, first_predicted: int = 0
 ) -> RetNetOutput:
-    """The same contract as `RetNet.forward`: for each block predict it with u from the state before it, then consume it."""
+    """The same contract and shapes as `RetNet.forward`: real (B, T, n, E), prediction (B, P, K, E).
+
+    For each block: predict it with u from the state before it, then consume it.
+    """
     assert not net.training
     outputs, predictions = [], []
     num_blocks, n = real.shape[1:3]

@@ -98,7 +98,7 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
 
 class QKV(NamedTuple):
-    """Queries, keys and values of one shape; q and k rotated, k scaled by 1/sqrt(D)."""
+    """Queries, keys and values, each (B, heads, ..., D); q and k rotated, k scaled by 1/sqrt(D)."""
 
     q: Tensor
     k: Tensor

@@ -88,7 +88,7 @@ class Tokenizer(nn.Module):
         return self.pre_quantization(self.encoder(frames))
 
     def quantize(self, latents: Tensor) -> Quantized:
-        """Nearest code of each latent vector, in float32 (as precise as `training.matmul_precision` says)."""
+        """Nearest code of each latent vector (B, E, h, w), in float32 (as precise as `training.matmul_precision` says)."""
         flat = latents.permute(0, 2, 3, 1).flatten(1, 2)
         flat = flat.float() if flat.dtype == torch.bfloat16 else flat
         with torch.autocast(flat.device.type, enabled=False), torch.no_grad():
@@ -110,7 +110,7 @@ class Tokenizer(nn.Module):
         return self.decoder(self.post_quantization(codes))
 
     def reconstruct(self, frames: Tensor) -> Tensor:
-        """Through the codes and back, clipped to [-1, 1]."""
+        """Frames (B, 3, H, W) in [-1, 1] through the codes and back, clipped to [-1, 1]."""
         return self.decode(self.quantize(self.latents(frames)).codes).float().clamp(-1, 1)
 
     def loss(

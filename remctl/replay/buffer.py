@@ -144,12 +144,12 @@ class ReplayBuffer:
         return self.frames[index]
 
     def after(self, starts: np.ndarray, num_steps: int) -> Window:
-        """Windows of `num_steps` from the steps `starts` (...) on, padded right where the episode is over."""
+        """Windows of `num_steps` from the steps `starts` (any shape) on, padded right where the episode is over."""
         offset = np.arange(num_steps)
         return self._window(starts, offset, offset < self.episodes.remaining[starts][..., None])
 
     def before(self, current: np.ndarray, num_before: int) -> Window:
-        """Windows of up to `num_before` steps before `current` (...) and that one, padded left where the episode begins."""
+        """Windows of up to `num_before` steps before `current` (any shape) and that one, padded left at the episode's start."""
         offset = np.arange(-num_before, 1)
         return self._window(current, offset, offset + self.episodes.before[current][..., None] >= 0)
 

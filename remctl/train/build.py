@@ -54,11 +54,11 @@ class Agent:
         return frames.unflatten(0, codes.shape[:-3])
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """Weights of the three components."""
+        """Weights of the three components: {component: {parameter: tensor}}."""
         return {name: module.state_dict() for name, module in self.components.items()}
 
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Raises RuntimeError where names or shapes differ."""
+        """Takes {component: {parameter: tensor}}; raises RuntimeError where names or shapes differ."""
         for name, module in self.components.items():
             module.load_state_dict(state[name])
 

@@ -91,7 +91,7 @@ def checked(batches: Iterable[Any], check: Check) -> Iterator[Any]:
 
 
 def choose_starts(episodes: Episodes, num_starts: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """Different steps, uniformly drawn, then extra ones with 1 and 2 real frames; and how many the first ones are."""
+    """Indices (n,) of different steps: some uniformly drawn, then some with 1 and 2 real frames; how many were drawn."""
     drawn = rng.permutation(len(episodes.before))[:num_starts]
     early = [rng.permutation(np.flatnonzero(episodes.before == before)) for before in (0, 1)]
     extra = [np.setdiff1d(index[: max(1, num_starts // 8)], drawn) for index in early]
@@ -243,7 +243,7 @@ def scores(c: Arrays) -> Diagnosis:
 
 
 def precision_recall(imagined: np.ndarray, real: np.ndarray) -> Diagnosis:
-    """Of bool arrays, or of signs with 0 for nothing: precision = right / imagined, recall = right / real.
+    """Of bool arrays of any shape, or of signs with 0 for nothing: precision = right / imagined, recall = right / real.
 
     Right is an entry that both have, and with the same sign.
     """

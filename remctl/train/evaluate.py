@@ -38,7 +38,7 @@ class Episode:
         self.kept = empty_steps(MAX_KEPT_STEPS if keep else 0, frame_size)
 
     def add(self, frame: np.ndarray, action: int, result: EnvStep) -> None:
-        """Count a step, and keep it while there is room."""
+        """Count a step, and keep its frame (H, W, 3) while there is room."""
         i = self.num_steps
         if i < len(self.kept):
             self.kept.frames[i], self.kept.actions[i], self.kept.first[i] = frame, action, i == 0

@@ -48,7 +48,7 @@ def judge_tokenizer(
 
 
 def code_use(tokens: Tensor, num_codes: int) -> dict[str, Any]:
-    """Perplexity (the exponential of the entropy) and number of the codes in tokens, of N."""
+    """Perplexity (the exponential of the entropy) and number of the codes in tokens (any shape), of N."""
     share = torch.bincount(tokens.flatten().long(), minlength=num_codes).double() / tokens.numel()
     perplexity = float((-torch.xlogy(share, share).sum()).exp())
     return {"code_perplexity": perplexity, "used_codes": int((share > 0).sum()), "num_codes": num_codes}

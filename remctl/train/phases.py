@@ -57,7 +57,7 @@ def num_steps(phase: TrainingPhase, epoch: int) -> int:
 
 
 def optimize(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> dict[str, Tensor]:
-    """One step; returns the gradient's norm before clipping, and whether it was clipped."""
+    """One step on a scalar loss; returns the gradient's norm before clipping, and whether it was clipped (0 or 1)."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
@@ -146,7 +146,7 @@ def autoencoder_error(agent: Agent, frames: Tensor) -> float:
 
 
 def median_image_error(buffer: ReplayBuffer, frames: Tensor) -> float:
-    """What painting the replay's per-pixel median image would cost: mean squared error in [-1, 1]."""
+    """Mean squared error, in [-1, 1], of painting the replay's per-pixel median image for frames (B, H, W, 3) uint8."""
     every = max(1, buffer.size // MEDIAN_FRAMES)
     median = np.median(buffer.frames[: buffer.size : every].cpu().numpy(), axis=0).astype(np.uint8)
     image = to_model_range(torch.from_numpy(median)).to(frames.device)

@@ -19,7 +19,7 @@ import torch
 
 from remctl.config import RunConfig, config_hash
 from remctl.envs import make_env
-from remctl.errors import UserError
+from remctl.errors import MachineError, UserError
 from remctl.progress import Reporter
 from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.store import load_shard, save_shard
@@ -77,14 +77,26 @@ class Trainer:
         return derive_seed(self.config.seed, "train env") % 2**31
 
     def resume(self) -> None:
-        """Load the newest intact checkpoint, if there is one, and drop what came after it."""
+        """Load the newest intact checkpoint, if there is one, and drop what came after it.
+
+        Raises UserError for a checkpoint of another configuration, MachineError for a run whose checkpoints are lost.
+        """
         loaded = checkpoint.load_latest(self.folder, self.reporter.log)
         if loaded and loaded.config_hash != config_hash(self.config):
             raise UserError(
                 f"{self.folder.path}: its checkpoint belongs to configuration {loaded.config_hash}, not to "
                 f"{config_hash(self.config)}: restore its config.yaml, or choose another --name or --out"
             )
+        logged = {entry.get("epoch") for entry in self.log.entries()}
+        if not loaded and len(logged) > 1:  # one entry may stand without: it is written just before its checkpoint
+            raise MachineError(
+                f"{self.folder.path} has {len(logged)} epochs in metrics.jsonl and no checkpoint to go on from: restore "
+                "its checkpoints folder from a copy, or move the run away to train it from the start"
+            )
         self.epoch = loaded.epoch if loaded else 0
+        lost = sorted(set(range(1, self.epoch + 1)) - logged)
+        if lost:
+            self.reporter.log(f"metrics.jsonl lacks epochs {lost[0]}-{lost[-1]}: they stay missing, training goes on")
         self.log.rewind(self.epoch)
         if not loaded:
             return

@@ -65,6 +65,17 @@ def test_any_run_of_blocks_can_be_predicted_up_to_the_one_after_the_last(first: 
     torch.testing.assert_close(fast.predicted, slow.predicted, **EXACT)
 
 
+@pytest.mark.parametrize(("c", "start"), [(1, 0), (2, 8), (3, 20)])
+def test_prediction_tokens_stand_at_the_positions_of_the_block_they_predict(c: int, start: int) -> None:
+    """With the block's own tokens in their place they must come out as those tokens do, wherever the sequence begins."""
+    net = make_net(blocks_per_chunk=c)
+    real, _ = make_inputs(T=5, K=3)
+    out = net(real, random_state(net), start=start, prediction=real[:, :, :3])
+    torch.testing.assert_close(out.predicted, out.real[:, :, :3], **EXACT)
+    shifted = net(real, random_state(net), start=start, prediction=real[:, 1:, :3], first_predicted=0)
+    assert not torch.allclose(shifted.predicted, out.real[:, 1:, :3])
+
+
 def test_prediction_tokens_never_enter_a_state_or_a_real_output() -> None:
     net = make_net()
     real, u = make_inputs()

@@ -228,3 +228,37 @@ def test_step_reads_reward_signs_and_ends_as_the_loss_trains_them(prediction: st
     _, imagined = model.step(state, segment.actions[:, 1], torch.Generator().manual_seed(0))
     assert imagined.reward.tolist() == [reward] * B
     assert imagined.end.tolist() == [end] * B
+
+
+@BOTH
+@pytest.mark.parametrize("context", [1, 2, 3])
+def test_what_context_blocks_should_have_predicted_has_exactly_no_influence(prediction: str, context: int) -> None:
+    """Published rule: rewards and ends of the context, and its tokens as targets; as inputs they do matter."""
+    model = make_model(observation_prediction=prediction, context_blocks=context, loss_rule="published")
+    segment = make_segment()
+    rewards, ends = segment.rewards.clone(), segment.ends.clone()
+    rewards[:, :context] = rewards[:, :context] - 5
+    ends[:, :context] = ~ends[:, :context]
+    losses = []
+    for s in (segment, segment._replace(rewards=rewards, ends=ends)):
+        loss, _ = model.loss(s, CODES)
+        losses.append((loss, *torch.autograd.grad(loss, model.parameters(), allow_unused=True)))
+    for a, b in zip(*losses, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.equal(a, b)
+    assert model._first_predicted == context
+    later = segment._replace(rewards=-segment.rewards - 5)
+    assert not torch.equal(model.loss(later, CODES)[0], losses[0][0])
+
+
+def test_targets_inside_the_context_never_reach_the_observation_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The context's tokens changed as targets alone, its embeddings held: nothing moves."""
+    model, segment = make_model(context_blocks=2), make_segment()
+    blocks = model._blocks(segment.tokens, segment.actions, CODES)
+    monkeypatch.setattr(model, "_blocks", lambda *_: blocks)
+    changed, after = segment.tokens.clone(), segment.tokens.clone()
+    changed[:, :2] = (changed[:, :2] + 1) % N
+    after[:, 2] = (after[:, 2] + 1) % N
+    loss = model.loss(segment, CODES)[0]
+    assert torch.equal(model.loss(segment._replace(tokens=changed), CODES)[0], loss)
+    assert not torch.equal(model.loss(segment._replace(tokens=after), CODES)[0], loss)

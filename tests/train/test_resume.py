@@ -1,6 +1,7 @@
 """Resume: whatever interrupts a run, the finished one is the same to the bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from remctl.config import RunConfig, resolve
 from remctl.errors import Interrupted, MachineError, UserError
 from remctl.progress import Reporter, StopFlag
 from remctl.runner import prepare_torch
-from remctl.runs import files
 from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog, comparable
@@ -137,31 +137,43 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch_and_no_bit(uninterrupted: t
     assert_same(outcome(tmp_path), uninterrupted)
 
 
-def test_a_full_disk_at_any_write_of_an_epoch_loses_only_that_epoch(
+def test_a_clock_that_goes_backwards_changes_nothing(
     uninterrupted: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def seen(folder: Path) -> list[str]:
-        names: list[str] = []
-        with monkeypatch.context() as m:
-            m.setattr(files, "boundary", names.append)
-            train(folder, tiny("training.num_epochs=2"))
-        return names
+    """Wall time runs backwards by an hour at every look, and file times say that the oldest checkpoint is the newest."""
+    backwards = iter(range(2_000_000_000, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(backwards)))
+    monkeypatch.setattr(time, "time_ns", lambda: next(backwards) * 10**9)
+    with pytest.raises(Interrupted):
+        train(tmp_path, tiny(), limit=150)
+    for age, generation in enumerate(checkpoint.generations(RunFolder(tmp_path))):
+        for path in (generation, *generation.iterdir()):
+            os.utime(path, (10**9 + age, 10**9 + age))
+    train(tmp_path, tiny())
+    assert_same(outcome(tmp_path), uninterrupted)
 
-    boundaries = seen(tmp_path / "count")
-    second = len(boundaries) // 2
-    for at in range(second, len(boundaries), max(1, (len(boundaries) - second) // 6)):
-        folder, counter = tmp_path / f"at_{at}", iter(range(10_000))
 
-        def full(name: str, at: int = at, counter: Iterator[int] = counter) -> None:
-            if next(counter) == at:
-                raise OSError(28, "No space left on device")
+def test_a_run_whose_checkpoints_were_lost_is_not_started_again(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, tiny(), limit=150)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(MachineError, match="3 epochs .* no checkpoint .*: restore"):
+        train(tmp_path, tiny())
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
-        with monkeypatch.context() as m:
-            m.setattr(files, "boundary", full)
-            with pytest.raises(MachineError, match="disk full"):
-                train(folder, tiny())
-        train(folder, tiny())
-        assert_same(outcome(folder), uninterrupted)
+
+def test_lost_metrics_are_said_and_training_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, tiny(), limit=150)
+    (tmp_path / "metrics.jsonl").unlink()
+    run = RunFolder(tmp_path)
+    reporter = InterruptingReporter()
+    said: list[str] = []
+    reporter.log = said.append  # type: ignore[method-assign]
+    trainer = Trainer(tiny(), run, torch.device("cpu"), reporter, MetricsLog(run))
+    trainer.resume()
+    assert any("metrics.jsonl lacks epochs 1-3" in line for line in said)
 
 
 def test_c_still_trains_on_fresh_tokens_once_m_is_frozen(tmp_path: Path) -> None:
