@@ -1,5 +1,7 @@
 """The replay: segments and starting points never cross an episode, tokens follow the tokenizer."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -137,3 +139,25 @@ def test_a_damaged_shard_is_named(tmp_path, damage: str) -> None:
         path.write_bytes(data[: len(data) // 2] if damage == "truncated" else data)
     with pytest.raises(MachineError, match=r"epoch_000003\.npz.*epoch 3"):
         load_shard(run, 3)
+
+
+class WritesAFile:
+    """Pickled, it would run code on being read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_a_shard_cannot_run_code(tmp_path: Path) -> None:
+    run, proof = RunFolder(tmp_path / "run"), tmp_path / "code ran"
+    save_shard(run, 1, make_steps())
+    with np.load(shard_path(run, 1)) as data:
+        arrays = dict(data)
+    arrays["actions"] = np.array([WritesAFile(proof)], dtype=object)
+    np.savez(shard_path(run, 1), allow_pickle=True, **arrays)
+    with pytest.raises(MachineError, match="is missing or damaged"):
+        load_shard(run, 1)
+    assert not proof.exists()

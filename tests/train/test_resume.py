@@ -146,9 +146,13 @@ def test_a_clock_that_goes_backwards_changes_nothing(
     monkeypatch.setattr(time, "time_ns", lambda: next(backwards) * 10**9)
     with pytest.raises(Interrupted):
         train(tmp_path, tiny(), limit=150)
-    for age, generation in enumerate(checkpoint.generations(RunFolder(tmp_path))):
+    generations = checkpoint.generations(RunFolder(tmp_path))
+    for age, generation in enumerate(generations):
         for path in (generation, *generation.iterdir()):
             os.utime(path, (10**9 + age, 10**9 + age))
+    newest = checkpoint.load_latest(RunFolder(tmp_path))
+    assert newest is not None
+    assert generations[0].name == f"epoch_{newest.epoch:06d}"
     train(tmp_path, tiny())
     assert_same(outcome(tmp_path), uninterrupted)
 
