@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train venv test test-slow test-all faults check format clean
+.PHONY: train venv test test-slow test-slurm test-all faults check format clean
 
 train: venv
 	$(BIN)/remctl train --game $(GAME) --preset $(PRESET) $(ARGS)
@@ -25,10 +25,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test: venv
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not slurm'
 
 test-slow: venv
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not slurm'
+
+test-slurm: venv
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 faults: venv
 	$(BIN)/python -m tests.faults

@@ -18,9 +18,10 @@ from typer.main import get_command
 
 from remctl import __version__
 from remctl.commands import config as config_verbs
-from remctl.commands import listing, weights
+from remctl.commands import listing, report, sweep, weights
 from remctl.commands.failures import guarded
-from remctl.commands.options import ConfigFile, Device, Json, Preset, Run, Seed, Sets, Variant
+from remctl.commands.options import ConfigFile, Device, Json, Preset, Run, Seed, Sets, Variant, refuse_beside_from
+from remctl.errors import UserError
 
 HELP = "Train and study REM, a world model with parallel observation prediction, on Atari 100K."
 
@@ -76,24 +77,34 @@ root.__doc__ = HELP
 
 @app.command()
 def train(
-    game: Annotated[str, typer.Option(help="A game (see `remctl list games`), Catch, or gym:ID.")],
+    game: Annotated[str | None, typer.Option(help="A game (see `remctl list games`), Catch, or gym:ID.")] = None,
     preset: Preset = "paper",
     variant: Variant = "rem",
     config: ConfigFile = None,
     sets: Sets = None,
     seed: Seed = 0,
+    like: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="A run's config.yaml: that very run, with no other key."),
+    ] = None,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The experiment's name; else the preset's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no log lines.")] = False,
 ) -> None:
     """Train an agent; the same command resumes where it was cut off."""
-    from remctl.config import resolve
+    from remctl.config import from_yaml, resolve
 
-    resolved = resolve(game, preset, variant, config, sets or (), seed)
+    if like is not None:
+        refuse_beside_from(game, preset, variant, config, sets, seed)
+        resolved = from_yaml(like)
+    elif game is None:
+        raise UserError("no game given: add --game Pong (see `remctl list games`), or --from a run's config.yaml")
+    else:
+        resolved = resolve(game, preset, variant, config, sets or (), seed)
     from remctl import runner
 
-    experiment = preset if name is None else name
+    experiment = resolved.preset if name is None else name
     runner.train(resolved, out=out, experiment=experiment, device=device, command=sys.argv, quiet=quiet)
 
 
@@ -149,3 +160,7 @@ def doctor(
         show(conclusion(checks))
     if failed(checks):
         raise typer.Exit(1)
+
+
+sweep.register(app)
+report.register(app)

@@ -16,6 +16,12 @@ class MachineError(UserError):
     exit_code = 1
 
 
+class InUseError(MachineError):
+    """Another process works on the run; exits with status 75 (try again later), so that nobody counts it as a failure."""
+
+    exit_code = 75
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: the run resumes
     """A signal asked the process to leave; nothing of the running epoch counts. `signum` is the signal's number."""
 

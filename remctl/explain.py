@@ -26,6 +26,8 @@ PRESET_COLUMNS = {
     "quick (Catch)": ("quick", "Catch"),
     "corrected": ("corrected", "Pong"),
     "paper-text": ("paper-text", "Pong"),
+    "iris": ("iris", "Pong"),
+    "iris-rem": ("iris-rem", "Pong"),
 }
 # Labels whose allowed values stand outside the schema.
 LABELS: dict[str, Iterable[str]] = {"preset": DESCRIPTIONS, "variant": VARIANTS}

@@ -98,6 +98,31 @@ class Imagined(NamedTuple):
     end: Tensor
 
 
+class SequenceModel(Protocol):
+    """What M's tokens go through: the RetNet, or IRIS' Transformer; M alone knows embeddings and heads. State is a value."""
+
+    @property
+    def name(self) -> str:
+        """Of its parameters within M."""
+        ...
+
+    @property
+    def max_positions(self) -> int | None:
+        """Its window in tokens; None without limit."""
+        ...
+
+    def initial_state(self, batch_size: int, like: Tensor) -> Any:
+        """Nothing seen; on the device of `like` (any shape)."""
+        ...
+
+    def __call__(self, real: Tensor, state: Any, start: int = 0, *, keep: Tensor | None = None, **pop: Any) -> Any:
+        """Blocks real (B, T, n, E) from absolute position `start`: an output with `real` (B, T, n, E) and `state`.
+
+        keep (B, T) bool: blocks that are False have no influence on anything behind them.
+        """
+        ...
+
+
 class WorldModel(Protocol[S]):
     """M: trained on segments, stepped in imagination. S is its state, whatever that holds."""
 

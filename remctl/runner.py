@@ -66,9 +66,9 @@ def _train(config: RunConfig, run: RunFolder, device: torch.device, command: lis
 
 def _run(trainer: Trainer, command: list[str]) -> None:
     config, run, device, reporter = trainer.config, trainer.folder, trainer.device, trainer.reporter
-    provenance.append(run, provenance.collect(command, describe_device(device)))
     reporter.log(f"{run.path}  config {config_hash(config)}  device {device}")
     trainer.resume()
+    provenance.append(run, provenance.collect(command, describe_device(device)))  # not of a start that was refused
     if not run.config.exists():
         write_atomic(run.config, to_yaml(config))
     announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log, reporter.stop.check)

@@ -3,7 +3,9 @@
     python -m tests.faults [--group GROUP] [--list]        (or: make faults)
 
 A fault is a group, a file, a text that stands in it exactly once, what replaces it, and the tests that are run. The copy
-lies in a temporary folder; the tree is not touched. Exit status 1 if a fault goes unnoticed or no longer applies.
+lies in a temporary folder; the tree is not touched. The tests are first run without a fault: where they fail already, they
+notice nothing. Noticed means that a test failed; a test file that cannot be collected and a run that is not over in time
+are reported as what they are. Exit status 1 if a fault goes unnoticed or no longer applies.
 """
 
 from __future__ import annotations
@@ -16,10 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+LIMIT_S = 600
 
 
 @dataclass(frozen=True)
@@ -32,19 +38,21 @@ class Fault:
 
     @property
     def name(self) -> str:
-        return f"{self.group}: {self.file}: {self.old.strip().splitlines()[0][:60]} -> {self.new.strip()[:60]}"
+        old, new = (" ".join(text.split())[:60] for text in (self.old, self.new))
+        return f"{self.group}: {self.file}: {old} -> {new}"
 
 
 POP, M, C, V = (
     "tests/rem/test_pop.py",
     "tests/rem/test_world_model.py",
-    "tests/rem/test_imagination.py",
+    "tests/rem/test_imagination.py tests/rem/test_controller.py",
     "tests/rem/test_tokenizer.py",
 )
 ACTING, PHASES, RESUME = "tests/train/test_acting.py", "tests/train/test_phases.py", "tests/train/test_resume.py"
+RUN, DAMAGE, ENVS = "tests/train/test_trainer.py", "tests/train/test_run_damage.py", "tests/envs/test_make_env.py"
 BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py", "tests/rem/test_perceptual.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
-RUNS, CONFIG, CLI = "tests/runs", "tests/config", "tests/cli"
+RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
 
 FAULTS = [
     # Numerics: retention
@@ -60,16 +68,21 @@ FAULTS = [
     Fault("numerics", "rem/retnet.py", "states[:, 0:whole:c]", "states[:, 0 : whole // c]", POP),
     Fault("numerics", "rem/retnet.py", "            qkv = qkv._replace(v=v)\n", "            del v\n", POP),
     Fault("numerics", "rem/retnet.py", "eps=layer.retention.group_norm.eps", "eps=1e-2", POP),
+    Fault("numerics", "rem/retention.py", "whole_block * states[-1]", "states[-1]", POP),
+    Fault("numerics", "rem/retnet.py", "F.dropout(x, self.dropout, self.training)", "F.dropout(x, self.dropout, False)", POP),
+    Fault("numerics", "rem/retnet.py", "        retained = self._drop(retained)\n        retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps).flatten(-2)", "        retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps).flatten(-2)\n        retained = self._drop(retained)", POP),
+    Fault("numerics", "rem/retnet.py", "self.ffn_activation(layer.linear1", "F.silu(layer.linear1", POP),
     # Numerics: the world model
     Fault("numerics", "rem/world_model.py", "(block >= context)[None], (block >= context)[None]", "(block > context)[None], (block >= context)[None]", M),
     Fault("numerics", "rem/world_model.py", "(block >= context - 1)[None] | starts", "(block >= context)[None] | starts", M),
     Fault("numerics", "rem/world_model.py", "rewarded & segment.real", "rewarded", M),
-    Fault("numerics", "rem/world_model.py", "first * self.block_len - 1 : -1", "first * self.block_len : ", M),
+    Fault("numerics", "rem/world_model.py", "flatten(1, 2)[:, :-1], (0, 0, 1, 0))", "flatten(1, 2)[:, 1:], (0, 0, 0, 1))", M),
     Fault("numerics", "rem/world_model.py", "state.position + 1 + i", "state.position + i", M),
-    Fault("numerics", "rem/world_model.py", "self.retnet(blocks, state, keep=real)", "self.retnet(blocks, state)", M),
+    Fault("numerics", "rem/world_model.py", "self.sequence_model(blocks, state, keep=real)", "self.sequence_model(blocks, state)", M),
     Fault("numerics", "rem/world_model.py", "code_vectors), (T - 1) * self.block_len", "code_vectors), (T - 2) * self.block_len", M),
     Fault("numerics", "rem/world_model.py", "self.reward_head(at_action), generator) - 1", "self.reward_head(at_action), generator) * -1 + 1", M),
     Fault("numerics", "rem/world_model.py", "weight.sum().clamp(min=1)", "weight.numel()", M),
+    Fault("numerics", "rem/world_model.py", "sample_categorical(self.observation_head(out.predicted[:, 0]), generator)", "sample_categorical(self.observation_head(out.predicted[:, 0]), generator, 0.5)", C),
     # Numerics: the controller and imagination
     Fault("numerics", "rem/returns.py", "(1 - lambda_) * values[:, t + 1] + lambda_ * result", "(1 - lambda_) * values[:, t] + lambda_ * result", C),
     Fault("numerics", "rem/returns.py", "discount * (1 - ends.to(values.dtype))", "discount + 0 * ends.to(values.dtype)", C),
@@ -78,29 +91,65 @@ FAULTS = [
     Fault("numerics", "rem/imagination.py", "world_model.step(model_state, action, generator)", "world_model.step(model_state, action * 0, generator)", C),
     Fault("numerics", "rem/imagination.py", "(f + 1) % (config", "f % (config", C),
     Fault("numerics", "rem/imagination.py", "over = ends.float().cumsum(1) - ends.float()", "over = ends.float().cumsum(1)", C),
+    Fault("numerics", "rem/imagination.py", "(x * weight).sum() / weight.sum()", "(x * weight).mean()", C),
+    Fault("numerics", "rem/imagination.py", "sample_categorical(policy.logits.detach(), generator)", "sample_categorical(policy.logits.detach(), generator, 0.5)", C),
+    Fault("numerics", "rem/imagination.py", "controller.record_action(state, action)", "controller.record_action(state, action.flip(0))", C),
+    Fault("numerics", "rem/controller.py", "            new = self._advance(state, features[:, f])\n            new = self.record_action(new, actions[:, f]) if feed_action[f] else new", "            new = self.record_action(state, actions[:, f]) if feed_action[f] else state\n            new = self._advance(new, features[:, f])", C),
+    Fault("numerics", "rem/controller.py", "with torch.autocast(features.device.type, enabled=False)", "with torch.autocast(features.device.type, enabled=torch.is_autocast_enabled('cpu'))", C),
     Fault("numerics", "rem/controller.py", "    @torch.no_grad()\n    def burn_in", "    def burn_in", C),
     Fault("numerics", "rem/controller.py", "state = new.where(real[:, f], state)", "state = new", C),
     Fault("numerics", "rem/controller.py", "with torch.autocast(state.h.device.type, enabled=False)", "with torch.autocast(state.h.device.type, enabled=torch.is_autocast_enabled('cpu'))", C),
     Fault("numerics", "rem/sampling.py", "logits.float() / temperature", "logits.float()", C),
+    # Numerics: IRIS
+    Fault("numerics", "iris/transformer.py", "position = torch.arange(start, start + T * n", "position = torch.arange(T * n", IRIS),
+    Fault("numerics", "iris/transformer.py", "return (index <= row)[None, None]", "return (index <= row + 1)[None, None]", IRIS),
+    Fault("numerics", "iris/transformer.py", "is_causal=mask is None and x.shape[1] > 1", "is_causal=False", IRIS),
+    Fault("numerics", "iris/transformer.py", "if tip[0] != self.length or end", "if end", IRIS),
+    Fault("numerics", "iris/transformer.py", " & visible[:, None, :]", "", IRIS),
+    Fault("numerics", "iris/vqgan.py", "if size in config.attention_resolutions", "if size not in config.attention_resolutions", IRIS),
+    Fault("numerics", "rem/world_model.py", "        state = self._with_room(state)\n", "", IRIS),
+    Fault("numerics", "rem/world_model.py", "    if first == 0:\n", "    if False:\n", IRIS),
+    Fault("numerics", "rem/world_model.py", "        elif self.config.loss_rule == \"all_positions\":\n", "        elif False:\n", IRIS),
     # Numerics: the tokenizer and its losses
     Fault("numerics", "rem/tokenizer.py", "(codes - latents).detach()", "(codes - latents)", V),
     Fault("numerics", "rem/tokenizer.py", "F.mse_loss(codes, latents.detach())", "F.mse_loss(codes, latents)", V),
     Fault("numerics", "rem/tokenizer.py", "- 2 * flat @ table.T", "- flat @ table.T", V),
+    Fault("numerics", "rem/tokenizer.py", "with torch.autocast(flat.device.type, enabled=False), torch.no_grad():", "with torch.no_grad():", V),
+    Fault("numerics", "rem/tokenizer.py", "nn.ZeroPad2d((0, 1, 0, 1))", "nn.ZeroPad2d((1, 0, 1, 0))", V),
+    Fault("numerics", "rem/perceptual.py", "_SCALE = (0.458,", "_SCALE = (0.485,", f"{LPIPS}::test_it_is_its_definition_whatever_the_weights"),
     Fault("numerics", "rem/perceptual.py", "0.01 * worst", "0.1 * worst", LPIPS),
     Fault("numerics", "rem/perceptual.py", "squared.mean(dim=(2, 3))", "squared.sum(dim=(2, 3))", LPIPS),
     # Protocol
     Fault("protocol", "envs/atari.py", "BILINEAR", "NEAREST", ATARI),
     Fault("protocol", "envs/__init__.py", "training and environment.end_on_life_loss", "environment.end_on_life_loss", "tests/envs"),
+    Fault("protocol", "config/schema.py", "sticky_probability: float = option(0.0,", "sticky_probability: float = option(0.25,", ENVS),
+    Fault("protocol", "config/schema.py", "option(108_000,", "option(27_000,", ENVS),
+    Fault("protocol", "config/schema.py", "end_on_life_loss: bool = option(True", "end_on_life_loss: bool = option(False", ENVS),
+    Fault("protocol", "config/schema.py", "learning_rate=2e-4", "learning_rate=1e-4", CONFIG),
+    Fault("protocol", "config/schema.py", "gradient_clip=100.0", "gradient_clip=10.0", CONFIG),
+    Fault("protocol", "train/evaluate.py", 'env.reset(random.numpy("reset", e.index))', 'env.reset(random.numpy("reset", 0))', ACTING),
+    Fault("protocol", "train/evaluate.py", "self.total_return += result.reward", "self.total_return += float(np.sign(result.reward))", ACTING),
     Fault("protocol", "train/evaluate.py", "training=False", "training=True", ACTING),
     Fault("protocol", "train/evaluate.py", "trained, config.evaluation.temperature", "trained, config.collection.temperature", ACTING),
     Fault("protocol", "train/evaluate.py", "state = reset_rows(state, policy.initial_state(len(envs)), over)", "pass", ACTING),
     Fault("protocol", "train/collector.py", "result.reward, result.terminated\n", "result.reward, result.terminated or result.truncated\n", ACTING),
+    Fault("protocol", "train/collector.py", "steps.rewards[i], steps.ends[i] = result.reward, result.terminated", "steps.rewards[i], steps.ends[i] = np.sign(result.reward), result.terminated", ACTING),
     Fault("protocol", "train/collector.py", "                self.controller_state = policy.initial_state(1)\n", "                self.controller_state = self.controller_state or policy.initial_state(1)\n", ACTING),
     Fault("protocol", "train/acting.py", "rng.random(n) < self.epsilon", "rng.random(n) > self.epsilon", ACTING),
-    Fault("protocol", "train/trainer.py", "            c.temperature,\n            c.epsilon,\n", "            1.0,\n            0.0,\n", RESUME),
-    Fault("protocol", "train/trainer.py", "return epoch > config.controller.training.start_after_epoch", "return epoch > config.controller.training.start_after_epoch + 1", RESUME),
+    Fault("protocol", "train/acting.py", "return self.agent.controller.record_action(state, told), executed", "self.agent.controller.record_action(state, told)\n        return state, executed", ACTING),
+    Fault("protocol", "train/build.py", "frames.unflatten(0, codes", "frames.flip(0).unflatten(0, codes", ACTING),
+    Fault("protocol", "train/trainer.py", "            c.temperature,\n            c.epsilon,\n", "            1.0,\n            0.0,\n", RUN),
+    Fault("protocol", "train/trainer.py", "return epoch > config.controller.training.start_after_epoch", "return epoch > config.controller.training.start_after_epoch + 1", RUN),
     # Training
     Fault("training", "train/phases.py", "    buffer.forget_tokens()\n", "", PHASES),
+    Fault("training", "train/phases.py", "    agent.world_model.train()\n", "", PHASES),
+    Fault("training", "train/phases.py", "imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)\n", "imagine(agent.world_model.train(), agent.controller, agent.view, start, codes, config, generator)\n            agent.world_model.eval()\n", PHASES),
+    Fault("training", "train/phases.py", "    image_loss.train()\n", "", PHASES),
+    Fault("training", "train/phases.py", "clip_grad_norm_(module.parameters(), clip)", "clip_grad_norm_(module.parameters(), float('inf'))", PHASES),
+    Fault("training", "train/phases.py", 'Randomness(agent.config.seed, epoch, "tokenizer")', 'Randomness(agent.config.seed, 0, "tokenizer")', PHASES),
+    Fault("training", "train/phases.py", 'Randomness(agent.config.seed, epoch, "world_model")', 'Randomness(agent.config.seed, 0, "world_model")', PHASES),
+    Fault("training", "train/phases.py", 'Randomness(config.seed, epoch, "controller")', 'Randomness(config.seed, 0, "controller")', PHASES),
+    Fault("training", "train/build.py", 'if phase.optimizer == "adamw" else', 'if phase.optimizer == "adam" else', PHASES),
     Fault("training", "train/phases.py", "min_before = 2 if", "min_before = 1 if", PHASES),
     Fault("training", "train/phases.py", "epoch == phase.start_after_epoch + 1)", "epoch == phase.start_after_epoch)", PHASES),
     Fault("training", "train/build.py", "nn.LayerNorm | nn.GroupNorm | nn.Embedding", "nn.LayerNorm | nn.GroupNorm", PHASES),
@@ -109,7 +158,8 @@ FAULTS = [
     Fault("training", "replay/sampling.py", "episodes.remaining >= min_blocks", "episodes.remaining > min_blocks", BUFFER),
     # Isolation
     Fault("isolation", "variants.py", '"controller.observes": "frames"})', '"controller.observes": "frames", "controller.hidden_dim": 32})', "tests/test_isolation.py"),
-    Fault("isolation", "rem/world_model.py", "        if self.pop:\n            self.prediction_embedding", "        if True:\n            self.prediction_embedding", "tests/test_isolation.py"),
+    Fault("isolation", "variants.py", " if key not in SHARED_WITH_REM}", "}", "tests/config"),
+    Fault("isolation", "rem/world_model.py", "        if self.pop:\n            num_vectors", "        if True:\n            num_vectors", "tests/test_isolation.py"),
     Fault("isolation", "rem/controller.py", "if config.action_inputs:\n            self.action_embedding", "if True:\n            self.action_embedding", "tests/test_isolation.py"),
     # Resume and faults
     Fault("resume", "train/trainer.py", "        self.log.rewind(self.epoch)\n", "", RESUME),
@@ -118,19 +168,30 @@ FAULTS = [
     Fault("resume", "train/trainer.py", "range(1, min(self.epoch, ", "range(2, min(self.epoch, ", RESUME),
     Fault("resume", "train/seeding.py", "torch.manual_seed(derive_seed(self.seed, self.epoch, self.phase, \"global\"))", "pass", RESUME),
     Fault("resume", "train/trainer.py", "        if num_steps(self.config.world_model.training, epoch) or num_steps(self.config.controller.training, epoch):\n", "        if num_steps(self.config.world_model.training, epoch):\n", RESUME),
-    Fault("resume", "train/trainer.py", "if not loaded and len(logged) > 1:", "if False:", RESUME),
+    Fault("resume", "train/trainer.py", "if not loaded and len(logged) > 1:", "if False:", DAMAGE),
+    Fault("resume", "train/trainer.py", 'Randomness(self.config.seed, epoch, "collect")', 'Randomness(self.config.seed, 0, "collect")', RUN),
+    Fault("resume", "train/trainer.py", "        self.log.append(epoch, metrics)\n        checkpoint.save(self.folder, epoch, config_hash(self.config), self.agent.state_dict(), self._state())\n", "        checkpoint.save(self.folder, epoch, config_hash(self.config), self.agent.state_dict(), self._state())\n        self.log.append(epoch, metrics)\n", RUN),
+    Fault("resume", "train/trainer.py", "loaded = newest and self._with_its_shard(newest)", "loaded = newest", DAMAGE),
+    Fault("resume", "train/trainer.py", "if loaded is not newest:", "if False:", DAMAGE),
+    Fault("resume", "train/trainer.py", "if run.config.exists() and hash_as_written(run.config) == found:", "if False:", DAMAGE),
+    Fault("resume", "train/collector.py", "ControllerState(*(t.to(device) for t in kept))", "ControllerState(*(torch.zeros_like(t).to(device) for t in kept))", RESUME),
+    Fault("resume", "runner.py", "    truncate_jsonl(run.episodes, lambda entry: entry[\"kind\"] != \"final\")\n", "", DAMAGE),
+    Fault("resume", "runner.py", "    write_json(run.result, result)\n", "    run.result.write_text(json.dumps(result))\n", "tests/train/test_boundary_faults.py"),
     Fault("resume", "runs/files.py", "        raise machine_error(error, action, path) from error", "        return", "tests/train/test_boundary_faults.py"),
     Fault("resume", "train/checkpoint.py", "key=lambda path: (_epoch_of(path), not", "key=lambda path: (path.stat().st_mtime, not", RESUME),
     Fault("resume", "runner.py", "refuse_other_configuration(run, config)\n        if", "if", RESUME),
-    Fault("resume", "runs/lock.py", "fcntl.LOCK_EX", "fcntl.LOCK_SH", RUNS),
+    Fault("resume", "runs/lock.py", "_try_lock(run, fd, fcntl.LOCK_EX)", "_try_lock(run, fd, fcntl.LOCK_SH)", RUNS),
     Fault("resume", "runs/files.py", "os.replace(", "shutil.copy(", f"{RUNS} {CHECKPOINT}"),
     Fault("resume", "train/checkpoint.py", "map_location=device, weights_only=True", "map_location=device, weights_only=False", CHECKPOINT),
     # Hostile input
     Fault("hostile", "config/schema.py", "allow_inf_nan=False", "allow_inf_nan=True", CONFIG),
     Fault("hostile", "config/schema.py", 'extra="forbid"', 'extra="ignore"', f"{CONFIG} {CLI}"),
     Fault("hostile", "replay/store.py", "allow_pickle=False", "allow_pickle=True", BUFFER),
-    Fault("house", "rem/tokenizer.py", "Frames (B, 3, H, W) in [-1, 1] through the codes", "Through the codes", "tests/test_layers.py"),
+    Fault("hostile", "config/yaml12.py", 'getattr(event, "anchor", None)', "None", CONFIG),
+    Fault("hostile", "config/resolve.py", "_REPR.repr(value)", "repr(value)", CONFIG),
+    Fault("house", "rem/tokenizer.py", "float (..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3)", "Floats to pixels", "tests/test_layers.py"),
     Fault("house", "rem/returns.py", "import torch\n", "import torch\n\nimport remctl.envs\n", "tests/test_layers.py"),
+    Fault("house", "rem/returns.py", "import torch\n", "import torch\n\nfrom ..envs import make_env  # noqa\n", "tests/test_layers.py"),
 ]  # fmt: skip
 
 
@@ -143,18 +204,35 @@ def main() -> int:
     if options.list:
         print("\n".join(f.name for f in chosen))
         return 0
-    outcomes = [try_fault(i, fault, len(chosen)) for i, fault in enumerate(chosen, 1)]
-    print(f"{outcomes.count(True)} of {len(chosen)} faults noticed")
-    return 0 if all(outcomes) else 1
+    if red := first_red({f.tests for f in chosen}):
+        print(f"without any fault {red}: mend it first, for it would notice everything")
+        return 1
+    noticed = [try_fault(i, fault, len(chosen)) for i, fault in enumerate(chosen, 1)]
+    print(f"{noticed.count(True)} of {len(chosen)} faults noticed")
+    return 0 if all(noticed) else 1
+
+
+class Outcome(NamedTuple):
+    """Of tests in a copy: `passed`, `failed`, `not collected` or `not over`; and the place that says so."""
+
+    kind: str
+    place: str = ""
+
+
+def first_red(tests: set[str]) -> str:
+    """Run all tests without a fault; what is wrong with the first that do not pass, or nothing."""
+    with copied_tree() as copy:
+        for some in sorted(tests):
+            outcome = run_tests(copy, some)
+            print(f"without a fault: {outcome.kind} {outcome.place} ({some})", flush=True)
+            if outcome.kind != "passed":
+                return f"{some}: {outcome.kind} {outcome.place}"
+    return ""
 
 
 def try_fault(number: int, fault: Fault, total: int) -> bool:
     """Plant it in a fresh copy, run its tests; whether one failed."""
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        copy = Path(folder)
-        for name in ("remctl", "tests", "pyproject.toml", "constraints.txt"):
-            source = ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+    with copied_tree() as copy:
         path = copy / "remctl" / fault.file
         text = path.read_text()
         if text.count(fault.old) != 1:
@@ -162,32 +240,41 @@ def try_fault(number: int, fault: Fault, total: int) -> bool:
             return False
         path.write_text(text.replace(fault.old, fault.new))
         begin = time.perf_counter()
-        noticed = failing_test(copy, fault.tests)
-        label = f"noticed by {noticed}" if noticed else "UNNOTICED"
+        outcome = run_tests(copy, fault.tests)
+        noticed = outcome.kind == "failed"
+        label = f"noticed by {outcome.place}" if noticed else f"UNNOTICED: {outcome.kind} {outcome.place}"
         print(f"{number}/{total} {label} ({time.perf_counter() - begin:.0f} s)  {fault.name}", flush=True)
-        return noticed is not None
+        return noticed
 
 
-def failing_test(copy: Path, tests: str) -> str | None:
-    """The first test that fails in the copy; None if all pass."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-m",
-        "not slow",
-        "-p",
-        "no:cacheprovider",
-        *tests.split(),
-    ]
+@contextmanager
+def copied_tree() -> Iterator[Path]:
+    """What tests need of the repository, in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        copy = Path(folder)
+        for name in ("remctl", "tests", "ablations", "reports", "slurm", "docs", "pyproject.toml", "constraints.txt"):
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        yield copy
+
+
+def run_tests(copy: Path, tests: str) -> Outcome:
+    """Run them in the copy until one fails."""
+    options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, *tests.split()]
     environment = os.environ | {"PYTHONPATH": str(copy)}
-    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    try:
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        return Outcome("not over", f"after {LIMIT_S} s")
     if done.returncode == 0:
-        return None
+        return Outcome("passed")
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return found.group(1) if found else f"pytest's exit status {done.returncode}"
+    place = found.group(1) if found else f"pytest's exit status {done.returncode}"
+    collected = done.returncode == 1 and "ERROR collecting" not in done.stdout
+    return Outcome("failed" if collected else "not collected", place)
 
 
 if __name__ == "__main__":

@@ -30,3 +30,13 @@ TINY = (
     "evaluation.diagnosis_starts=4",
     "training.num_epochs=4",
 )
+
+# Over TINY: IRIS with every part it has, small.
+TINY_IRIS = (
+    *TINY,
+    "tokenizer.num_groups=4",
+    "tokenizer.num_res_blocks=1",
+    "world_model.embed_dim=32",  # not the tokenizer's
+    "world_model.sequence_blocks=5",
+    "imagination.horizon=7",  # longer than M's window
+)

@@ -19,7 +19,10 @@ from typer.core import TyperGroup
 from remctl.errors import Interrupted, UserError
 
 MACHINE, INTERNAL, BROKEN_PIPE, CTRL_C = 1, 70, 1, 128 + signal.SIGINT
-AGAIN = "run the same command again; training resumes from its last complete epoch"
+AGAIN = {
+    "remctl train": "; run the same command again; training resumes from its last complete epoch",
+    "remctl ablate": "; what was started goes on: see `remctl status`",
+}
 
 
 def guarded(command: Callable[[], object], args: Sequence[str] = (), debug: bool = False, verb: str = "remctl") -> int:
@@ -33,7 +36,7 @@ def guarded(command: Callable[[], object], args: Sequence[str] = (), debug: bool
             traceback.print_exception(error)
         return report(error, args, verb)
     if status == CTRL_C:  # typer turns KeyboardInterrupt into this status
-        say(f"interrupted; {AGAIN}")
+        say(f"interrupted{AGAIN.get(verb, '')}")
     return status if isinstance(status, int) else 0
 
 
@@ -55,9 +58,9 @@ def describe(error: BaseException, args: Sequence[str] = (), verb: str = "remctl
     if isinstance(error, TyperException):
         return error.exit_code, usage_message(error, args, verb)
     if isinstance(error, Interrupted):
-        return 128 + error.signum, f"stopped by {signal.Signals(error.signum).name}; {AGAIN}"
+        return 128 + error.signum, f"stopped by {signal.Signals(error.signum).name}{AGAIN.get(verb, '')}"
     if isinstance(error, KeyboardInterrupt | Abort):
-        return CTRL_C, f"interrupted; {AGAIN}"
+        return CTRL_C, f"interrupted{AGAIN.get(verb, '')}"
     if isinstance(error, OSError):
         return MACHINE, os_message(error)
     if _out_of_memory(error):

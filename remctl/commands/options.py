@@ -26,7 +26,13 @@ def check_run(path: Path) -> Path:
     return path
 
 
-Preset = Annotated[str, typer.Option(help="paper, quick, corrected or paper-text.")]
+def refuse_beside_from(game: object, preset: str, variant: str, config: object, sets: object, seed: int) -> None:
+    """UserError where something beside --from says what to train."""
+    if game is not None or config is not None or sets or (preset, variant, seed) != ("paper", "rem", 0):
+        raise UserError("--from says it all: leave out --game, --preset, --variant, --config, --set and --seed")
+
+
+Preset = Annotated[str, typer.Option(help="paper, quick, corrected, paper-text, iris or iris-rem.")]
 Variant = Annotated[str, typer.Option(help="An ablation; see `remctl list variants`.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of configuration keys.")]
 Sets = Annotated[

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from remctl.config.schema import RunConfig, TrainingPhase
 
 
+MAX_LEVELS = 16  # of a tokenizer, where its sizes are named
 Check = tuple[bool, str]  # whether it is wrong, and the sentence with its remedy
 
 
@@ -26,6 +27,7 @@ def _tokenizer(c: RunConfig) -> list[Check]:
     v = c.tokenizer
     ratio, rest = divmod(c.environment.frame_size, v.grid_size)
     used = v.channels[: ratio.bit_length()]  # one width per resolution: the frame's and one for each halving
+    sizes = [c.environment.frame_size >> i for i in range(min(ratio.bit_length(), MAX_LEVELS))]
     return [
         (
             rest != 0 or ratio < 2 or ratio & (ratio - 1) != 0,
@@ -36,6 +38,11 @@ def _tokenizer(c: RunConfig) -> list[Check]:
             any(width % v.num_groups for width in used),
             f"tokenizer.channels {list(v.channels)} are not all multiples of tokenizer.num_groups {v.num_groups}: "
             "change one",
+        ),
+        (
+            v.architecture == "vqgan" and not set(v.attention_resolutions) <= set(sizes),
+            f"tokenizer.attention_resolutions {list(v.attention_resolutions)} are not all sizes that a frame goes "
+            f"through: choose among {sizes}, or set it to []",
         ),
         (
             v.codebook_init == "kmeans" and v.warmup == "none",
@@ -69,6 +76,16 @@ def _world_model(c: RunConfig) -> list[Check]:
             m.embed_dim % (8 * m.num_heads) != 0,
             f"world_model.embed_dim {m.embed_dim} is not a multiple of 8 x num_heads {m.num_heads}: choose "
             f"{8 * m.num_heads * max(1, (m.embed_dim + 4 * m.num_heads) // (8 * m.num_heads))}",
+        ),
+        (
+            m.architecture == "transformer" and m.observation_prediction == "pop",
+            "world_model.observation_prediction=pop needs a RetNet's state: set "
+            "world_model.observation_prediction=token_by_token, or world_model.architecture=retnet",
+        ),
+        (
+            m.loss_rule == "all_positions" and m.observation_prediction == "pop",
+            "world_model.loss_rule=all_positions trains tokens on those before them in the same observation, which POP "
+            "never sees: set world_model.loss_rule=supervise_starts, or observation_prediction=token_by_token",
         ),
         (
             m.context_blocks >= m.sequence_blocks,

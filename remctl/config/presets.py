@@ -1,4 +1,4 @@
-"""The presets: `paper` (published behaviour), `quick` (minutes on a CPU), `corrected`, `paper-text`.
+"""The presets: `paper` (published behaviour), `quick` (minutes on a CPU), `corrected`, `paper-text`, and the baseline's.
 
 A preset is a flat mapping of dotted keys to values, laid over the schema's defaults.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from remctl.games import kind
+from remctl.variants import VARIANTS
 
 Overrides = dict[str, Any]
 
@@ -97,11 +98,16 @@ QUICK_ATARI: Overrides = QUICK | {
     "training.num_epochs": 4,
 }
 
+# Presets that are `paper` with a variant of the switchboard, where the overrides are written; they bear its label.
+PRESET_VARIANTS = {"iris": "iris", "iris-rem": "iris_rem"}
+
 DESCRIPTIONS = {
     "paper": "the published agent, published behaviour; 100,000 steps; needs a GPU",
     "quick": "small networks, corrected behaviour; minutes on two CPU cores; sizes by kind of game",
     "corrected": "paper with its accidents corrected",
     "paper-text": "paper with the text's side wherever text and published code differ",
+    "iris": "the baseline as published: Transformer, VQGAN tokenizer, 16 tokens, horizon 20; needs a GPU",
+    "iris-rem": "the baseline with REM's 64 tokens, horizon 10, and controller batches; needs a GPU",
 }
 
 # Section A.5: on Freeway the policy is sampled nearly greedily, or no reward is ever seen.
@@ -112,4 +118,5 @@ def preset_overrides(preset: str, game: str) -> Overrides:
     """The dotted overrides of `preset` for `game`. The name must be one of DESCRIPTIONS."""
     quick = QUICK_TOY if kind(game) == "toy" else QUICK_ATARI
     table: dict[str, Overrides] = {"paper": {}, "quick": quick, "corrected": CORRECTIONS, "paper-text": PAPER_TEXT}
+    table |= {name: VARIANTS[variant].overrides for name, variant in PRESET_VARIANTS.items()}
     return table[preset] | GAME_OVERRIDES.get(game, {})

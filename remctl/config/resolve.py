@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from remctl.config import yaml12
-from remctl.config.presets import DESCRIPTIONS, preset_overrides
+from remctl.config.presets import DESCRIPTIONS, PRESET_VARIANTS, preset_overrides
 from remctl.config.schema import RunConfig
 from remctl.errors import UserError
 from remctl.games import check_game
@@ -26,6 +27,11 @@ from remctl.variants import VARIANTS
 NOT_IDENTITY = ("preset", "variant", "runtime")
 NOT_OVERRIDES = ("preset", "variant", "game", "seed")
 MAX_FILE_BYTES = 1_000_000
+
+# `repr`, but of large values only as much as a message quotes: text keeps its first 60 characters, lists their first 20.
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxtuple, _REPR.maxdict = 3, 20, 20, 20
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 200
 
 
 def resolve(
@@ -36,13 +42,17 @@ def resolve(
     sets: Iterable[str] = (),
     seed: int = 0,
 ) -> RunConfig:
-    """The complete configuration of one run. Raises UserError, one line with the fix."""
+    """The complete configuration of one run. Raises UserError, one line with the fix.
+
+    Without a variant of its own, what a preset such as `iris` trains bears its own label, not REM's.
+    """
     game = check_game(game)
     overrides = dict(preset_overrides(one_of(preset, DESCRIPTIONS, "preset"), game))
     overrides |= VARIANTS[one_of(variant, VARIANTS, "variant")].overrides
     overrides |= read_file(file) if file else {}
     overrides |= dict(parse_set(text) for text in sets)
-    return build(overrides | {"game": game, "preset": preset, "variant": variant, "seed": seed})
+    label = PRESET_VARIANTS.get(preset, variant) if variant == "rem" else variant
+    return build(overrides | {"game": game, "preset": preset, "variant": label, "seed": seed})
 
 
 def build(overrides: Mapping[str, Any]) -> RunConfig:
@@ -122,18 +132,25 @@ def parse_set(text: str) -> tuple[str, Any]:
 def read_file(path: Path) -> dict[str, Any]:
     """A YAML file of nested or dotted keys as dotted overrides."""
     example = "write configuration keys with values, for example 'world_model: {num_layers: 3}'"
-    return _leaves(_read_mapping(path, example), f"{path}: ", NOT_OVERRIDES)
+    return _leaves(read_mapping(path, example), f"{path}: ", NOT_OVERRIDES)
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """What makes a run the run it is: every key but labels and `runtime`."""
-    return {k: v for k, v in keys(config).items() if k.split(".")[0] not in NOT_IDENTITY}
+    return _identity(keys(config))
 
 
 def config_hash(config: RunConfig) -> str:
     """12 hexadecimal digits: the run's identity."""
-    text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return _digest(identity(config))
+
+
+def hash_as_written(path: Path) -> str:
+    """The hash of a run folder's config.yaml by the keys that stand in it, which may be those of another version.
+
+    Raises UserError for a file that is none.
+    """
+    return _digest(_identity(flatten(read_mapping(path, "restore the run's config.yaml from a copy"))))
 
 
 def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
@@ -150,7 +167,7 @@ def to_yaml(config: RunConfig) -> str:
 
 def from_yaml(path: Path) -> RunConfig:
     """A run folder's config.yaml."""
-    tree = _read_mapping(path, "restore the run's config.yaml from a copy")
+    tree = read_mapping(path, "restore the run's config.yaml from a copy")
     return build(_leaves(tree, f"{path}: "))
 
 
@@ -168,7 +185,7 @@ def check_key(key: str, where: str, refused: Iterable[str]) -> None:
 
 def short(value: object) -> str:
     """A value as a message quotes it: 60 characters at most."""
-    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else _REPR.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -177,11 +194,14 @@ def one_line(value: object) -> str:
     return " ".join(str(value).split())[:200]
 
 
-def _read_mapping(path: Path, remedy: str) -> dict[str, Any]:
+def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
+    """A YAML file that holds a mapping, or nothing. Raises UserError ending in `remedy` for any other."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
             raise UserError(f"{path}: larger than 1 MB, which no configuration is: give another file")
-        tree = yaml12.load(path.read_text(encoding="utf-8"))
+        tree = yaml12.load(data.decode())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: give a readable YAML file") from None
     except ValueError as error:  # UnicodeDecodeError is one
@@ -202,6 +222,15 @@ def _leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), pr
             check_key(key, where, refused)
             flat[key] = value
     return flat
+
+
+def _identity(flat: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in flat.items() if str(k).split(".")[0] not in NOT_IDENTITY}
+
+
+def _digest(flat: Mapping[str, Any]) -> str:
+    text = json.dumps(flat, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -1,8 +1,9 @@
 """Every number of REM as a typed, frozen field: meaning, unit, source.
 
 Defaults are the published agent's (preset `paper`). "code" in a source means the published code where the paper's
-text says something else or nothing; the text's side is then selectable (preset `paper-text`). Counts start with
-`num_`; durations end in their unit. Derived values are properties and never configured.
+text says something else or nothing; the text's side is then selectable (preset `paper-text`). "IRIS" is the baseline
+(Micheli et al. 2023, preset `iris`). Counts start with `num_`; durations end in their unit. Derived values are properties
+and never configured.
 """
 
 from __future__ import annotations
@@ -94,6 +95,9 @@ class TrainingPhase(Section):
 class TokenizerConfig(Section):
     """V, a VQ-VAE (Section A.1.1, Table 4)."""
 
+    architecture: Literal["convolutional", "vqgan"] = option(
+        "convolutional", "Table 4's networks, or VQGAN's residual ones with attention (IRIS)", "", "Table 4; IRIS"
+    )
     grid_size: int = option(8, "codes per side: K = grid_size^2 tokens per observation", "tokens", "Section 3", ge=1)
     channels: tuple[Annotated[int, Field(ge=1)], ...] = option(
         (32, 64, 128, 256),
@@ -101,6 +105,10 @@ class TokenizerConfig(Section):
         "",
         "Table 4",
         min_length=1,
+    )
+    num_res_blocks: int = option(2, "vqgan: residual blocks per resolution, one more in the decoder", "", "IRIS", ge=1)
+    attention_resolutions: tuple[Annotated[int, Field(ge=1)], ...] = option(
+        (8, 16), "vqgan: sizes at which attention follows each residual block", "pixels", "IRIS"
     )
     num_groups: int = option(8, "groups of GroupNorm", "", "Table 4", ge=1)
     norm_eps: float = option(1e-6, "epsilon of GroupNorm", "", "Table 4", gt=0)
@@ -139,8 +147,14 @@ class TokenizerConfig(Section):
 
 
 class WorldModelConfig(Section):
-    """M, a RetNet with parallel observation prediction (Sections 2.2-2.4, Table 7)."""
+    """M, a RetNet with parallel observation prediction (Sections 2.2-2.4, Table 7), or IRIS' Transformer."""
 
+    architecture: Literal["retnet", "transformer"] = option(
+        "retnet",
+        "RetNet, or a causal Transformer with a KV cache whose window is sequence_blocks (IRIS)",
+        "",
+        "Section 2.2; IRIS",
+    )
     observation_prediction: Literal["pop", "token_by_token"] = option(
         "pop", "POP, or plain language modelling over the token stream (ablation No POP)", "", "Section 3.2"
     )
@@ -160,20 +174,32 @@ class WorldModelConfig(Section):
     layer_init: Literal["copies", "independent"] = option(
         "copies", "all layers start as copies of one (code), or each drawn for itself", "", "code; ours"
     )
+    weight_init: Literal["default", "gpt"] = option(
+        "default",
+        "torch's (and the package's), or normal of deviation 0.02 with zero biases (GPT, IRIS)",
+        "",
+        "code; IRIS",
+    )
     spare_prediction_token: bool = option(
         False, "one more prediction token that is never read, as published", "", "code"
+    )
+    prediction_tokens: Literal["separate", "shared"] = option(
+        "separate", "a learned vector for each of the K positions, or one for all", "", "Section 2.3; shared: ours"
+    )
+    block_states: Literal["parallel", "sequential"] = option(
+        "parallel", "states of all blocks at once or one after the other: a schedule only", "", "Eqs. 6 and 7"
     )
     blocks_per_chunk: int = option(
         3, "blocks per chunk c: a schedule only, no result depends on it", "blocks", "Table 7", ge=1
     )
     context_blocks: int = option(2, "observations that M is given before it predicts", "blocks", "Table 7", ge=1)
     sequence_blocks: int = option(10, "blocks per training segment", "blocks", "Section A.1.3; code", ge=2)
-    loss_rule: Literal["published", "supervise_starts"] = option(
+    loss_rule: Literal["published", "supervise_starts", "all_positions"] = option(
         "published",
         "published: no loss on the context. supervise_starts: also on rewards and ends of block `context`, and on "
-        "everything where the segment starts an episode",
+        "everything where the segment starts an episode. all_positions: on everything but the very first token (IRIS)",
         "",
-        "code; ours",
+        "code; ours; IRIS",
     )
     training: TrainingPhase = TrainingPhase(
         start_after_epoch=25,
@@ -300,7 +326,7 @@ class RunConfig(Section):
     def min_segment_blocks(self) -> int:
         """Real blocks a training segment needs at least."""
         context = self.world_model.context_blocks
-        return context if self.world_model.loss_rule == "supervise_starts" else context + 1
+        return {"published": context + 1, "supervise_starts": context, "all_positions": 1}[self.world_model.loss_rule]
 
     @model_validator(mode="after")
     def _possible(self) -> RunConfig:

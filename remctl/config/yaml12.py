@@ -1,6 +1,7 @@
 """YAML as its version 1.2 reads it: 1e-3 is a number, `no` and 12:30 are text, 010 is ten.
 
-PyYAML follows version 1.1, where 1e-3 is text, `no` is false, 12:30 is 750 and 010 is eight.
+PyYAML follows version 1.1, where 1e-3 is text, `no` is false, 12:30 is 750 and 010 is eight. Anchors and aliases are
+refused: a few lines of them stand for more values than any memory holds.
 """
 
 from __future__ import annotations
@@ -17,14 +18,35 @@ _RESOLVERS = (
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9]+", list("-+0123456789")),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-    ("merge", r"<<", ["<"]),
 )
 
 
 class Loader(yaml.SafeLoader):
-    """The safe loader with the plain scalars of YAML 1.2."""
+    """The safe loader with the plain scalars of YAML 1.2, and without aliases."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As PyYAML does. Raises ValueError for an anchor (&name) or an alias (*name)."""
+        event: Any = self.peek_event()
+        if name := getattr(event, "anchor", None):
+            kind, sign = ("aliases", "*") if isinstance(event, yaml.AliasEvent) else ("anchors", "&")
+            line = event.start_mark.line + 1
+            raise ValueError(f"line {line}: {kind} ({sign}{name[:20]}) are not allowed: write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As PyYAML does, but a key that stands there twice is an error rather than the last one's."""
+        seen: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    raise ValueError(
+                        f"line {line}: {key.value!r} is given twice, first in line {seen[key.value]}: remove one"
+                    )
+                seen[key.value] = line
+        return super().construct_mapping(node, deep)
 
 
 def _int(loader: Loader, node: yaml.ScalarNode) -> int:
@@ -46,6 +68,12 @@ def load(text: str) -> Any:
     try:
         return yaml.load(text, Loader)
     except RecursionError:
-        raise ValueError("nested too deeply, or in a circle") from None
-    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError("nested too deeply") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:  # a wrong tag can raise any of them
         raise ValueError(" ".join(str(error).split())[:200]) from None

@@ -133,3 +133,15 @@ def block_states(k: Tensor, v: Tensor, state: Tensor, tables: RetentionTables) -
         carry = tables.carry(num_blocks, n, state)
         mixed = carry @ all_partial.transpose(1, 2).flatten(-2)
         return mixed.unflatten(-1, state.shape[-2:]).transpose(1, 2)
+
+
+def block_states_in_turn(k: Tensor, v: Tensor, state: Tensor, tables: RetentionTables) -> Tensor:
+    """What `block_states` gives, (B, T+1, H, D, D), each state from the one before it (Eq. 5): the schedule without POP."""
+    n = k.shape[-2]
+    states = [state]
+    with torch.autocast(k.device.type, enabled=False):
+        k = k.to(state.dtype) * tables.write_decay(n, state)
+        whole_block = tables.carry(1, n, state)[:, 1, 0].view(-1, 1, 1)
+        for j in range(k.shape[1]):
+            states.append(whole_block * states[-1] + k[:, j].transpose(-1, -2) @ v[:, j].to(state.dtype))
+    return torch.stack(states, dim=1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from yet_another_retnet.retnet import RetNetDecoder, RetNetDecoderLayer
 
 from remctl.config import WorldModelConfig
-from remctl.rem.retention import QKV, RetentionTables, block_states, retain, rotate
+from remctl.rem.retention import QKV, RetentionTables, block_states, block_states_in_turn, retain, rotate
 
 State = list[Tensor]  # one (B, H, D, D) per layer
 
@@ -59,12 +59,16 @@ class Layout(NamedTuple):
 class RetNet(nn.Module):
     """The stack of layers; no embeddings, no heads, no final norm."""
 
+    name = "retnet"
+    max_positions: int | None = None
+
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.head_dim = config.embed_dim // config.num_heads
         self.dropout = config.dropout
         self.blocks_per_chunk = config.blocks_per_chunk
+        self.block_states = block_states if config.block_states == "parallel" else block_states_in_turn
         self.ffn_activation = F.gelu if config.ffn_activation == "gelu" else F.silu
         self.decoder = _decoder(config)
         self.tables = RetentionTables(config.num_heads, self.head_dim, config.decay)
@@ -134,7 +138,7 @@ class RetNet(nn.Module):
     def _pop_retention(self, qkv: QKV, state: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         """Algorithm 2: (B, rows, H, D) and the state after the last real block."""
         real = qkv.map(lambda t: _blocks(t[:, : layout.real_rows], layout.num_blocks))
-        states = block_states(real.k, real.v, state, self.tables)
+        states = self.block_states(real.k, real.v, state, self.tables)
         out = self._chunkwise(real, states)
         if layout.num_predicted:
             u = qkv.map(lambda t: _blocks(t[:, layout.real_rows :], layout.num_predicted))

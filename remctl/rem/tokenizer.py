@@ -51,31 +51,24 @@ class UpBlock(nn.Sequential):
 
 
 class Tokenizer(nn.Module):
-    """Encoder, codebook, decoder."""
+    """Encoder, codebook, decoder.
 
-    def __init__(self, config: TokenizerConfig, frame_size: int = 64) -> None:
+    `networks`: an encoder to (B, E, h, w) and a decoder from it, in the place of Table 4's (IRIS).
+    """
+
+    def __init__(
+        self, config: TokenizerConfig, frame_size: int = 64, networks: tuple[nn.Module, nn.Module] | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.tokens_per_obs = config.tokens_per_obs
         widths = _widths(config, frame_size)
-        self.encoder = nn.Sequential(
-            nn.Conv2d(3, widths[0], 3, padding=1),
-            *(DownBlock(a, b, config) for a, b in zip(widths, widths[1:], strict=False)),
-            nn.GroupNorm(config.num_groups, widths[-1], config.norm_eps),
-            nn.SiLU(),
-            nn.Conv2d(widths[-1], widths[-1], 3, padding=1),
-        )
-        self.pre_quantization = nn.Conv2d(widths[-1], config.embed_dim, 1)
+        inner = config.embed_dim if networks else widths[-1]
+        self.encoder = networks[0] if networks else _encoder(config, widths)
+        self.pre_quantization = nn.Conv2d(inner, config.embed_dim, 1)
         self.codebook = nn.Embedding(config.num_codes, config.embed_dim)
-        self.post_quantization = nn.Conv2d(config.embed_dim, widths[-1], 1)
-        back = widths[::-1]
-        self.decoder = nn.Sequential(
-            nn.Conv2d(back[0], back[0], 3, padding=1),
-            *(UpBlock(a, b, config) for a, b in zip(back, back[1:], strict=False)),
-            nn.GroupNorm(config.num_groups, back[-1], config.norm_eps),
-            nn.SiLU(),
-            nn.Conv2d(back[-1], 3, 3, padding=1),
-        )
+        self.post_quantization = nn.Conv2d(config.embed_dim, inner, 1)
+        self.decoder = networks[1] if networks else _decoder(config, widths)
         nn.init.uniform_(self.codebook.weight, -1 / config.num_codes, 1 / config.num_codes)
 
     @property
@@ -148,6 +141,27 @@ class Tokenizer(nn.Module):
             "commitment_loss": self.config.commitment_weight * commitment,
         }
         return torch.stack(list(terms.values())).sum(), terms
+
+
+def _encoder(config: TokenizerConfig, widths: list[int]) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, widths[0], 3, padding=1),
+        *(DownBlock(a, b, config) for a, b in zip(widths, widths[1:], strict=False)),
+        nn.GroupNorm(config.num_groups, widths[-1], config.norm_eps),
+        nn.SiLU(),
+        nn.Conv2d(widths[-1], widths[-1], 3, padding=1),
+    )
+
+
+def _decoder(config: TokenizerConfig, widths: list[int]) -> nn.Sequential:
+    back = widths[::-1]
+    return nn.Sequential(
+        nn.Conv2d(back[0], back[0], 3, padding=1),
+        *(UpBlock(a, b, config) for a, b in zip(back, back[1:], strict=False)),
+        nn.GroupNorm(config.num_groups, back[-1], config.norm_eps),
+        nn.SiLU(),
+        nn.Conv2d(back[-1], 3, 3, padding=1),
+    )
 
 
 def _widths(config: TokenizerConfig, frame_size: int) -> list[int]:

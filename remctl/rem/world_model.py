@@ -1,4 +1,6 @@
-"""The world model M (paper Sections 2.1-2.4): embeddings, RetNet with POP, heads, losses, and one imagined step.
+"""The world model M (paper Sections 2.1-2.4): embeddings, a sequence model, heads, losses, and one imagined step.
+
+The sequence model is REM's RetNet with POP, which also predicts token by token, or IRIS' Transformer, which can do only that.
 
 Shapes: B batch, T blocks, K tokens per observation, n = K+1 tokens per block, E embedding, N vocabulary, A actions.
 A block is an observation's K tokens and the action taken on it. Block j's observation logits predict block j's own
@@ -7,49 +9,69 @@ tokens; reward and termination are read at its action.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from remctl.config import WorldModelConfig
-from remctl.interfaces import Imagined, Segment
-from remctl.rem.retnet import RetNet, State
+from remctl.interfaces import Imagined, Segment, SequenceModel
+from remctl.rem.retnet import RetNet
 from remctl.rem.sampling import sample_categorical
 
 
 class WorldModelState(NamedTuple):
-    """`retention`: state per layer. `position`: absolute position of the next token. `tokens` (B, K): the current observation.
+    """`memory`: the sequence model's state. `position`: of the next token, absolute. `tokens` (B, K): the current observation.
 
     POP has not consumed `tokens` yet (it goes in with its action); token by token has.
     """
 
-    retention: State
+    memory: Any
     position: int
     tokens: Tensor
     code_vectors: Tensor
 
 
 class WorldModel(nn.Module):
-    """REM's world model; `observation_prediction` chooses POP or token by token (ablation No POP)."""
+    """REM's world model, or IRIS': `sequence_model` is a RetNet where none is given.
 
-    def __init__(self, config: WorldModelConfig, num_actions: int, tokens_per_obs: int, num_codes: int) -> None:
+    `observation_prediction` chooses POP or token by token (ablation No POP).
+    """
+
+    def __init__(
+        self,
+        config: WorldModelConfig,
+        num_actions: int,
+        tokens_per_obs: int,
+        num_codes: int,
+        sequence_model: SequenceModel | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.tokens_per_obs = tokens_per_obs
         self.block_len = tokens_per_obs + 1
         self.pop = config.observation_prediction == "pop"
         E = config.embed_dim
-        self.retnet = RetNet(config)
+        model: SequenceModel = RetNet(config) if sequence_model is None else sequence_model
+        self.add_module(model.name, cast(nn.Module, model))
+        self._sequence_model_name = model.name
         self.action_embedding = nn.Embedding(num_actions, E)
         if self.pop:
-            self.prediction_embedding = nn.Embedding(tokens_per_obs + config.spare_prediction_token, E)
+            num_vectors = 1 if config.prediction_tokens == "shared" else tokens_per_obs
+            self.prediction_embedding = nn.Embedding(num_vectors + config.spare_prediction_token, E)
         if config.observation_embeddings == "separate":
             self.observation_embedding = nn.Embedding(num_codes, E)
         self.observation_head = _head(E, num_codes)
         self.reward_head = _head(E, 3)
         self.end_head = _head(E, 2)
+        if config.weight_init == "gpt":
+            self.apply(_init_as_gpt)
+
+    @property
+    def sequence_model(self) -> SequenceModel:
+        """RetNet or Transformer; its parameters bear its own name."""
+        return cast(SequenceModel, getattr(self, self._sequence_model_name))
 
     # Training
 
@@ -65,7 +87,7 @@ class WorldModel(nn.Module):
         tokens = segment.tokens[:, first:]
         terms = {
             "observation_loss": _cross_entropy(
-                self.observation_head(observations), tokens, observed[..., None].expand_as(tokens)
+                self.observation_head(observations), tokens, _token_mask(observed, tokens, first)
             ),
             "reward_loss": _cross_entropy(self.reward_head(at_action), segment.rewards.sign().long() + 1, rewarded),
             "end_loss": _cross_entropy(self.end_head(at_action), segment.ends.long(), rewarded),
@@ -75,18 +97,21 @@ class WorldModel(nn.Module):
     @property
     def _first_predicted(self) -> int:
         """First block (from 0) whose observation ever carries a loss."""
-        return 1 if self.config.loss_rule == "supervise_starts" else self.config.context_blocks
+        rules = {"published": self.config.context_blocks, "supervise_starts": 1, "all_positions": 0}
+        return rules[self.config.loss_rule]
 
     def _training_outputs(self, blocks: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """Outputs that predict the tokens of blocks first..T-1 (B, T-first, K, E), and those at the actions (B, T, E)."""
         B, T = blocks.shape[:2]
-        state = self.retnet.initial_state(B, blocks)
+        state = self.sequence_model.initial_state(B, blocks)
         if self.pop:
-            out = self.retnet(blocks, state, prediction=self._prediction_tokens(B, T - first), first_predicted=first)
+            u = self._prediction_tokens(B, T - first)
+            out = self.sequence_model(blocks, state, prediction=u, first_predicted=first)
             return out.predicted, out.real[:, :, -1]
-        real = self.retnet(blocks, state).real
-        # Token by token, the output one position before a token predicts it.
-        before = real.flatten(1, 2)[:, first * self.block_len - 1 : -1].unflatten(1, (T - first, self.block_len))
+        real = self.sequence_model(blocks, state).real
+        # Token by token, the output one position before a token predicts it; before the very first stands none.
+        before = F.pad(real.flatten(1, 2)[:, :-1], (0, 0, 1, 0))[:, first * self.block_len :]
+        before = before.unflatten(1, (T - first, self.block_len))
         return before[:, :, : self.tokens_per_obs], real[:, :, -1]
 
     def _loss_masks(self, segment: Segment) -> tuple[Tensor, Tensor]:
@@ -98,6 +123,8 @@ class WorldModel(nn.Module):
             starts = segment.starts_episode[:, None]
             observed = observed | starts
             rewarded = (block >= context - 1)[None] | starts
+        elif self.config.loss_rule == "all_positions":
+            observed = rewarded = (block >= 0)[None]
         return (observed & segment.real)[:, self._first_predicted :], rewarded & segment.real
 
     # Imagination
@@ -109,13 +136,13 @@ class WorldModel(nn.Module):
         before it. Blocks that are not real leave no trace.
         """
         B, T = tokens.shape[:2]
-        state, position = self.retnet.initial_state(B, code_vectors), (T - 1) * self.block_len
+        state, position = self.sequence_model.initial_state(B, code_vectors), (T - 1) * self.block_len
         if T > 1:
             blocks = self._blocks(tokens[:, :-1], actions, code_vectors)
-            state = self.retnet(blocks, state, keep=real).state
+            state = self.sequence_model(blocks, state, keep=real).state
         if not self.pop:
             current = self._embed_observations(tokens[:, -1:], code_vectors)
-            state = self.retnet(current, state, start=position).state
+            state = self.sequence_model(current, state, start=position).state
             position += self.tokens_per_obs
         return WorldModelState(state, position, tokens[:, -1], code_vectors)
 
@@ -137,7 +164,7 @@ class WorldModel(nn.Module):
     ) -> tuple[WorldModelState, Tensor]:
         block = self._blocks(state.tokens[:, None], action[:, None], state.code_vectors)
         prediction = self._prediction_tokens(action.shape[0], 1)
-        out = self.retnet(block, state.retention, state.position, prediction, first_predicted=1)
+        out = self.sequence_model(block, state.memory, state.position, prediction=prediction, first_predicted=1)
         tokens = sample_categorical(self.observation_head(out.predicted[:, 0]), generator)
         new_state = WorldModelState(out.state, state.position + self.block_len, tokens, state.code_vectors)
         return new_state, out.real[:, 0, -1]
@@ -145,16 +172,25 @@ class WorldModel(nn.Module):
     def _step_tokens(
         self, state: WorldModelState, action: Tensor, generator: torch.Generator
     ) -> tuple[WorldModelState, Tensor]:
-        out = self.retnet(self.action_embedding(action)[:, None, None], state.retention, state.position)
+        state = self._with_room(state)
+        out = self.sequence_model(self.action_embedding(action)[:, None, None], state.memory, state.position)
         at_action = last = out.real[:, 0, -1]
         tokens = []
         for i in range(self.tokens_per_obs):
             tokens.append(sample_categorical(self.observation_head(last), generator))
             x = self._embed_observations(tokens[-1][:, None, None], state.code_vectors)
-            out = self.retnet(x, out.state, state.position + 1 + i)
+            out = self.sequence_model(x, out.state, state.position + 1 + i)
             last = out.real[:, 0, -1]
         position = state.position + self.block_len
         return WorldModelState(out.state, position, torch.stack(tokens, 1), state.code_vectors), at_action
+
+    def _with_room(self, state: WorldModelState) -> WorldModelState:
+        """For a window without room for a block: the state that knows the current observation alone, as IRIS restarts."""
+        limit = self.sequence_model.max_positions
+        if limit is None or state.position + self.block_len <= limit:
+            return state
+        none = state.tokens[:, :0]
+        return self.begin(state.tokens[:, None], none, none.bool(), state.code_vectors)
 
     # Embeddings
 
@@ -169,12 +205,28 @@ class WorldModel(nn.Module):
         return F.embedding(tokens, code_vectors)
 
     def _prediction_tokens(self, batch_size: int, num_blocks: int) -> Tensor:
-        u = self.prediction_embedding.weight[: self.tokens_per_obs]
-        return u.expand(batch_size, num_blocks, -1, -1)
+        shared = self.config.prediction_tokens == "shared"
+        u = self.prediction_embedding.weight[: 1 if shared else self.tokens_per_obs]
+        return u.expand(batch_size, num_blocks, self.tokens_per_obs, -1)
 
 
 def _head(embed_dim: int, num_classes: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.ReLU(), nn.Linear(embed_dim, num_classes))
+
+
+def _init_as_gpt(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+def _token_mask(observed: Tensor, tokens: Tensor, first: int) -> Tensor:
+    """Of the observations that carry loss (B, P), their tokens (B, P, K): all, but for a segment's very first."""
+    mask = observed[..., None].expand_as(tokens)
+    if first == 0:
+        mask = mask & (torch.arange(tokens[0].numel(), device=tokens.device) > 0).view(tokens.shape[1:])
+    return mask
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from remctl.errors import MachineError
+from remctl.errors import InUseError, MachineError
 from remctl.runs.files import machine_error, make_folder, named_errors, remove_stale
 from remctl.runs.layout import RunFolder
 
@@ -29,8 +30,8 @@ _held: set[int] = set()
 def locked(run: RunFolder, patience_s: float = 0.3) -> Iterator[None]:
     """Holds the run for this process; creates its folder and clears away what a killed process left half-written.
 
-    Raises `MachineError` naming pid, host and start time of the holder when another process has the run (for longer
-    than `patience_s`, so that a glance by `holder` refuses nobody), or the cause when the folder cannot be locked.
+    Raises `InUseError` naming pid, host and start time of the holder when another process has the run (for longer
+    than `patience_s`, so that a glance by `holder` refuses nobody), `MachineError` when the folder cannot be locked.
     """
     make_folder(run.path)
     fd = _acquire(run, patience_s)
@@ -56,14 +57,44 @@ def holder(run: RunFolder) -> dict[str, Any] | None:
         os.close(fd)
 
 
+def open_lock(path: Path) -> int:
+    """A file descriptor to lock with `try_exclusive`. Raises MachineError."""
+    with named_errors("locking", path):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def try_exclusive(fd: int) -> bool:
+    """Lock an open file for this process alone, unless another has it. Raises OSError where files cannot be locked."""
+    return _flock(fd, fcntl.LOCK_EX)
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process has locked this file, which need not exist. Raises MachineError where that cannot be seen."""
+    if not path.is_file():
+        return False
+    with named_errors("reading", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return not _flock(fd, fcntl.LOCK_SH)
+        finally:
+            os.close(fd)
+
+
+def _flock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _acquire(run: RunFolder, patience_s: float) -> int:
-    with named_errors("locking", run.lock):
-        fd = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    fd = open_lock(run.lock)
     try:
         deadline = time.monotonic() + patience_s
         while not _try_lock(run, fd, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise MachineError(_refusal(run))
+                raise InUseError(_refusal(run))
             time.sleep(0.02)
     except BaseException:
         os.close(fd)
@@ -73,14 +104,11 @@ def _acquire(run: RunFolder, patience_s: float) -> int:
 
 def _try_lock(run: RunFolder, fd: int, kind: int) -> bool:
     try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return _flock(fd, kind)
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             raise MachineError(f"no file locks on the file system of {run.path}: choose another folder") from error
         raise machine_error(error, "locking", run.lock) from error
-    return True
 
 
 def _refusal(run: RunFolder) -> str:

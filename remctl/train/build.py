@@ -10,8 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from remctl.config import RunConfig, TrainingPhase
+from remctl.interfaces import SequenceModel
+from remctl.iris.transformer import Transformer
+from remctl.iris.vqgan import vqgan
 from remctl.rem.controller import Controller
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
+from remctl.rem.retnet import RetNet
 from remctl.rem.tokenizer import Tokenizer, to_model_range
 from remctl.rem.world_model import WorldModel
 from remctl.train.seeding import Randomness
@@ -65,10 +69,11 @@ class Agent:
 
 def build_agent(config: RunConfig, num_actions: int, device: torch.device) -> Agent:
     """The three components, initialised from the run's seed."""
-    v, size = config.tokenizer, config.environment.frame_size
+    v, m, size = config.tokenizer, config.world_model, config.environment.frame_size
     Randomness(config.seed, 0, "initialisation").seed_global()
-    tokenizer = Tokenizer(v, size)
-    world_model = WorldModel(config.world_model, num_actions, v.tokens_per_obs, v.num_codes)
+    tokenizer = Tokenizer(v, size, vqgan(v, size) if v.architecture == "vqgan" else None)
+    sequence_model: SequenceModel = Transformer(m, v.tokens_per_obs) if m.architecture == "transformer" else RetNet(m)
+    world_model = WorldModel(m, num_actions, v.tokens_per_obs, v.num_codes, sequence_model)
     controller = Controller(config.controller, num_actions, v.embed_dim, v.grid_size, size)
     tokenizer.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Agent(config, device, tokenizer, world_model.to(device).eval(), controller.to(device))

@@ -157,8 +157,24 @@ def _prune(run: RunFolder, epoch: int) -> None:
     kept = [path for path in found if _epoch_of(path) <= epoch and not path.name.endswith(".old")][:NUM_GENERATIONS]
     for path in found:
         if path not in kept:
-            files.rename(path, files.temporary(path))
-            files.remove(files.temporary(path))
+            _remove(path)
+
+
+def _remove(generation: Path) -> None:
+    files.rename(generation, files.temporary(generation))
+    files.remove(files.temporary(generation))
+
+
+def drop_after(run: RunFolder, epoch: int) -> None:
+    """Removes the generations after `epoch`: of a future that cannot be gone on from. Only for the holder of the lock.
+
+    Raises `MachineError`.
+    """
+    with files.named_errors("clearing", run.checkpoints):
+        for path in generations(run):
+            if _epoch_of(path) > epoch:
+                _remove(path)
+        files.sync_folder(run.checkpoints)
 
 
 # --- reading ---
@@ -182,13 +198,14 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def load_latest(run: RunFolder, log: Log = _to_stderr) -> Checkpoint | None:
+def load_latest(run: RunFolder, log: Log = _to_stderr, before: int | None = None) -> Checkpoint | None:
     """The newest intact generation, or None for a run that has none yet. Changes nothing on the disk.
 
-    One line to `log` for each damaged generation passed over. Raises `MachineError` when generations exist and none is
-    intact (a run is never silently started again); `UserError` for a format this version does not know.
+    `before`: the newest one of an earlier epoch. One line to `log` for each damaged generation passed over. Raises
+    `MachineError` when generations exist and none is intact (a run is never silently started again); `UserError` for a
+    format this version does not know.
     """
-    return _newest_intact(run, (AGENT, TRAINER), "cpu", log)
+    return _newest_intact(run, (AGENT, TRAINER), "cpu", log, before)
 
 
 def load_agent(
@@ -217,8 +234,10 @@ def _agent_of_epoch(run: RunFolder, epoch: int, device: str | torch.device) -> C
         raise MachineError(f"the checkpoint {found[epoch]} is damaged ({damage}): choose another epoch") from damage
 
 
-def _newest_intact(run: RunFolder, names: tuple[str, ...], device: str | torch.device, log: Log) -> Checkpoint | None:
-    found = generations(run)
+def _newest_intact(
+    run: RunFolder, names: tuple[str, ...], device: str | torch.device, log: Log, before: int | None = None
+) -> Checkpoint | None:
+    found = _earlier(run, before)
     damages: list[str] = []
     for folder in found:
         try:
@@ -231,12 +250,16 @@ def _newest_intact(run: RunFolder, names: tuple[str, ...], device: str | torch.d
         return checkpoint
     if not found:
         return None
-    if generations(run) != found:  # training went on while this was reading, and removed what was being read
-        return _newest_intact(run, names, device, log)
+    if _earlier(run, before) != found:  # training went on while this was reading, and removed what was being read
+        return _newest_intact(run, names, device, log, before)
     raise MachineError(
         f"no intact checkpoint in {run.checkpoints} ({'; '.join(damages)}): "
         "restore the folder from a copy, or move the run away to train it from the start"
     )
+
+
+def _earlier(run: RunFolder, before: int | None) -> list[Path]:
+    return [path for path in generations(run) if before is None or _epoch_of(path) < before]
 
 
 def _read(folder: Path, names: tuple[str, ...], device: str | torch.device) -> Checkpoint:

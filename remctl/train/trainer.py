@@ -11,20 +11,22 @@ import math
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from remctl.config import RunConfig, config_hash
+from remctl import __version__
+from remctl.config import RunConfig, config_hash, hash_as_written
 from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
 from remctl.progress import Reporter
 from remctl.replay.buffer import ReplayBuffer
-from remctl.replay.store import load_shard, save_shard
+from remctl.replay.store import load_shard, save_shard, shard_path
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog
+from remctl.runs.provenance import last_version
 from remctl.train import checkpoint
 from remctl.train.acting import Policy
 from remctl.train.build import build_agent, build_image_loss, build_optimizers
@@ -79,14 +81,13 @@ class Trainer:
     def resume(self) -> None:
         """Load the newest intact checkpoint, if there is one, and drop what came after it.
 
-        Raises UserError for a checkpoint of another configuration, MachineError for a run whose checkpoints are lost.
+        Raises UserError for a checkpoint of another configuration, MachineError for a run whose checkpoints or replay
+        are lost; nothing is dropped before everything was read.
         """
-        loaded = checkpoint.load_latest(self.folder, self.reporter.log)
-        if loaded and loaded.config_hash != config_hash(self.config):
-            raise UserError(
-                f"{self.folder.path}: its checkpoint belongs to configuration {loaded.config_hash}, not to "
-                f"{config_hash(self.config)}: restore its config.yaml, or choose another --name or --out"
-            )
+        newest = checkpoint.load_latest(self.folder, self.reporter.log)
+        if newest:
+            refuse_other_hash(self.folder, newest.config_hash, self.config)
+        loaded = newest and self._with_its_shard(newest)
         logged = {entry.get("epoch") for entry in self.log.entries()}
         if not loaded and len(logged) > 1:  # one entry may stand without: it is written just before its checkpoint
             raise MachineError(
@@ -97,9 +98,37 @@ class Trainer:
         lost = sorted(set(range(1, self.epoch + 1)) - logged)
         if lost:
             self.reporter.log(f"metrics.jsonl lacks epochs {lost[0]}-{lost[-1]}: they stay missing, training goes on")
+        if loaded:
+            self._restore(loaded)
+        if loaded is not newest:  # its epoch's shard is about to be written again, and would not be the one it knows
+            checkpoint.drop_after(self.folder, self.epoch)
         self.log.rewind(self.epoch)
-        if not loaded:
-            return
+
+    def _with_its_shard(self, loaded: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
+        """`loaded`, or the generation before it where what its last epoch collected is lost: that epoch is run again.
+
+        Raises MachineError where there is none before it.
+        """
+        if loaded.epoch > self.config.collection.last_epoch:
+            return loaded
+        try:
+            load_shard(self.folder, loaded.epoch)
+        except MachineError:
+            earlier = self._generation_before(loaded)
+            if earlier is None:
+                raise
+            shard = shard_path(self.folder, loaded.epoch)
+            self.reporter.log(f"{shard} is missing or damaged; using epoch_{earlier.epoch:06d}")
+            return earlier
+        return loaded
+
+    def _generation_before(self, loaded: checkpoint.Checkpoint) -> checkpoint.Checkpoint | None:
+        with suppress(MachineError):
+            earlier = checkpoint.load_latest(self.folder, self.reporter.log, before=loaded.epoch)
+            return earlier if earlier and earlier.config_hash == loaded.config_hash else None
+        return None
+
+    def _restore(self, loaded: checkpoint.Checkpoint) -> None:
         self.agent.load_state_dict(loaded.agent)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(loaded.trainer["optimizers"][name])
@@ -210,6 +239,22 @@ class Trainer:
             "wall_s": dict(self.clock.seconds),
             "num_threads": torch.get_num_threads(),
         }
+
+
+def refuse_other_hash(run: RunFolder, found: str, config: RunConfig) -> None:
+    """UserError where a checkpoint of configuration `found` is not of `config`, with what the difference comes from."""
+    now = config_hash(config)
+    if found == now:
+        return
+    if run.config.exists() and hash_as_written(run.config) == found:
+        raise UserError(
+            f"{run.path} was written by {last_version(run)}, whose configurations have other keys than those of this "
+            f"remctl {__version__}: go on with that version, or train it anew with another --name or --out"
+        )
+    raise UserError(
+        f"{run.path}: its checkpoint belongs to configuration {found}, not to {now}: restore its config.yaml, or choose "
+        "another --name or --out"
+    )
 
 
 def refuse_divergence(epoch: int, metrics: Metrics) -> None:

@@ -18,6 +18,7 @@ from remctl import __version__
 from remctl.cli import app
 from remctl.config import config_hash, from_yaml, keys, resolve, to_yaml
 from remctl.config.presets import DESCRIPTIONS
+from remctl.explain import plain
 from remctl.games import ABLATION_SUBSET, ATARI_100K
 from remctl.variants import VARIANTS
 
@@ -27,6 +28,12 @@ VERBS = [
     "eval",
     "inspect",
     "doctor",
+    "ablate",
+    "status",
+    "cancel",
+    "retry",
+    "logs",
+    "report",
     "config show",
     "config schema",
     "config explain",
@@ -35,6 +42,7 @@ VERBS = [
     "list variants",
     "weights fetch",
     "weights status",
+    "scores export",
 ]
 
 
@@ -73,12 +81,12 @@ def test_python_m_remctl() -> None:
 
 def test_these_are_the_verbs() -> None:
     assert [" ".join(verb) for verb in all_verbs(get_command(app))] == [
-        *("train", "eval", "inspect", "doctor"),
+        *(verb for verb in VERBS if " " not in verb),
         *(verb for verb in VERBS if " " in verb),
     ]
 
 
-@pytest.mark.parametrize("verb", ["", "config", "list", "weights", *VERBS])
+@pytest.mark.parametrize("verb", ["", "config", "list", "weights", "scores", *VERBS])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_of_every_verb_fits_80_columns(cli: Callable, verb: str, flag: str) -> None:
     done = cli(*verb.split(), flag)
@@ -247,7 +255,7 @@ def test_list_presets_and_variants(cli: Callable) -> None:
     variants = json.loads(cli("list", "variants", "--json").out)
     assert {row["variant"]: row["overrides"] for row in variants} == {n: v.overrides for n, v in VARIANTS.items()}
     text = cli("list", "variants").out
-    assert all(f"{key}={str(value).lower()}" in text for v in VARIANTS.values() for key, value in v.overrides.items())
+    assert all(f"{key}={plain(value)}" in text for v in VARIANTS.values() for key, value in v.overrides.items())
 
 
 @pytest.mark.parametrize(
@@ -263,12 +271,12 @@ def test_tables_fit_80_columns(cli: Callable, line: str) -> None:
 
 BAD = [
     ("trian", "no such command 'trian': did you mean 'train'?"),
-    ("frobnicate", "choose one of train, eval, inspect, doctor, config, list, weights"),
+    ("frobnicate", "choose one of train, eval, inspect, doctor, ablate,"),
     ("config", "choose one of show, schema, explain"),
     ("config shwo", "did you mean 'show'?"),
     ("list gmaes", "did you mean 'games'?"),
     ("weights", "choose one of fetch, status"),
-    ("train", "missing option '--game'; see `remctl train --help`"),
+    ("train", "no game given: add --game Pong"),
     ("train --gmae Pong", "no such option: --gmae (Possible options: --game"),
     ("train --game", "option '--game' requires an argument; see `remctl train --help`"),
     ("train --game Pong extra", "unexpected extra argument(s) (extra)"),

@@ -44,8 +44,8 @@ def test_one_explanation_in_full() -> None:
         unit="",
         source="Section 3.2",
         default="codes",
-        presets=dict.fromkeys(PRESET_COLUMNS, "codes"),
-        variants={"no_latent_space": "frames", "frames_only": "frames"},
+        presets=dict.fromkeys(PRESET_COLUMNS, "codes") | {"iris": "frames", "iris-rem": "frames"},
+        variants=dict.fromkeys(("no_latent_space", "frames_only", "iris", "iris_rem"), "frames"),
     )
 
 
@@ -69,7 +69,7 @@ def test_preset_values_are_the_presets(title: str) -> None:
         ("runtime.trackers", "list of any number, each: tensorboard | wandb"),
         ("imagination.mask_after_end", "true | false"),
         ("seed", "whole number, at least 0, below 2147483648"),
-        ("preset", "paper | quick | corrected | paper-text"),
+        ("preset", "paper | quick | corrected | paper-text | iris | iris-rem"),
         ("variant", " | ".join(VARIANTS)),
     ],
 )

@@ -87,8 +87,9 @@ BAD_FILES = [
     (b"world_model: [1\n", "not YAML"),
     (b"\xff\xfe\x00x", "not YAML"),
     (b"[" * 100_000, "not YAML"),
-    (b"a: &a {b: *a}\n", "unknown key 'a'"),
-    (b"world_model: &a {num_layers: *a}\n", "allowed: integer"),
+    (b"a: &a {b: *a}\n", "anchors (&a) are not allowed: write the value out"),
+    (b"a: 1\nb: *a\n", "line 2: aliases (*a) are not allowed: write the value out"),
+    (b"<<: {seed: 1}\n", "unknown key '<<'"),
     (b"nope: 1\n", "unknown key 'nope'"),
     (b"world_model: {layers: 1}\n", "unknown key 'world_model.layers'"),
     (b"world_model: {1: 2}\n", "unknown key 'world_model.1'"),
@@ -107,6 +108,27 @@ def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, message: str) ->
             read()
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["world_model: {num_layers: 3, num_layers: 4}", "collection.epsilon: 0.1\ncollection.epsilon: 0.2"]
+)
+def test_a_key_given_twice_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="is given twice, first in line 1: remove one"):
+        resolve("Pong", file=path)
+
+
+@pytest.mark.parametrize("value", ["!!bool foo", "!!timestamp foo", "!!int x", "!!python/object:os.system x"])
+def test_a_value_with_a_wrong_tag_is_no_traceback(value: str) -> None:
+    with pytest.raises(UserError, match="--set world_model.num_layers: value is not YAML"):
+        resolve("Pong", sets=[f"world_model.num_layers={value}"])
+
+
+def test_an_endless_file_is_refused() -> None:
+    with pytest.raises(UserError, match="larger than 1 MB"):
+        resolve("Pong", file=Path("/dev/zero"))
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -132,6 +154,10 @@ IMPOSSIBLE = [
     (["tokenizer.warmup=fixed"], "set tokenizer.warmup_steps"),
     (["controller.training.start_after_epoch=1"], "raise the later start_after_epoch"),
     (["tokenizer.training.stop_after_epoch=5"], "raise stop_after_epoch, or set it to null"),
+    (["world_model.architecture=transformer"], "set world_model.observation_prediction=token_by_token, or"),
+    (["world_model.loss_rule=all_positions"], "set world_model.loss_rule=supervise_starts, or"),
+    (["tokenizer.architecture=vqgan", "tokenizer.grid_size=16"], "choose among [64, 32, 16], or set it to []"),
+    (["tokenizer.architecture=vqgan", "tokenizer.attention_resolutions=[24]"], "choose among [64, 32, 16, 8], or"),
 ]
 
 
@@ -150,6 +176,10 @@ REMEDIED = [
     ["tokenizer.training.stop_after_epoch=6"],
     ["environment.frame_size=96", "tokenizer.grid_size=12"],
     ["tokenizer.channels=[8, 8, 8, 8, 12]"],  # the fifth is never used at 8x8
+    ["world_model.architecture=transformer", "world_model.observation_prediction=token_by_token"],
+    ["world_model.loss_rule=all_positions", "world_model.observation_prediction=token_by_token"],
+    ["tokenizer.architecture=vqgan", "tokenizer.grid_size=16", "tokenizer.attention_resolutions=[]"],
+    ["tokenizer.attention_resolutions=[24]"],  # no attention in Table 4's networks
 ]
 
 

@@ -4,6 +4,7 @@ import math
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remctl.config import RunConfig, build, config_hash, from_yaml, keys, resolve, to_yaml
+from remctl.config.resolve import short
 from remctl.errors import UserError
 
 KEYS = sorted(k for k in keys() if k.split(".")[0] not in ("preset", "variant", "game", "seed"))
@@ -105,7 +107,16 @@ def test_any_name(game: str, preset: str, variant: str) -> None:
         accept_or_explain(lambda arguments=arguments: resolve(*arguments))
 
 
+NUMBERS = [k.split(".")[1] for k in KEYS if k.startswith("world_model.") and k.count(".") == 1 and "layers" not in k]
 BOMBS = {
+    "a value of aliases": f"world_model:\n  num_layers: &a [{', '.join('x' * 9)}]\n"
+    + "".join(
+        f"  {key}: &{b} [{', '.join(['*' + a] * 9)}]\n"
+        for key, a, b in zip(NUMBERS, "abcdefghijk", "bcdefghijkl", strict=False)
+    ),
+    "a list of aliases": f"- &a [{', '.join('x' * 9)}]\n"
+    + "".join(f"- &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)),
+    "a key of anchors": "? &a [x, x]\n: 1\n",
     "aliases": "a: &a [x, x, x, x, x, x, x, x, x]\n"
     + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)),
     "keys of aliases": "tokenizer: &a {channels: &b [8, 8]}\nworld_model: *a\ncontroller: {conv_channels: *b}\n",
@@ -131,3 +142,30 @@ def test_bombs_end_in_bounded_time_and_memory(name: str, tmp_path: Path) -> None
     assert done.returncode == 2, done.stderr[-2000:]
     assert done.stderr.count("\n") == 1
     assert str(file.name) in done.stderr or "tokenizer" in done.stderr
+
+
+class Leaf:
+    """Counts how often it is quoted."""
+
+    count = 0
+
+    def __repr__(self) -> str:
+        Leaf.count += 1
+        return "x"
+
+
+@pytest.mark.parametrize("wrap", [lambda v: [v] * 9, lambda v: {str(i): v for i in range(9)}, lambda v: (v,) * 9])
+def test_of_a_value_only_a_bounded_part_is_looked_at(wrap: Callable[[object], object]) -> None:
+    value: object = Leaf()
+    for _ in range(6):  # 9^6 leaves, were they written out
+        value = wrap(value)
+    Leaf.count = 0
+    assert len(short(value)) <= 60
+    assert Leaf.count < 10_000
+
+
+def test_small_values_are_quoted_whole_and_the_beginning_of_large_ones() -> None:
+    for value in ([1, 2.5, "a"], {"a": [1, {}]}, "text", 10**50, 1e-6):
+        assert short(value) == repr(value)
+    assert [short(v) for v in (None, True)] == ["null", "true"]
+    assert short("x" * 10**6) == "'" + "x" * 56 + "..."

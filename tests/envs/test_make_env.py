@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 import pytest
 
+from remctl.config import EnvironmentConfig, resolve
 from remctl.envs import make_env
 from remctl.envs.atari import Atari
 from remctl.envs.catch import Catch
 from remctl.errors import UserError
 
-
-@dataclass(frozen=True)
-class Settings:
-    frame_skip: int = 4
-    frame_size: int = 64
-    sticky_probability: float = 0.0
-    full_action_space: bool = False
-    max_noops_train: int = 30
-    noops_test: int = 1
-    time_limit_train_frames: int = 20_000
-    time_limit_test_frames: int = 108_000
-    end_on_life_loss: bool = True
+PAPER = resolve("Pong").environment
 
 
-def test_training_and_test_differ_as_the_protocol_says() -> None:
-    train, test = (make_env("Pong", Settings(), training=training, seed=0) for training in (True, False))
-    assert isinstance(train, Atari)
-    assert isinstance(test, Atari)
+def test_a_run_has_the_benchmarks_protocol_in_training_and_in_test() -> None:
+    train, test = (make_env("Pong", PAPER, training=training, seed=0) for training in (True, False))
+    for env in (train, test):
+        assert isinstance(env, Atari)
+        assert env.num_actions == 6
+        assert env._frame_skip == 4
+        assert env._ale.getFloat("repeat_action_probability") == 0
+        assert env.reset(np.random.default_rng(0)).shape == (64, 64, 3)
     assert (train._noops, train._time_limit_frames, train._end_on_life_loss) == ((1, 30), 20_000, True)
     assert (test._noops, test._time_limit_frames, test._end_on_life_loss) == ((1, 1), 108_000, False)
 
 
+def changed(**changes: object) -> EnvironmentConfig:
+    return PAPER.model_copy(update=changes)
+
+
 def test_the_other_settings_reach_the_emulator() -> None:
-    settings = Settings(
-        frame_skip=2, frame_size=32, full_action_space=True, sticky_probability=0.5, end_on_life_loss=False
+    settings = changed(
+        frame_skip=2,
+        frame_size=32,
+        full_action_space=True,
+        sticky_probability=0.5,
+        end_on_life_loss=False,
+        max_noops_train=0,
     )
-    env = make_env("Pong", replace(settings, max_noops_train=0), training=True, seed=5)
+    env = make_env("Pong", settings, training=True, seed=5)
     assert isinstance(env, Atari)
     assert env.num_actions == 18
     assert env.reset(np.random.default_rng(0)).shape == (32, 32, 3)
@@ -50,17 +51,17 @@ def test_the_other_settings_reach_the_emulator() -> None:
 
 
 def test_toys_take_the_frame_size_and_refuse_what_they_cannot_draw() -> None:
-    env = make_env("Catch", Settings(frame_size=32), training=True, seed=0)
+    env = make_env("Catch", changed(frame_size=32), training=True, seed=0)
     assert isinstance(env, Catch)
     assert env.reset(np.random.default_rng(0)).shape == (32, 32, 3)
     with pytest.raises(UserError, match="multiple of 8"):
-        make_env("Catch", Settings(frame_size=36), training=True, seed=0)
+        make_env("Catch", changed(frame_size=36), training=True, seed=0)
 
 
 def test_gymnasium_ids_and_unknown_names() -> None:
-    env = make_env("gym:ALE/Pong-v5", Settings(time_limit_train_frames=3), training=True, seed=0)
+    env = make_env("gym:ALE/Pong-v5", changed(time_limit_train_frames=3), training=True, seed=0)
     assert env.action_names[0] == "NOOP"
     assert env.reset(np.random.default_rng(0)).shape == (64, 64, 3)
     assert [env.step(0).truncated for _ in range(3)] == [False, False, True]
     with pytest.raises(UserError, match="did you mean Pong"):
-        make_env("pong", Settings(), training=True, seed=0)
+        make_env("pong", PAPER, training=True, seed=0)

@@ -1,4 +1,6 @@
-"""C and imagination: what C is told and when, returns, weights, and the shape of a rollout."""
+"""Imagination and C's loss: what M and C are told and when, returns, weights, and the shape of a rollout."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -6,6 +8,8 @@ from torch import Tensor
 
 from remctl.config import RunConfig, build
 from remctl.interfaces import Start
+from remctl.rem import imagination as imagination_module
+from remctl.rem import world_model as world_model_module
 from remctl.rem.controller import Controller
 from remctl.rem.imagination import Trajectory, controller_loss, fed_actions, imagine, model_context, step_weights
 from remctl.rem.returns import lambda_returns
@@ -45,13 +49,14 @@ def make_start(real: Tensor | None = None) -> Start:
     return Start(torch.randint(N, (B, F + 1, K)), torch.randint(A, (B, F)), real)
 
 
+def view_of(codes: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda tokens: codes[tokens].unflatten(-2, (SIDE, SIDE)).movedim(-1, -3)
+
+
 def roll(config: RunConfig, start: Start, seed: int = 0):
     model, controller, codes = make_parts(config)
-
-    def view(tokens: Tensor) -> Tensor:
-        return codes[tokens].unflatten(-2, (SIDE, SIDE)).movedim(-1, -3)
-
-    return imagine(model, controller, view, start, codes, config, torch.Generator().manual_seed(seed)), controller
+    generator = torch.Generator().manual_seed(seed)
+    return imagine(model, controller, view_of(codes), start, codes, config, generator), controller
 
 
 @pytest.mark.parametrize(
@@ -86,15 +91,11 @@ def test_gradients_reach_c_but_not_m_and_not_through_the_burn_in() -> None:
     config = make_config()
     model, controller, codes = make_parts(config)
     codes.requires_grad_()
-
-    def view(tokens: Tensor) -> Tensor:
-        return codes[tokens].unflatten(-2, (SIDE, SIDE)).movedim(-1, -3)
-
     start = make_start()
     start.tokens[:, :-1] = 0  # code 0 stands in the burn-in ...
     start.tokens[:, -1] = 1
     model.observation_head[-1].bias.data[0] = -1e9  # ... and nowhere else
-    trajectory = imagine(model, controller, view, start, codes.detach(), config, torch.Generator())
+    trajectory = imagine(model, controller, view_of(codes), start, codes.detach(), config, torch.Generator())
     loss, _ = controller_loss(trajectory, config)
     loss.backward()
     assert codes.grad is not None
@@ -118,26 +119,6 @@ def test_actions_fed_during_burn_in(rule: str, side: int, frames: int, fed: list
         {"imagination.burn_in_actions": rule, "tokenizer.grid_size": side, "imagination.burn_in_frames": frames}
     )
     assert [i for i, f in enumerate(fed_actions(config)) if f] == fed
-
-
-def test_padded_burn_in_frames_leave_c_untouched() -> None:
-    controller = make_parts(make_config())[1]
-    observations, actions = torch.randn(2, F, E, SIDE, SIDE), torch.randint(A, (2, F))
-    real = torch.tensor([[False, False, True, True, True], [False] * 5])
-    state = controller.burn_in(observations, actions, real, [True] * F)
-    short = controller.burn_in(observations[:, 2:], actions[:, 2:], real[:, 2:], [True] * 3)
-    torch.testing.assert_close(state.h, short.h, rtol=0, atol=1e-6)
-    assert (state.h[1] == 0).all()
-    assert (state.h[0] != 0).any()
-
-
-@pytest.mark.parametrize("action_inputs", [True, False])
-def test_c_is_told_its_actions_only_where_configured(action_inputs: bool) -> None:
-    controller = make_parts(make_config(controller__action_inputs=action_inputs))[1]
-    state, _ = controller.observe(controller.initial_state(2), torch.randn(2, E, SIDE, SIDE))
-    one, two = (controller.record_action(state, torch.full((2,), a)) for a in (0, 1))
-    assert torch.equal(one.h, two.h) is not action_inputs
-    assert ("action_embedding.weight" in controller.state_dict()) is action_inputs
 
 
 def test_the_model_context_is_the_last_frames_before_the_current_one() -> None:
@@ -201,6 +182,24 @@ def test_steps_after_an_end_train_c_only_when_not_masked() -> None:
         assert (gradient[:, 3:] == 0).all().item() is mask
 
 
+def test_steps_after_an_end_leave_the_mean_when_masked() -> None:
+    """The losses of a rollout that ends at its second step are those of the two steps alone."""
+    config = make_config(imagination__mask_after_end=True)
+    ends = torch.tensor([[False, True, False, False]])
+    whole = Trajectory(
+        torch.zeros(1, 5, K),
+        torch.randn(1, 4, A),
+        torch.tensor([[0, 1, 2, 0]]),
+        torch.randn(1, 5),
+        torch.randn(1, 4),
+        ends,
+    )
+    short = Trajectory(*(x[:, : x.shape[1] - 2] for x in whole))
+    for name in ("policy_loss", "value_loss", "entropy_loss"):
+        losses = [controller_loss(t, config)[1][name] for t in (whole, short)]
+        torch.testing.assert_close(*losses)
+
+
 def test_sampling_follows_the_distribution_and_the_temperature() -> None:
     logits = torch.tensor([0.1, 0.2, 0.7]).log().expand(40_000, 3)
     for temperature in (1.0, 0.5):
@@ -254,7 +253,7 @@ def test_m_is_given_the_action_that_c_sampled_on_the_observation_that_c_saw() ->
 
     def view(tokens: Tensor) -> Tensor:
         viewed.append(tokens)
-        return codes[tokens].unflatten(-2, (SIDE, SIDE)).movedim(-1, -3)
+        return view_of(codes)(tokens)
 
     trajectory = imagine(model, controller, view, start, codes, config, torch.Generator().manual_seed(0))
     assert torch.equal(torch.stack(given, 1), trajectory.actions)
@@ -263,11 +262,28 @@ def test_m_is_given_the_action_that_c_sampled_on_the_observation_that_c_saw() ->
     assert torch.equal(trajectory.tokens[:, 0], start.tokens[:, -1])
 
 
-def test_values_are_not_rounded_to_bfloat16() -> None:
-    controller = make_parts(make_config())[1]
-    controller.critic.bias.data += 40
-    state = controller.initial_state(64)._replace(h=torch.randn(64, 16))
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = controller.decide(state)
-    torch.testing.assert_close(rough.value, controller.decide(state).value, rtol=1e-6, atol=1e-6)
-    assert rough.value.unique().numel() == 64
+def test_c_is_told_the_action_that_it_sampled_after_it_observed(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, start = make_config(imagination__burn_in_actions="never"), make_start()
+    model, controller, codes = make_parts(config)
+    calls: list[Tensor | None] = []  # an observation, or the action that was told
+    observe, record = controller.observe, controller.record_action
+    monkeypatch.setattr(controller, "observe", lambda s, o: calls.append(None) or observe(s, o))
+    monkeypatch.setattr(controller, "record_action", lambda s, a: calls.append(a) or record(s, a))
+    trajectory = imagine(model, controller, view_of(codes), start, codes, config, torch.Generator().manual_seed(0))
+    steps = config.num_rewarded_steps
+    assert [action is None for action in calls] == [True, False] * steps + [True]
+    assert torch.equal(torch.stack([a for a in calls if a is not None], 1), trajectory.actions)
+
+
+def test_everything_imagined_is_sampled_at_temperature_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    temperatures: list[float] = []
+
+    def sample(logits: Tensor, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        temperatures.append(temperature)
+        return sample_categorical(logits, generator, temperature)
+
+    for module in (imagination_module, world_model_module):
+        monkeypatch.setattr(module, "sample_categorical", sample)
+    config = make_config()
+    roll(config, make_start())
+    assert temperatures == [1.0] * 4 * config.num_rewarded_steps  # action, observation, reward, end

@@ -1,8 +1,11 @@
 """POP against its obvious loop and against yet-another-retnet, float64, values and gradients."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
+from yet_another_retnet import retention
 from yet_another_retnet.retnet import RetNetDecoder, RetNetDecoderLayer
 
 from remctl.config import WorldModelConfig
@@ -55,6 +58,21 @@ def test_pop_parallel_equals_the_block_loop(T: int, c: int, decay: str, activati
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("T", [1, 5])
+def test_sequential_states_equal_parallel_ones(T: int) -> None:
+    net = make_net(block_states="sequential")
+    parallel = make_net()
+    parallel.load_state_dict(net.state_dict())
+    real, u = make_inputs(T=T)
+    state = random_state(net)
+    outs = [model(real, state, prediction=u) for model in (net, parallel)]
+    for a, b in zip(*((o.real, o.predicted, *o.state) for o in outs), strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+    gradients = [torch.autograd.grad(o.predicted.square().sum() + o.state[0].sum(), [real, u]) for o in outs]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize(("first", "P"), [(0, 2), (2, 3), (4, 1), (5, 1), (1, 5)])
 def test_any_run_of_blocks_can_be_predicted_up_to_the_one_after_the_last(first: int, P: int) -> None:
     net = make_net()
@@ -95,20 +113,93 @@ def test_a_prediction_reads_only_earlier_blocks() -> None:
         assert j == 0 or (gradient[:, j - 1] != 0).any()
 
 
-def test_equals_the_package_parallel_chunkwise_and_recurrent() -> None:
-    net = make_net()
-    real, _ = make_inputs(T=5)
-    package = RetNetDecoder(RetNetDecoderLayer(32, 2, dim_feedforward=48, layer_norm_eps=1e-6), 3).eval()
+@pytest.fixture
+def decay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The package knows the published code's decay; the text's is put in its place."""
+    if request.param == "power_of_two":
+        rates = lambda num_heads, **_: 1 - 2.0 ** (-5 - torch.arange(num_heads))  # noqa: E731
+        monkeypatch.setattr(retention, "_build_decay_gammas", rates)
+    retention._build_decay_mask.cache_clear()
+    yield request.param
+    retention._build_decay_mask.cache_clear()
+
+
+def package_with(net: RetNet, activation: str, dropout: float = 0.0) -> RetNetDecoder:
+    """The package's decoder with the parameters of `net`; its gate stays swish whatever the FFN has."""
+    linear = net.decoder.layers[0].linear1
+    layer = RetNetDecoderLayer(linear.in_features, net.num_heads, linear.out_features, dropout, activation)
+    layer.retention.activation = torch.nn.functional.silu
+    package = RetNetDecoder(layer, len(net.decoder.layers))
     package.load_state_dict(net.decoder.state_dict())
-    flat = real.flatten(1, 2)
-    ours = net(real, net.initial_state(2, real))
-    torch.testing.assert_close(ours.real.flatten(1, 2), package.forward_parallel(flat), **EXACT)
-    chunked, states = package.forward_chunkwise(flat, start_idx=0)
-    torch.testing.assert_close(ours.real.flatten(1, 2), chunked, **EXACT)
-    for a, b in zip(ours.state, states, strict=True):
+    return package.train(net.training)
+
+
+def in_chunks(package: RetNetDecoder, x: Tensor, size: int) -> tuple[Tensor, list[Tensor]]:
+    states, outs = [], []
+    for start in range(0, x.shape[1], size):
+        out, states = package.forward_chunkwise(x[:, start : start + size], start, states)
+        outs.append(out)
+    return torch.cat(outs, 1), states
+
+
+def token_by_token(package: RetNetDecoder, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    states, outs = [], []
+    for i in range(x.shape[1]):
+        out, states = package.forward_recurrent(x[:, i], i, states)
+        outs.append(out)
+    return torch.stack(outs, 1), states
+
+
+@pytest.mark.parametrize("c", [1, 2, 3, 9])
+@pytest.mark.parametrize(
+    ("decay", "activation"), [("log_linear", "swish"), ("power_of_two", "gelu")], indirect=["decay"]
+)
+def test_values_and_gradients_are_the_packages_in_its_three_forms(c: int, decay: str, activation: str) -> None:
+    """Three heads of 24: no powers of two. The package's chunks of 6 tokens cut blocks of 4 anywhere."""
+    net = make_net(num_heads=3, embed_dim=72, blocks_per_chunk=c, decay=decay, ffn_activation=activation)
+    package = package_with(net, activation)
+    x, w = torch.randn(2, 5, 4, 72, requires_grad=True), torch.randn(2, 20, 72)
+    flat = x.flatten(1, 2)
+    out = net(x, net.initial_state(2, x))
+    ours = out.real.flatten(1, 2)
+    theirs = [(package.forward_parallel(flat), None), in_chunks(package, flat, 6), token_by_token(package, flat)]
+    wanted = torch.autograd.grad((ours * w).sum(), [x, *net.parameters()], retain_graph=True)
+    for values, states in theirs:
+        torch.testing.assert_close(ours, values, **EXACT)
+        for a, b in zip(out.state, states or out.state, strict=True):
+            torch.testing.assert_close(a, b, **EXACT)
+        gradients = torch.autograd.grad((values * w).sum(), [x, *package.parameters()], retain_graph=True)
+        for a, b in zip(wanted, gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_token_by_token_equals_the_packages_recurrent_form() -> None:
+    net = make_net()
+    x = torch.randn(2, 11, 32)
+    ours, state = run_tokens(net, x, net.initial_state(2, x), 0)
+    theirs, states = token_by_token(package_with(net, "swish"), x)
+    torch.testing.assert_close(ours, theirs, **EXACT)
+    for a, b in zip(state, states, strict=True):
         torch.testing.assert_close(a, b, **EXACT)
-    recurrent, _ = run_tokens(net, flat, net.initial_state(2, real), 0)
-    torch.testing.assert_close(ours.real.flatten(1, 2), recurrent, **EXACT)
+
+
+def test_dropout_falls_where_the_package_has_it_with_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of dropout a function that is not linear, so that each of the four places of a layer matters."""
+    net = make_net(num_layers=1, dropout=0.25).train()
+    rates: list[float] = []
+
+    def marker(x: Tensor, p: float, training: bool, inplace: bool = False) -> Tensor:
+        assert training
+        rates.append(p)
+        return x * (1 + 0.3 * torch.sin(7 * x))
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", marker)
+    real, _ = make_inputs()
+    ours = net(real, net.initial_state(2, real)).real.flatten(1, 2)
+    assert rates == [0.25] * 4
+    theirs = package_with(net, "swish", dropout=0.25).forward_parallel(real.flatten(1, 2))
+    torch.testing.assert_close(ours, theirs, **EXACT)
+    assert rates == [0.25] * 8
 
 
 def test_splitting_a_sequence_at_any_token_changes_nothing() -> None:
@@ -154,10 +245,13 @@ def test_bf16_stays_within_two_percent_in_the_last_of_ten_blocks(seed: int) -> N
     torch.set_default_dtype(torch.float32)
     net = make_net(num_layers=2, embed_dim=128, num_heads=4, ffn_dim=256)
     real = torch.randn(2, 10, 65, 128)
-    exact = net(real, net.initial_state(2, real)).real[:, -1]
+    u = torch.randn(2, 10, 64, 128)
+    exact = net(real, net.initial_state(2, real), prediction=u)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = net(real, net.initial_state(2, real)).real[:, -1].float()
-    assert (rough - exact).norm() / exact.norm() < 0.02
+        rough = net(real, net.initial_state(2, real), prediction=u)
+    for a, b in ((rough.real, exact.real), (rough.predicted, exact.predicted)):
+        last, wanted = a[:, -1].float(), b[:, -1]
+        assert (last - wanted).norm() / wanted.norm() < 0.02
 
 
 def test_states_are_carried_in_float32_under_bfloat16() -> None:

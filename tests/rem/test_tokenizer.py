@@ -44,6 +44,20 @@ def test_tokens_are_the_nearest_codes_in_row_order() -> None:
             assert torch.equal(result.codes[b, :, k // 4, k % 4], tokenizer.codebook.weight[nearest])
 
 
+def test_tokens_are_computed_in_float32_under_bfloat16() -> None:
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(TokenizerConfig())
+    latents = torch.randn(8, 256, 8, 8) / 512
+    want = tokenizer.quantize(latents).tokens
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(tokenizer.quantize(latents).tokens, want)
+
+
+def test_down_blocks_pad_right_and_bottom() -> None:
+    pads = [m.padding for m in Tokenizer(TokenizerConfig()).encoder.modules() if isinstance(m, torch.nn.ZeroPad2d)]
+    assert pads == [(0, 1, 0, 1)] * 3  # left, right, top, bottom
+
+
 def test_gradients_pass_straight_through_the_quantisation() -> None:
     """The decoder's gradient at the code vectors is the encoder's, and the codebook gets none of it."""
     tokenizer = make_tokenizer(commitment_weight=0.0, codebook_weight=0.0).double()

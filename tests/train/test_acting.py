@@ -74,6 +74,11 @@ def test_a_time_limit_is_stored_as_not_ended_and_closes_the_episode() -> None:
     assert len(games) == 2
 
 
+def test_rewards_are_stored_as_they_are() -> None:
+    steps, _ = Collector(Counting([2])).collect(8, Policy(make_agent(), False, 1.0), Randomness(0, 1, "x"), no_track)
+    assert steps.rewards.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 def test_an_episode_goes_on_in_the_next_epoch() -> None:
     policy, pieces = Policy(make_agent(), True, 1.0), Collector(Counting([50]))
     first, _ = pieces.collect(4, policy, Randomness(0, 1, "x"), no_track)
@@ -95,6 +100,33 @@ def test_epsilon_executes_uniform_actions_and_c_is_told_what_is_configured(told:
     _, executed = policy.act(policy.initial_state(500), frames, np.random.default_rng(0), torch.Generator())
     assert (executed != 0).mean() == pytest.approx(0.3 * 2 / 3, abs=0.07)
     assert torch.equal(heard[0], own if told == "own" else torch.from_numpy(executed))
+
+
+def test_acting_gives_back_the_state_that_was_told() -> None:
+    agent = make_agent()
+    policy = Policy(agent, True, 1.0)
+    frames = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3), dtype=np.uint8)
+    fresh = policy.initial_state(2)
+    state, actions = policy.act(fresh, frames, np.random.default_rng(0), torch.Generator())
+    with torch.no_grad():
+        seen, _ = agent.controller.observe(fresh, agent.view(agent.encode(torch.from_numpy(frames))))
+        told = agent.controller.record_action(seen, torch.from_numpy(actions))
+    assert torch.equal(state.h, told.h)
+    assert torch.equal(state.c, told.c)
+    assert not torch.equal(state.h, seen.h)
+
+
+def test_a_c_that_observes_frames_is_shown_what_v_decodes() -> None:
+    agent = make_agent("controller.observes=frames")
+    tokens = torch.randint(16, (2, 3, agent.tokenizer.tokens_per_obs))
+    seen = agent.view(tokens)
+    assert seen.shape == (2, 3, 3, 64, 64)
+    for b in range(2):
+        for f in range(3):
+            with torch.no_grad():
+                frame = agent.tokenizer.decode(agent.tokenizer.embed(tokens[b, f][None]))[0].clamp(-1, 1)
+            torch.testing.assert_close(seen[b, f], frame, rtol=0, atol=1e-5)
+    assert seen.std() > 0
 
 
 def test_before_c_is_trained_actions_are_uniform_whatever_it_would_do() -> None:
@@ -135,6 +167,26 @@ def test_every_episode_is_counted_once_and_played_to_its_end(episodes: int, num_
         kept = episode.steps()
         assert len(kept) == episode.num_steps
         assert all(f[0, 0, 0] % 16 == i for i, f in enumerate(kept.frames))
+
+
+class Drawn(Counting):
+    """Each reward is what the episode's reset drew."""
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        self.reward = float(rng.integers(2, 10**6))
+        return super().reset(rng)
+
+    def step(self, action: int) -> EnvStep:
+        return super().step(action)._replace(reward=self.reward)
+
+
+def test_every_test_episode_has_its_own_reset_and_its_whole_unclipped_return(monkeypatch) -> None:
+    monkeypatch.setattr(evaluate, "make_env", lambda *a, **k: Drawn([3]))
+    random = Randomness(0, 1, "x")
+    played = evaluate.play(make_agent("evaluation.num_envs=2"), 5, random, lambda n: None, True)
+    returns = [3.0 * random.numpy("reset", i).integers(2, 10**6) for i in range(5)]
+    assert [e.total_return for e in played] == returns
+    assert len(set(returns)) == 5
 
 
 def test_test_episodes_depend_on_the_seed_alone() -> None:

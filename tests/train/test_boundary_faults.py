@@ -17,14 +17,16 @@ def faults(*arguments: object) -> str:
 
 
 @KINDS
-def test_some_write_boundaries_of_an_epoch(kind: str, tmp_path: Path) -> None:
-    assert faults("boundaries", tmp_path, kind, 20).count("the same") >= 3
+@pytest.mark.parametrize(("part", "stride"), [("epoch", 20), ("finish", 15)])
+def test_some_boundaries(part: str, stride: int, kind: str, tmp_path: Path) -> None:
+    assert faults(part, tmp_path, kind, stride).count("the same") >= 3
 
 
 @pytest.mark.slow
 @KINDS
-def test_every_write_boundary_of_an_epoch(kind: str, tmp_path: Path) -> None:
-    assert faults("boundaries", tmp_path, kind).count("the same") >= 40
+@pytest.mark.parametrize("part", ["epoch", "finish"])
+def test_every_distinct_boundary(part: str, kind: str, tmp_path: Path) -> None:
+    assert faults(part, tmp_path, kind).count("the same") >= 40
 
 
 @pytest.mark.slow

@@ -10,12 +10,13 @@ from remctl.config import RunConfig, TrainingPhase, resolve
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer, Steps
-from remctl.train import estimate
-from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizers
+from remctl.train import estimate, phases
+from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizer, build_optimizers
 from remctl.train.estimate import announce, duration, measure, steps_left
 from remctl.train.phases import (
     median_image_error,
     num_steps,
+    optimize,
     tokenizer_step,
     train_controller,
     train_tokenizer,
@@ -55,6 +56,23 @@ def make_agent(*sets: str, game: str = "Catch", preset: str = "quick") -> Agent:
     return build_agent(resolve(game, preset, sets=sets), 3, CPU)
 
 
+class Phases:
+    """An agent with its optimisers, its image loss and a replay, of which each phase can be trained."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent, self.buffer = agent, make_buffer(agent.config)
+        self.optimizers, self.image_loss = build_optimizers(agent), build_image_loss(agent.config, CPU, print)
+
+    def train(self, name: str, epoch: int) -> phases.Metrics:
+        self.buffer.refresh_tokens(self.agent.encode)
+        rest = (self.buffer, epoch, no_track)
+        if name == "tokenizer":
+            return train_tokenizer(self.agent, self.optimizers[name], self.image_loss, *rest)
+        return {"world_model": train_world_model, "controller": train_controller}[name](
+            self.agent, self.optimizers[name], *rest
+        )
+
+
 def test_components_train_in_their_epochs_only() -> None:
     phase = TrainingPhase(
         start_after_epoch=5, stop_after_epoch=8, steps_per_epoch=10, first_epoch_extra_steps=7, batch_size=1,
@@ -85,17 +103,11 @@ def test_m_decays_matrices_only_and_v_and_c_everything() -> None:
 
 def test_a_phase_changes_its_own_component_only_and_leaves_evaluation_mode() -> None:
     agent = make_agent(*TINY)
-    optimizers, buffer = build_optimizers(agent), make_buffer(agent.config)
-    loss = build_image_loss(agent.config, CPU, print)
-    phases = {
-        "tokenizer": lambda: train_tokenizer(agent, optimizers["tokenizer"], loss, buffer, 1, no_track),
-        "world_model": lambda: train_world_model(agent, optimizers["world_model"], buffer, 1, no_track),
-        "controller": lambda: train_controller(agent, optimizers["controller"], buffer, 1, no_track),
-    }
-    for name, phase in phases.items():
+    trainer = Phases(agent)
+    buffer = trainer.buffer
+    for name in agent.components:
         before = {n: torch.cat([p.flatten() for p in m.parameters()]).clone() for n, m in agent.components.items()}
-        buffer.refresh_tokens(agent.encode)
-        metrics = phase()
+        metrics = trainer.train(name, 1)
         assert buffer.num_tokenized == (
             0 if name == "tokenizer" else buffer.size
         )  # V has changed: all tokens are stale
@@ -106,7 +118,7 @@ def test_a_phase_changes_its_own_component_only_and_leaves_evaluation_mode() -> 
         assert all(np.isfinite(v) for v in metrics.values())
         assert not agent.world_model.training
         assert not agent.tokenizer.training
-        assert not loss.training
+        assert not trainer.image_loss.training
 
 
 @pytest.mark.parametrize(("rule", "least"), [("third_frame", 2), ("any_frame", 0)])
@@ -120,6 +132,60 @@ def test_rollouts_start_where_the_rule_allows(rule: str, least: int, monkeypatch
     places = buffer.episodes.before[seen[0]]
     assert places.min() == least
     assert places.max() == 15
+
+
+@pytest.mark.parametrize("phase", ["tokenizer", "world_model", "controller"])
+def test_every_epoch_draws_its_own_batches(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, drawn = make_agent(*TINY, "tokenizer.training.stop_after_epoch=null"), []
+    name = {"tokenizer": "sample_frames", "world_model": "sample_segments", "controller": "sample_starts"}[phase]
+    sample = getattr(phases, name)
+    monkeypatch.setattr(phases, name, lambda *a: drawn.append(sample(*a)) or drawn[-1])
+    trainer = Phases(agent)
+    for epoch in (2, 3):  # V's first epoch would draw for its warm-up too
+        trainer.train(phase, epoch)
+    first, second = drawn
+    assert first.shape == second.shape
+    assert not np.array_equal(first, second)
+
+
+def test_m_trains_with_dropout_and_imagines_without() -> None:
+    agent, modes = make_agent(*TINY), []
+    agent.world_model.retnet.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    trainer = Phases(agent)
+    for phase, training in (("world_model", True), ("controller", False)):
+        modes.clear()
+        trainer.train(phase, 1)
+        assert set(modes) == {training}
+
+
+def test_the_image_loss_is_in_training_mode_while_v_trains_and_only_then() -> None:
+    trainer, modes = Phases(make_agent(*TINY)), []
+    trainer.image_loss.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    trainer.train("tokenizer", 1)
+    assert set(modes) == {True}
+    assert not trainer.image_loss.training
+
+
+def test_one_step_clips_the_gradient_and_returns_its_norm_before() -> None:
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
+    metrics = optimize(100 * module(torch.ones(1, 3)).sum(), module, optimizer, clip=0.5)
+    norm = torch.stack([p.grad.norm() for p in module.parameters()]).norm()
+    assert norm.item() == pytest.approx(0.5, rel=1e-4)
+    assert metrics["gradient_norm"].item() == pytest.approx(100 * 8**0.5, rel=1e-5)
+    assert metrics["gradient_clipped_fraction"] == 1
+    metrics = optimize(module(torch.ones(1, 3)).sum(), module, optimizer, clip=10.0)
+    assert metrics["gradient_clipped_fraction"] == 0
+    assert module.weight.grad is not None
+    assert (module.weight.grad == 1).all()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
+def test_the_optimizer_is_the_configured_one(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    phase = resolve("Pong").controller.training.model_copy(update={"optimizer": name, "weight_decay": 0.0})
+    optimizer = build_optimizer(torch.nn.Linear(3, 2), phase, spare_vectors=False)
+    assert type(optimizer) is kind
+    assert [g["lr"] for g in optimizer.param_groups] == [phase.learning_rate]
 
 
 def test_the_median_image_error_is_that_of_painting_the_median() -> None:
@@ -188,8 +254,8 @@ def test_parameter_counts_of_the_paper() -> None:
     assert counts == PAPER_PARAMETERS
 
 
-def test_dropout_of_lpips_heads_acts_while_v_trains_and_only_then() -> None:
-    """Through the training step itself: the same step twice with other dropout masks, and an evaluation between them."""
+def test_dropout_of_lpips_heads_acts_in_training_mode_and_only_then() -> None:
+    """V's loss of the same frames three times in each mode: only dropout can make it differ."""
     generator = torch.Generator().manual_seed(0)
     tensors = {name: torch.rand(shape, generator=generator) * 0.1 for name, shape in lpips_shapes().items()}
     agent, frames = make_agent(*TINY), make_buffer(resolve("Catch", "quick", sets=TINY)).frames[:4]
@@ -212,13 +278,14 @@ def lpips_shapes() -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.slow
-def test_one_training_step_of_each_component_at_the_papers_size() -> None:
+@pytest.mark.parametrize(("preset", "num_frames"), [("paper", 128), ("iris", 32)])
+def test_one_training_step_of_each_component_at_the_papers_size(preset: str, num_frames: int) -> None:
     """In bf16, LPIPS with random weights: the computation is the same."""
-    agent = build_agent(resolve("Pong"), 6, CPU)
+    agent = build_agent(resolve("Pong", preset), 6, CPU)
     tensors = {name: torch.randn(shape) * 0.05 for name, shape in lpips_shapes().items()}
     optimizers, buffer = build_optimizers(agent), make_buffer(agent.config, 256)
     loss = PerceptualLoss("lpips", LPIPS(tensors))
-    v = tokenizer_step(agent, optimizers["tokenizer"], loss, buffer.frames[:128])
+    v = tokenizer_step(agent, optimizers["tokenizer"], loss, buffer.frames[:num_frames])
     buffer.refresh_tokens(agent.encode)
     config = agent.config
     for name in ("world_model", "controller"):

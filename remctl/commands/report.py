@@ -1,0 +1,95 @@
+"""`remctl report` and `remctl scores export`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from remctl.report.results import Results
+
+scores_app = typer.Typer(help="Scores of finished runs as files.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add `report` and `scores` to the command line."""
+    app.command()(report)
+    app.add_typer(scores_app, name="scores")
+
+
+Folders = Annotated[
+    list[Path] | None, typer.Argument(metavar="RUN_OR_DIR", help="Run folders, or folders of them (an experiment).")
+]
+
+
+def report(
+    runs: Folders = None,
+    spec: Annotated[Path | None, typer.Option(metavar="FILE", help="A spec such as reports/paper.yaml.")] = None,
+    scores: Annotated[
+        list[str] | None, typer.Option("--scores", metavar="NAME=FILE", help="Scores in JSON or CSV; repeatable.")
+    ] = None,
+    published: Annotated[
+        bool | None, typer.Option("--published/--no-published", help="The paper's Tables 1 and 8 beside ours.")
+    ] = None,
+    games: Annotated[
+        str | None, typer.Option(metavar="GAMES", help="atari_100k, ablation_subset, or A,B,C; else all there are.")
+    ] = None,
+    control: Annotated[str | None, typer.Option(metavar="NAME", help="What the others are compared to.")] = None,
+    missing: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="Missing or uneven: common-games (those all have) or fail.")
+    ] = None,
+    ragged: Annotated[
+        str | None,
+        typer.Option(metavar="POLICY", help="Uneven runs of an algorithm: all, or equalise (by a seeded draw)."),
+    ] = None,
+    reps: Annotated[int | None, typer.Option(help="Bootstrap repetitions.", show_default="50000")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seeds the bootstrap.", show_default="0")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to.", show_default="runs/report")] = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="all, or some of csv,md,tex,png,pdf,svg,html.")
+    ] = "all",
+) -> None:
+    """Compare runs and published scores: tables, figures and one HTML page."""
+    from remctl.report.spec import read_spec
+    from remctl.report.write import make_report, parse_formats
+
+    chosen = parse_formats(formats)
+    folders = tuple(str(path) for path in runs) if runs else None
+    files = tuple(scores) if scores else None
+    sources: dict[str, Any] = {"runs": folders, "scores": files, "published": published}
+    choices = {"games": games, "control": control, "missing": missing, "ragged": ragged, "reps": reps, "seed": seed}
+    folder = out or Path("runs/report", *([spec.stem] if spec else []))
+    results = make_report(read_spec(spec, sources | choices), folder, chosen, shlex.join(["remctl", *sys.argv[1:]]))
+    _say(results, folder, "html" in chosen)
+
+
+def _say(results: Results, folder: Path, has_page: bool) -> None:
+    from remctl.commands.output import show
+    from remctl.report.cells import count
+
+    for note in results.notes:
+        show(note)
+    over = count(len(results.games), "game") if results.games else "no aggregate"
+    raw = f", {len(results.raw_games)} raw" if results.raw_games else ""
+    show(f"{results.title}: {count(len(results.algorithms), 'algorithm')}, {over}{raw}")
+    print(folder / "index.html" if has_page else folder)
+
+
+@scores_app.command()
+def export(
+    runs: Folders = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A .csv or .json file; else printed as CSV.")] = None,
+    algorithm: Annotated[str | None, typer.Option(metavar="NAME", help="Only this one; JSON holds one.")] = None,
+) -> None:
+    """Write the scores of finished runs: algorithm,game,seed,score or {"Game": [...]}."""
+    from remctl.report.export import export_scores
+
+    text = export_scores(tuple(runs or ()), out, algorithm)
+    if out is None:
+        print(text, end="")
+    else:
+        print(out)

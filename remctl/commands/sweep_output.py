@@ -1,0 +1,231 @@
+"""How plans and standings of experiments are shown."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from remctl.commands.output import show, show_json, table
+from remctl.errors import MachineError, UserError
+from remctl.runs.layout import RunFolder
+from remctl.sweep.hours import Hours, estimate
+from remctl.sweep.launch import Options, choose_executor, profile_of, survey
+from remctl.sweep.plan import Action, plan
+from remctl.sweep.records import Submission, log_path, ref_of
+from remctl.sweep.status import Records, Row, Standing, experiments, packing, standing
+from remctl.sweep.wanted import Spec
+
+WATCH_S = 5.0
+
+
+def show_dry_run(out: Path, spec: Spec, options: Options, json: bool) -> None:
+    """The plan with its reasons and what it costs."""
+    out = out.absolute()
+    profile_of(choose_executor(options.executor), options)
+    look = survey(out, spec)
+    actions = plan(look.wanted, look.states)
+    refs = [ref_of(out, a.run, look.places[a.run.config_hash]) for a in actions]
+    runs = [(ref, a.state) for ref, a in zip(refs, actions, strict=True)]
+    hours = estimate(runs, spec.preset, packing(look.known))
+    if json:
+        show_json({"name": spec.name, "actions": [as_json(a) for a in actions], "gpu_hours": hours._asdict()})
+        return
+    print(f"{spec.name}: {spec.question}")
+    columns = ("action", "variant", "game", "seed", "reason")
+    show(
+        table(
+            columns, [(a.kind, a.run.variant, a.run.game, str(a.run.seed), a.reason) for a in actions], right=("seed",)
+        )
+    )
+    print(f"{summary(actions)}; {describe(hours)}; executor {choose_executor(options.executor)}; nothing was started")
+
+
+def show_launch(actions: Sequence[Action], submission: Submission | None, out: Path, name: str, json: bool) -> None:
+    """What was handed over and what was not."""
+    if json:
+        handed = None if submission is None else {"id": submission.id, "jobs": [c.job for c in submission.chunks]}
+        show_json({"name": name, "actions": [as_json(a) for a in actions], "submission": handed})
+        return
+    print(f"{name}: {summary(actions)}")
+    for action in actions:
+        if action.kind == "hold":
+            print(f"  held: {action.run.variant} {action.run.game} seed {action.run.seed}: {action.reason}")
+    if submission is None:
+        print("nothing to start")
+    else:
+        jobs = ", ".join(chunk.job for chunk in submission.chunks)
+        who = f"SLURM as job {jobs}" if submission.executor == "slurm" else "a queue on this machine"
+        print(f"handed to {who}; records and logs in {submission.path}")
+    where = "" if out == Path("runs") else f" --out {shlex.quote(str(out))}"
+    print(f"see `remctl status {shlex.quote(name)}{where}`")
+
+
+def as_json(action: Action) -> dict[str, Any]:
+    """One action, for programs."""
+    run, state = action.run, action.state
+    return {
+        "action": action.kind,
+        "reason": action.reason,
+        "variant": run.variant,
+        "game": run.game,
+        "seed": run.seed,
+        "config_hash": run.config_hash,
+        "path": str(state.folder),
+        "epoch": state.progress.epoch,
+    }
+
+
+def summary(actions: Iterable[Action]) -> str:
+    """`12 run, 3 skip`."""
+    counts = Counter(action.kind for action in actions)
+    return ", ".join(
+        f"{counts[kind]} to {kind}" for kind in ("run", "resume", "retry", "wait", "skip", "hold") if counts[kind]
+    )
+
+
+def describe(hours: Hours) -> str:
+    """Hours used and left, and how the latter is known."""
+    left = "unknown" if hours.left is None else f"{hours.left:.1f}"
+    return f"device-hours: {hours.used:.1f} used, {left} left ({hours.basis})"
+
+
+def aside(text: str) -> None:
+    """What the user should know beside the output proper."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Watcher:
+    """Says what changes from one look to the next."""
+
+    def __init__(self) -> None:
+        self.last = ""
+
+    def show(self, actions: list[Action]) -> None:
+        """One dated line where the summary differs from the last."""
+        states = Counter(action.state.status for action in actions)
+        line = ", ".join(f"{count} {status}" for status, count in states.items())
+        if line != self.last:
+            aside(f"{time.strftime('%H:%M:%S')} {line}")
+            self.last = line
+
+
+def show_experiments(records: Records, json: bool) -> None:
+    """One line per experiment; a damaged one does not hide the others. Raises UserError where there is none."""
+    found: list[Standing] = []
+    notes = list(records.notes)
+    for name in experiments(records.out):
+        try:
+            found.append(standing(records.out, name, records))
+        except MachineError as error:
+            notes.append(str(error))
+    if json:
+        show_json([standing_as_json(s) for s in found])
+        return
+    if not found and not notes:
+        raise UserError(f"no experiments in {records.out}: start one with `remctl ablate ablations/smoke.yaml`")
+    rows = [(s.name, str(len(s.rows)), _totals(s), f"{s.hours.used:.1f}") for s in found]
+    show(table(("experiment", "runs", "states", "device-hours"), rows, right=("runs", "device-hours")))
+    for note in notes:
+        print(f"note: {note}")
+
+
+def show_standing(now_is: Standing, json: bool, anew: bool = False) -> None:
+    """A table of the runs, totals and hours; `anew`: on a screen of its own, where there is a terminal."""
+    if anew and not json and sys.stdout.isatty():
+        print("\x1b[H\x1b[2J", end="")
+    if json:
+        show_json(standing_as_json(now_is))
+        return
+    print(f"{now_is.name}: {now_is.question}")
+    columns = ("variant", "game", "seed", "state", "epoch", "s/epoch", "left", "score")
+    show(table(columns, [_cells(row) for row in now_is.rows], right=("seed", "epoch", "s/epoch", "left", "score")))
+    by_note: dict[str, list[Row]] = {}
+    for row in now_is.rows:
+        by_note.setdefault(row.note, []).append(row)
+    for note, rows in by_note.items():
+        if note:
+            print(f"{rows[0].ref.path if len(rows) == 1 else f'{len(rows)} runs'}: {note}")
+    print(f"{_totals(now_is)}; {describe(now_is.hours)}")
+    for note in now_is.notes:
+        print(f"note: {note}")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    progress = row.state.progress
+    running = row.state.status in ("running", "queued", "stopped", "failed")
+    return (
+        row.ref.variant,
+        row.ref.game,
+        str(row.ref.seed),
+        row.label,
+        f"{progress.epoch}/{row.ref.num_epochs}",
+        f"{progress.epoch_s:.1f}" if progress.epoch_s and running else "",
+        _duration(row.eta_s) if row.state.status == "running" else "",
+        f"{progress.score:.4g}" if progress.score is not None else "",
+    )
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"
+
+
+def _totals(now_is: Standing) -> str:
+    return ", ".join(f"{count} {label}" for label, count in now_is.totals.items())
+
+
+def standing_as_json(now_is: Standing) -> dict[str, Any]:
+    """An experiment as it stands, for programs."""
+    return {
+        "name": now_is.name,
+        "question": now_is.question,
+        "totals": now_is.totals,
+        "gpu_hours": now_is.hours._asdict(),
+        "notes": list(now_is.notes),
+        "runs": [_row_as_json(row) for row in now_is.rows],
+    }
+
+
+def _row_as_json(row: Row) -> dict[str, Any]:
+    state = row.state
+    return {
+        "variant": row.ref.variant,
+        "game": row.ref.game,
+        "seed": row.ref.seed,
+        "config_hash": row.ref.config_hash,
+        "path": str(state.folder),
+        "state": row.label,
+        "job": state.job,
+        "reason": state.reason,
+        "epoch": state.progress.epoch,
+        "num_epochs": row.ref.num_epochs,
+        "epoch_s": state.progress.epoch_s,
+        "eta_s": row.eta_s if state.status == "running" else None,
+        "score": state.progress.score,
+        "failures": state.failures,
+        "error": state.error,
+        "log": str(state.log),
+    }
+
+
+def show_log(path: Path, num_lines: int, follow: bool) -> None:
+    """The end of a run's log; with `follow` what is added to it, until Ctrl-C. Raises UserError where there is none."""
+    run = RunFolder(path)
+    log = next((p for p in (log_path(run), run.log) if p.is_file()), None)
+    if log is None:
+        raise UserError(f"{path}: no log there: not started yet, or no run's folder; see `remctl status`")
+    with log.open("rb") as file:
+        text = file.read().decode(errors="replace")
+        print("\n".join(text.splitlines()[-num_lines:]), flush=True)
+        while follow:
+            time.sleep(0.5)
+            more = file.read().decode(errors="replace")
+            if more:
+                print(more, end="", flush=True)

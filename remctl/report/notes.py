@@ -1,0 +1,205 @@
+"""Sentences about what is missing, uneven or not comparable, and the policies that refuse it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from remctl.config import yaml12
+from remctl.errors import UserError
+from remctl.report.cells import span
+from remctl.report.results import Algorithm, MissingRun
+from remctl.runs.layout import RunFolder
+
+FEW_RUNS = 10  # with 5 runs of 8 games about 91% of intervals hold what they should, of one game 86%
+MAX_NAMED = 6
+
+
+def common_games(algorithms: Sequence[Algorithm], games: tuple[str, ...]) -> tuple[str, ...]:
+    """The games that every algorithm has."""
+    return tuple(game for game in games if all(game in a.means for a in algorithms))
+
+
+def refuse_missing(algorithms: Sequence[Algorithm], games: tuple[str, ...], missing: Sequence[MissingRun]) -> None:
+    """UserError, with what is missing, unless every algorithm has equally many runs of every game and none is missing."""
+    for algorithm in algorithms:
+        lacking = [game for game in games if game not in algorithm.means]
+        if lacking:
+            raise UserError(_refusal(f"{algorithm.name} has no score on {some(lacking)}"))
+        counts = run_counts(algorithm, games)
+        if len(set(counts.values())) > 1:
+            raise UserError(_refusal(f"{algorithm.name} has {_spread(counts)}"))
+    each = {a.name: min(counts.values()) for a in algorithms if (counts := run_counts(a, games))}
+    if len(set(each.values())) > 1:
+        raise UserError(_refusal(f"Runs per game differ, {some([f'{name} {n}' for name, n in each.items()])}"))
+    if missing:
+        first = missing[0]
+        raise UserError(_refusal(f"{first.path} is missing ({first.reason}), and {len(missing) - 1} more"))
+
+
+def _refusal(what: str) -> str:
+    return f"{what}, and --missing fail allows none: finish them, choose other --games, or use --missing common-games"
+
+
+def run_counts(algorithm: Algorithm, games: Sequence[str]) -> dict[str, int]:
+    """Runs per game; empty for published means."""
+    counts = Counter(run.game for run in algorithm.runs)
+    return {game: counts[game] for game in games if game in counts}
+
+
+def some(names: Sequence[str]) -> str:
+    """`A, B, C and 23 more`."""
+    listed = ", ".join(names[:MAX_NAMED])
+    return listed if len(names) <= MAX_NAMED else f"{listed} and {len(names) - MAX_NAMED} more"
+
+
+def _spread(counts: dict[str, int]) -> str:
+    by_count: dict[int, list[str]] = {}
+    for game, count in counts.items():
+        by_count.setdefault(count, []).append(game)
+    usual = max(by_count, key=lambda n: len(by_count[n]))
+    rest = [f"{n} on {some(games)}" for n, games in sorted(by_count.items()) if n != usual]
+    return f"{usual} runs per game but {', '.join(rest)}"
+
+
+def notes_on(
+    algorithms: Sequence[Algorithm],
+    games: tuple[str, ...],
+    common: tuple[str, ...],
+    raw_games: tuple[str, ...],
+    missing: Sequence[MissingRun],
+    ragged: str,
+) -> list[str]:
+    """All that a reader must know before comparing the columns."""
+    return [
+        *_games_notes(algorithms, games, common, raw_games),
+        *_missing_notes(missing),
+        *_count_notes(algorithms, common, raw_games, ragged),
+        *_interval_notes(algorithms, (*common, *raw_games)),
+        *_origin_notes(algorithms),
+        *_version_notes(algorithms),
+    ]
+
+
+def _games_notes(
+    algorithms: Sequence[Algorithm], games: tuple[str, ...], common: tuple[str, ...], raw_games: tuple[str, ...]
+) -> list[str]:
+    notes = []
+    if common != games:
+        lacking = [
+            f"{a.label} has no score on {some([g for g in games if g not in a.means])}"
+            for a in algorithms
+            if any(g not in a.means for g in games)
+        ]
+        notes.append(
+            f"Aggregates go over {len(common)} of {len(games)} games, those that all have: {'; '.join(lacking)}."
+        )
+    if common:
+        one = len(common) == 1
+        which = f"game, {common[0]}" if one else f"{len(common)} games"
+        notes.append(f"Aggregates, profiles and differences of every column go over the same {which}.")
+    if raw_games:
+        notes.append(f"{some(raw_games)}: no human score, so raw scores per game only, in no aggregate.")
+    return notes
+
+
+def _missing_notes(missing: Sequence[MissingRun]) -> list[str]:
+    if not missing:
+        return []
+    listed = some([f"{m.algorithm} {m.game} seed {m.seed} ({m.reason})" for m in missing])
+    return [f"{len(missing)} run{'' if len(missing) == 1 else 's'} missing, not scored: {listed}."]
+
+
+def _count_notes(
+    algorithms: Sequence[Algorithm], common: tuple[str, ...], raw_games: tuple[str, ...], ragged: str
+) -> list[str]:
+    notes = []
+    every = {a.label: run_counts(a, (*common, *raw_games)) for a in algorithms if a.runs}
+    for label, counts in every.items():
+        if len(set(counts.values())) > 1:
+            notes.append(f"{label} has {_spread(counts)}.")
+    uneven = any(len(set(run_counts(a, common).values())) > 1 for a in algorithms)
+    if uneven and ragged == "all":
+        notes.append("Uneven runs: every run is used, every game counts the same (a game's runs share its weight).")
+    elif uneven:
+        notes.append(
+            "Uneven runs: of each game as many as the algorithm has of its least, by a draw with the report's seed, are used; "
+            "another algorithm may have more."
+        )
+    totals = {label: span(counts.values()) for label, counts in every.items() if counts}
+    if len(set(totals.values())) > 1:
+        notes.append(f"Runs per game differ: {', '.join(f'{label} {n}' for label, n in totals.items())}.")
+    return notes
+
+
+def _interval_notes(algorithms: Sequence[Algorithm], games: tuple[str, ...]) -> list[str]:
+    fewest = {a.label: min(counts.values()) for a in algorithms if (counts := run_counts(a, games))}
+    single = [label for label, n in fewest.items() if n == 1]
+    few = [label for label, n in fewest.items() if 1 < n < FEW_RUNS]
+    notes = []
+    if single:
+        notes.append(f"One run of a game shows no spread, so no interval over such games: {some(single)}.")
+    if few:
+        notes.append(
+            f"Bootstrap intervals from fewer than {FEW_RUNS} runs per game tend to be too narrow: {some(few)}."
+        )
+    return notes
+
+
+def _origin_notes(algorithms: Sequence[Algorithm]) -> list[str]:
+    published = [a.label for a in algorithms if a.origin == "published"]
+    if not published:
+        return []
+    return [f"Published, not run here: {', '.join(published)}. Means of 5 runs, which bear no interval and no IQM."]
+
+
+def _version_notes(algorithms: Iterable[Algorithm]) -> list[str]:
+    notes = []
+    runs = [run for a in algorithms if a.origin == "ours" for run in a.runs]
+    versions = sorted({run.remctl_version for run in runs if run.remctl_version})
+    if len(versions) > 1:
+        notes.append(f"Runs of several versions of remctl stand side by side: {', '.join(versions)}.")
+    for algorithm in algorithms:
+        if algorithm.origin == "ours":
+            notes += _configuration_notes(algorithm)
+    return notes
+
+
+def _configuration_notes(algorithm: Algorithm) -> list[str]:
+    """A sentence if the seeds of one game were not run with one configuration."""
+    first: dict[str, tuple[str, str]] = {}
+    for run in algorithm.runs:
+        text = _configuration(Path(run.path))
+        known, path = first.setdefault(run.game, (text, run.path))
+        if text != known:
+            key = _first_difference(known, text)
+            return [
+                f"{algorithm.label}: seeds of {run.game} have different configurations ({key}): {path} and {run.path}."
+            ]
+    return []
+
+
+def _configuration(path: Path) -> str:
+    """config.yaml without its hash, seed and whatever has no influence on results."""
+    try:
+        lines = RunFolder(path).config.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    ends = [i for i, line in enumerate(lines) if line.startswith("runtime:")]
+    return "\n".join(
+        line
+        for line in lines[: ends[0] if ends else None]
+        if not line.startswith(("#", "seed:", "preset:", "variant:"))
+    )
+
+
+def _first_difference(a: str, b: str) -> str:
+    flat = [_flat(yaml12.load(text)) for text in (a, b)]
+    return next((key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)), "their text")
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {prefix.removesuffix("."): value}
+    return {key: item for name, part in value.items() for key, item in _flat(part, f"{prefix}{name}.").items()}

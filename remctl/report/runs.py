@@ -1,0 +1,315 @@
+"""Scores from run folders: which runs there are, whose they are, which are missing.
+
+A run counts once it has a `result.json`. A folder with an `experiment.json` (written by the launcher of ablations) says
+itself which runs belong to it, where they lie, and what its variants are called; any other folder is searched for runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from remctl.config import yaml12
+from remctl.errors import MachineError, UserError
+from remctl.games import check_game
+from remctl.report.numbers import is_count, is_number
+from remctl.report.results import MissingRun, RunScore
+from remctl.runs.files import named_errors, read_json, read_jsonl
+from remctl.runs.layout import RunFolder, find_runs
+from remctl.variants import VARIANTS
+
+EXPERIMENT_FILE = "experiment.json"
+
+
+@dataclass
+class RunGroup:
+    """The runs of one variant of one experiment; becomes one algorithm. `source` is the experiment's folder."""
+
+    experiment: str
+    variant: str
+    label: str
+    source: str
+    runs: list[RunScore] = field(default_factory=list)
+    missing: list[MissingRun] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FoundRuns:
+    """What lies in the given folders. `question` and `control` are those of the only experiment.json, if there is one."""
+
+    groups: tuple[RunGroup, ...]
+    question: str
+    control: str | None
+    notes: tuple[str, ...]
+
+
+def read_runs(paths: Sequence[Path]) -> FoundRuns:
+    """Everything in the given run folders, experiments and folders of those; nothing counts twice.
+
+    Raises UserError for a path without runs and for a run in the wrong place, MachineError for a file that cannot be
+    read or is damaged.
+    """
+    search = _Search()
+    for path in paths:
+        search.add_experiments(path)
+    for path in paths:
+        search.add_others(path)
+    search.say_what_was_left_out()
+    known = search.experiments
+    return FoundRuns(
+        groups=tuple(search.groups.values()),
+        question=known[0].question if len(known) == 1 else "",
+        control=known[0].control if len(known) == 1 else None,
+        notes=tuple(search.notes),
+    )
+
+
+class _Search:
+    """Gathers groups over several paths, which may overlap: experiments first, then the runs that none of them lists."""
+
+    def __init__(self) -> None:
+        self.groups: dict[tuple[Path, str], RunGroup] = {}
+        self.experiments: list[_Experiment] = []
+        self.folders: dict[Path, Path] = {}  # of the experiments, resolved, as they were given
+        self.unlisted: dict[Path, list[RunFolder]] = {}  # runs within them that they do not list
+        self.notes: list[str] = []
+        self.seen: set[Path] = set()
+
+    def add_experiments(self, path: Path) -> None:
+        if not path.exists():
+            raise UserError(f"{path}: no such folder; give run folders or a folder of them, such as runs/quick")
+        if not path.is_dir():
+            raise UserError(f"{path} is a file; give score files as --scores NAME={path}")
+        experiments = sorted(
+            file.parent for file in (path / EXPERIMENT_FILE, *path.glob(f"*/{EXPERIMENT_FILE}")) if file.is_file()
+        )
+        if not experiments and not find_runs(path):
+            raise UserError(f"{path}: no runs there (no config.yaml); give run folders or a folder of them")
+        for folder in experiments:
+            if folder.resolve() not in self.folders:
+                self.folders[folder.resolve()] = folder
+                self.add_experiment(_read_experiment(folder))
+
+    def add_others(self, path: Path) -> None:
+        """Runs below `path` that no experiment lists; those within an experiment only where `path` lies within it too."""
+        whole = path.resolve()
+        around = [folder for folder in self.folders if folder.is_relative_to(whole)]
+        for run in find_runs(path):
+            place = run.path.resolve()
+            folder = next((f for f in around if f in place.parents), None)
+            if folder is None:
+                self.add_run(run)
+            elif place not in self.seen:
+                self.unlisted.setdefault(folder, []).append(run)
+
+    def add_run(self, run: RunFolder) -> None:
+        if self.is_seen(run):
+            return
+        about = _describe(run)
+        folder = _ancestor(run.path, 3)
+        group = self.group(folder.resolve().name, about.variant, folder, None)
+        _add(group, run, about, read_result(run) if run.is_done else None)
+
+    def add_experiment(self, experiment: _Experiment) -> None:
+        self.experiments.append(experiment)
+        for name, label in experiment.labels.items():
+            self.group(experiment.name, name, experiment.folder, label)
+        for entry in experiment.runs:
+            self.add_entry(experiment, entry)
+
+    def add_entry(self, experiment: _Experiment, entry: _Entry) -> None:
+        run = RunFolder(_ancestor(experiment.folder, 1) / entry.path)
+        self.seen.add(run.path.resolve())
+        group = self.group(experiment.name, entry.variant, experiment.folder, None)
+        about = _About(entry.variant, entry.game, entry.seed)
+        result = read_result(run) if run.is_done else None
+        if result is not None and result.get("config_hash") != entry.config_hash:
+            reason = f"the run there has configuration {result.get('config_hash')}, not {entry.config_hash}"
+            group.missing.append(MissingRun(entry.variant, entry.game, entry.seed, str(run.path), reason))
+            return
+        _add(group, run, about, result)
+
+    def group(self, experiment: str, variant: str, folder: Path, label: str | None) -> RunGroup:
+        known = VARIANTS[variant].label if variant in VARIANTS else variant
+        made = RunGroup(experiment, variant, label or known, str(folder))
+        return self.groups.setdefault((folder.resolve(), variant), made)
+
+    def is_seen(self, run: RunFolder) -> bool:
+        place = run.path.resolve()
+        if place in self.seen:
+            return True
+        self.seen.add(place)
+        return False
+
+    def say_what_was_left_out(self) -> None:
+        for folder, runs in self.unlisted.items():
+            extra = {place: run for run in runs if (place := run.path.resolve()) not in self.seen}
+            if extra:
+                first, *more = extra.values()
+                self.notes.append(
+                    f"{self.folders[folder]} also holds runs that its {EXPERIMENT_FILE} does not list, {len(extra)} left "
+                    f"out here: {first.path}{' and others' if more else ''}."
+                )
+
+
+def _ancestor(path: Path, steps: int) -> Path:
+    """The folder `steps` above, written as the user wrote it where that is long enough."""
+    short = path.parts and ".." not in path.parts and len(path.parts) > steps
+    return path.parents[steps - 1] if short else path.resolve().parents[steps - 1]
+
+
+# --- one run
+
+
+@dataclass(frozen=True)
+class _About:
+    variant: str
+    game: str
+    seed: int
+
+
+def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] | None) -> None:
+    if result is None:
+        group.missing.append(MissingRun(group.variant, about.game, about.seed, str(run.path), progress(run)))
+        return
+    _expect(run, result, about)
+    group.runs.append(
+        RunScore(
+            game=about.game,
+            seed=about.seed,
+            score=float(result["score"]),
+            path=str(run.path),
+            num_episodes=result.get("num_episodes"),
+            config_hash=result.get("config_hash"),
+            remctl_version=result.get("remctl_version"),
+            preset=result.get("preset"),
+            hardware=hardware(run, result),
+            commit=commit(run),
+        )
+    )
+
+
+def _expect(run: RunFolder, result: dict[str, Any], about: _About) -> None:
+    if (result["game"], result["seed"]) != (about.game, about.seed):
+        raise UserError(
+            f"{run.result}: holds {result['game']} seed {result['seed']}, expected {about.game} seed {about.seed}; "
+            "move the run to its own folder"
+        )
+
+
+def read_result(run: RunFolder) -> dict[str, Any]:
+    """A finished run's result.json. Raises MachineError for a damaged one, UserError for a score that is no number."""
+    result = read_json(run.result)
+    if not isinstance(result, dict) or not {"score", "game", "seed"} <= result.keys():
+        raise MachineError(f"{run.result} is damaged: remove it, and the same command tests the trained agent again")
+    score = result["score"]
+    if not is_number(score):
+        raise UserError(
+            f"{run.result}: score is {score!r:.40}, not a number below 1e12; remove the file and repeat the same command"
+        )
+    if not isinstance(result["game"], str) or not is_count(result["seed"]):
+        raise MachineError(f"{run.result} is damaged (game or seed): remove it and repeat the same command")
+    try:
+        check_game(result["game"])
+    except UserError as error:
+        raise UserError(f"{run.result}: {error}") from None
+    return result
+
+
+def hardware(run: RunFolder, result: dict[str, Any]) -> str | None:
+    """Name of the device; all of them, joined by ' + ', where the run went from one to another."""
+    devices = [start.get("device") for start in _starts(run)]
+    names = [device.get("name") for device in [*devices, result.get("device")] if isinstance(device, dict)]
+    return " + ".join(dict.fromkeys(str(name) for name in names if name)) or None
+
+
+def commit(run: RunFolder) -> str | None:
+    """The code's commit, `changed` where files differed from it; all of them where the run went over several."""
+    states = [state for start in _starts(run) if isinstance(state := start.get("git"), dict) and state.get("commit")]
+    names = [str(state["commit"])[:12] + " changed" * bool(state.get("dirty")) for state in states]
+    return " + ".join(dict.fromkeys(names)) or None
+
+
+def _starts(run: RunFolder) -> list[dict[str, Any]]:
+    """What provenance.json says of every start of the run."""
+    starts = read_json(run.provenance) if run.provenance.is_file() else []
+    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
+def progress(run: RunFolder) -> str:
+    """How far an unfinished run got: `not started`, `epoch 120 of 600`."""
+    if not run.config.is_file():
+        return "not started"
+    epochs = [entry["epoch"] for entry in read_jsonl(run.metrics) if isinstance(entry.get("epoch"), int)]
+    training = _config(run).get("training")
+    total = training.get("num_epochs") if isinstance(training, dict) else None
+    return f"epoch {max(epochs, default=0)}" + (f" of {total}" if total else "")
+
+
+def _describe(run: RunFolder) -> _About:
+    """Whose run it is: from result.json, or from config.yaml while there is none."""
+    if run.is_done:
+        result = read_result(run)
+        return _About(str(result.get("variant") or run.path.parents[1].name), result["game"], result["seed"])
+    config = _config(run)
+    game, seed = config.get("game"), config.get("seed")
+    if not isinstance(game, str) or not is_count(seed):
+        raise UserError(f"{run.config}: names no game and seed; move the folder away, it is not a run")
+    return _About(str(config.get("variant") or run.path.parents[1].name), game, seed)
+
+
+def _config(run: RunFolder) -> dict[str, Any]:
+    with named_errors("reading", run.config):
+        text = run.config.read_text(encoding="utf-8", errors="replace")
+    try:
+        value = yaml12.load(text)
+    except ValueError as error:
+        raise UserError(f"{run.config}: not YAML ({error}); restore it from a copy or move the run away") from None
+    return value if isinstance(value, dict) else {}
+
+
+# --- experiment.json
+
+
+@dataclass(frozen=True)
+class _Entry:
+    variant: str
+    game: str
+    seed: int
+    config_hash: str
+    path: str
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    folder: Path
+    name: str
+    question: str
+    control: str | None
+    labels: dict[str, str]
+    runs: tuple[_Entry, ...]
+
+
+def _read_experiment(folder: Path) -> _Experiment:
+    file = folder / EXPERIMENT_FILE
+    value = read_json(file)
+    try:
+        entries = tuple(_entry(run) for run in value["runs"])
+        labels = {str(v["name"]): str(v.get("label") or v["name"]) for v in value["variants"]}
+        name, question, control = str(value["name"]), str(value.get("question") or ""), value.get("control")
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"{file}: {type(error).__name__} {error}; launch the ablation again, which writes it anew"
+        ) from None
+    strangers = sorted({entry.variant for entry in entries} - set(labels))
+    if strangers:
+        raise UserError(f"{file}: runs of the unlisted variant {strangers[0]!r}; launch the ablation again")
+    return _Experiment(folder, name, question, None if control is None else str(control), labels, entries)
+
+
+def _entry(run: dict[str, Any]) -> _Entry:
+    if not is_count(run["seed"]):
+        raise ValueError("seed is no whole number")
+    return _Entry(str(run["variant"]), str(run["game"]), run["seed"], str(run["config_hash"]), str(run["path"]))

@@ -1,0 +1,243 @@
+"""From a spec to jobs: look, plan, hand over. One launcher at a time works on a folder of runs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from remctl.errors import MachineError, UserError
+from remctl.runs.files import make_folder
+from remctl.runs.layout import RunFolder
+from remctl.runs.lock import open_lock, try_exclusive
+from remctl.sweep import local, slurm
+from remctl.sweep.observe import OPEN, RunState, find_places, observe
+from remctl.sweep.plan import Action, Rules, plan
+from remctl.sweep.profile import Profile, find_profile, read_profile
+from remctl.sweep.records import (
+    Executor,
+    Submission,
+    add_request,
+    new_submission,
+    ref_of,
+    submissions,
+    write_configs,
+    write_experiment,
+    write_submission,
+)
+from remctl.sweep.schedulers import States, adopt, has_slurm, job_states, keep_finals, outside_of_jobs, this_host
+from remctl.sweep.spec import wanted_runs
+from remctl.sweep.wanted import Spec, WantedRun
+
+Say = Callable[[str], None]
+POLL_S = {"local": 5.0, "slurm": 30.0}
+PATIENCE_S = 30.0
+MAX_SILENT_LOOKS = 20
+MAX_HAND_OVERS = 10  # of one run while one follows: something takes it away before it has written a word
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. `executor` auto: SLURM where sbatch is, else this machine. `max_parallel` None: the executor's own."""
+
+    executor: str = "auto"
+    profile: str = "default"
+    runs_per_gpu: int = 1
+    max_parallel: int | None = None
+    then_report: bool = False
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that is known about a spec's runs before anything is decided."""
+
+    out: Path
+    spec: Spec
+    wanted: list[WantedRun]
+    known: list[Submission]
+    places: dict[str, Path]
+    jobs: States
+    states: dict[str, RunState]
+
+
+def survey(out: Path, spec: Spec, *, may_write: bool = False) -> Survey:
+    """Look at folders, records and schedulers; `may_write` for the launcher that holds the lock, who keeps what he sees.
+
+    Raises MachineError where one of them cannot be asked.
+    """
+    wanted, known = wanted_runs(spec), submissions(out)
+    places = find_places(out, spec.name, wanted, known)
+    known = [s for s in known if any(ref.config_hash in places for task in s.tasks for ref in task)]
+    if may_write:
+        known = [adopt(s) if has_slurm() else s for s in known]
+    jobs = job_states(known, out)
+    if may_write:
+        keep_finals(known, jobs)
+    return Survey(out, spec, wanted, known, places, jobs, observe(places, known, jobs))
+
+
+def choose_executor(name: str) -> Executor:
+    """slurm or local. Raises UserError for another name, and for slurm where there is none."""
+    if name not in ("auto", "slurm", "local"):
+        raise UserError(f"--executor {name}: allowed are auto, slurm, local")
+    if name == "slurm" and not has_slurm():
+        raise UserError(
+            "--executor slurm: no sbatch here: run this on the cluster's login node, or give --executor local"
+        )
+    return "slurm" if name != "local" and has_slurm() else "local"
+
+
+def launch(
+    out: Path,
+    spec: Spec,
+    options: Options,
+    rules: Rules = Rules(),  # noqa: B008
+    retrying: set[str] | None = None,
+    say: Say = print,
+) -> tuple[list[Action], Submission | None]:
+    """Plan, and hand over what is to be started; nothing is started twice.
+
+    `retrying`: only these configuration hashes, their failures forgiven once they are handed over. `say` gets what the
+    user should know. Raises UserError for a profile or folder that cannot work, MachineError where a scheduler or the
+    disk refuses.
+    """
+    executor = choose_executor(options.executor)
+    profile, where = profile_of(executor, options)
+    out = out.absolute()
+    make_folder(out)
+    with launching(out), outside_of_jobs():
+        look = survey(out, spec, may_write=True)
+        actions = plan(look.wanted, forgiven(look.states, retrying or set()), rules)
+        starting = [a for a in actions if a.starts and (retrying is None or a.run.config_hash in retrying)]
+        write_experiment(out, spec, look.places, look.wanted)
+        submission = None
+        if starting:
+            if executor == "slurm":
+                slurm.check(profile, where)
+                doubt = slurm.probe(out / spec.name, profile)
+                if doubt:
+                    say(f"note: {doubt}")
+            submission = _hand_over(look, starting, executor, profile, replace(options, profile=str(where.resolve())))
+        for action in starting if retrying else ():
+            add_request(RunFolder(action.state.folder), "retry", [s.id for s in look.known])
+        if options.then_report:
+            _report(look, submission, executor, profile, say)
+    return actions, submission
+
+
+def forgiven(states: dict[str, RunState], hashes: set[str]) -> dict[str, RunState]:
+    """The states as if these runs had never failed."""
+    fresh = {h: replace(states[h], status="stopped", failures=0) for h in hashes if states[h].status == "failed"}
+    return states | fresh
+
+
+def profile_of(executor: Executor, options: Options) -> tuple[Profile, Path]:
+    """What to ask SLURM for, and the file that says so. Raises UserError."""
+    if executor == "local":
+        return Profile(), Path()
+    where = find_profile(options.profile)
+    profile = read_profile(where)
+    if options.max_parallel:
+        profile = profile.model_copy(update={"max_parallel": options.max_parallel})
+    return profile, where
+
+
+def _hand_over(
+    look: Survey, starting: Sequence[Action], executor: Executor, profile: Profile, options: Options
+) -> Submission:
+    runs = sorted(
+        (_in_its_place(a.run, look.places) for a in starting), key=lambda run: run.seed
+    )  # stable: even coverage
+    refs = [ref_of(look.out, run, look.places[run.config_hash]) for run in runs]
+    if executor == "local" and not local.visible_gpus():
+        options = replace(options, runs_per_gpu=1)
+    size = options.runs_per_gpu if executor == "slurm" else 1  # the local queue packs by its slots
+    tasks = [tuple(refs[i : i + size]) for i in range(0, len(refs), size)]
+    report = report_command(look.out, look.spec.name) if options.then_report else None
+    kept = asdict(options) | {"executor": executor, "report": report}
+    submission = new_submission(look.out / look.spec.name, executor, this_host(), tasks, kept)
+    write_configs(submission, runs)
+    write_submission(submission)
+    if executor == "local":
+        local.start_queue(submission, look.out)
+        return submission
+    return slurm.submit(submission, profile, look.out)
+
+
+def _in_its_place(run: WantedRun, places: dict[str, Path]) -> WantedRun:
+    """Under the name of the variant whose folder it was begun in."""
+    variant = places[run.config_hash].parts[-3]
+    return replace(run, variant=variant, config=run.config.model_copy(update={"variant": variant}))
+
+
+def report_command(out: Path, name: str) -> list[str]:
+    """What --then-report runs."""
+    folder = out / name
+    return [sys.executable, "-m", "remctl", "report", str(folder), "--out", str(folder / "report")]
+
+
+def _report(look: Survey, submission: Submission | None, executor: Executor, profile: Profile, say: Say) -> None:
+    """Have the report made once everything of this experiment has ended; a local queue that was just started does it."""
+    folder, command = look.out / look.spec.name, report_command(look.out, look.spec.name)
+    is_open = any(state.status in OPEN for state in look.states.values())
+    if executor == "slurm":
+        jobs = {s.job.split("_")[0] for s in look.states.values() if s.status in OPEN and s.job[:1].isdigit()}
+        jobs |= {chunk.job for chunk in submission.chunks} if submission else set()
+        job = slurm.submit_after(sorted(jobs), command, f"remctl-report-{look.spec.name}", folder, profile)
+        say(f"report: SLURM job {job}, into {folder / 'report'}")
+    elif submission is None and is_open:
+        say(f"report: when the runs have ended, {shlex.join(command[2:])}")
+    elif submission is None:
+        subprocess.run(command, check=False)
+
+
+def follow(
+    out: Path, spec: Spec, options: Options, show: Callable[[list[Action]], None], poll_s: float | None = None
+) -> list[Action]:
+    """Until every run is done or held: look, show, start again what failed. Returns the last actions.
+
+    What somebody cancels meanwhile stays cancelled. A scheduler that does not answer is asked again. Raises MachineError
+    where it never does, or where runs are taken away again and again before they have begun.
+    """
+    silent, handed_over = 0, Counter[str]()
+    pause_s = POLL_S[choose_executor(options.executor)] if poll_s is None else poll_s
+    quiet = replace(options, then_report=False)  # that was asked for by the first launch
+    while True:
+        try:
+            actions, submission = launch(out, spec, quiet, Rules(resume_cancelled=False), say=lambda text: None)
+        except MachineError:
+            silent += 1
+            if silent > MAX_SILENT_LOOKS:
+                raise
+            time.sleep(pause_s)
+            continue
+        silent = 0
+        handed_over.update(ref.config_hash for task in (submission.tasks if submission else ()) for ref in task)
+        if submission and max(handed_over.values()) > MAX_HAND_OVERS:
+            raise MachineError(f"runs were handed over {MAX_HAND_OVERS} times and end at once: see {submission.path}")
+        show(actions)
+        if all(action.kind in ("skip", "hold") for action in actions):
+            return actions
+        time.sleep(pause_s)
+
+
+@contextmanager
+def launching(out: Path) -> Iterator[None]:
+    """Only one launcher plans and submits in a folder of runs. Raises MachineError naming what to do for a second one."""
+    fd = open_lock(out / ".launching")
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not try_exclusive(fd):
+            if time.monotonic() > deadline:
+                raise MachineError(f"another `remctl ablate` is submitting in {out}: try again when it is through")
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(fd)

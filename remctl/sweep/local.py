@@ -1,0 +1,107 @@
+"""The local queue: a process of its own that starts runs as slots get free, at most so many at once, GPUs handed out.
+
+    python -m remctl.sweep.local SUBMISSION OUT
+
+It holds the lock of its submission for as long as it lives. Of the queues in one folder of runs one works, the others wait.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from remctl.errors import MachineError
+from remctl.runs.files import make_folder, named_errors
+from remctl.runs.lock import open_lock, try_exclusive
+from remctl.sweep.job import LEAVING, POLL_S, Pool, Slot, supervised
+from remctl.sweep.records import Submission, read_submission
+from remctl.sweep.schedulers import QUEUE_LOCK
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them, without loading torch."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [gpu.strip() for gpu in given.split(",") if gpu.strip() and gpu.strip() != "-1"]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
+    return [str(i) for i, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU ")]
+
+
+def slots(gpus: list[str], runs_per_gpu: int, max_parallel: int | None, num_cores: int) -> list[Slot]:
+    """Where runs can go: `runs_per_gpu` on each GPU, or on the CPU one per two cores; `max_parallel` overrides the number.
+
+    The cores are shared out evenly. With more slots than places on GPUs, none is left without one: GPUs are shared further.
+    """
+    places = [gpu for _ in range(runs_per_gpu) for gpu in gpus]
+    count = max_parallel or len(places) or max(1, num_cores // 2)
+    threads = max(1, num_cores // count)
+    if not places:
+        return [Slot("", "cpu", threads)] * count
+    return [Slot(places[i % len(places)], "cuda", threads) for i in range(count)]
+
+
+def start_queue(submission: Submission, out: Path) -> int:
+    """Start the queue in the background and leave it; it is alive, for everybody to see, when this returns its process id.
+
+    Raises MachineError where the folder cannot be locked or written.
+    """
+    make_folder(submission.path)
+    fd = open_lock(submission.path / QUEUE_LOCK)
+    try:
+        with named_errors("locking", submission.path / QUEUE_LOCK):
+            if not _lock_patiently(fd):
+                raise MachineError(f"{submission.path}: another queue works on it: see `remctl status`")
+        with (submission.path / "queue.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "remctl.sweep.local", str(submission.path), str(out)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(fd,),  # the lock goes with it
+            )
+    finally:
+        os.close(fd)
+    return process.pid
+
+
+def _lock_patiently(fd: int, patience_s: float = 1.0) -> bool:
+    """A glance of `remctl status` holds the lock for a moment."""
+    deadline = time.monotonic() + patience_s
+    while not try_exclusive(fd):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def main(arguments: list[str]) -> None:
+    """The process of a queue."""
+    path, out = map(Path, arguments)
+    submission = read_submission(path)
+    options = submission.options
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    room = slots(visible_gpus(), options["runs_per_gpu"], options["max_parallel"], cores)
+    runs = [
+        run for number in range(len(submission.tasks)) for run in supervised(submission, number, out, "local queue")
+    ]
+    pool = Pool(runs, room)
+    for signum in LEAVING:
+        signal.signal(signum, lambda *_: setattr(pool, "stopping", True))
+    turn = open_lock(out / ".local-queue")
+    while not pool.stopping and not try_exclusive(turn):
+        time.sleep(POLL_S)
+    pool.work()
+    if options.get("report") and not pool.stopping:
+        subprocess.run(options["report"], check=False, stdin=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

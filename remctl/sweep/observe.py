@@ -1,0 +1,236 @@
+"""The state of every wanted run, derived from run folders, records and schedulers; nothing is remembered elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from remctl.errors import MachineError
+from remctl.runs.files import read_json
+from remctl.runs.layout import RunFolder, find_runs
+from remctl.runs.lock import holder
+from remctl.sweep.records import Submission, attempts, default_path, log_path, requested, stated_hash
+from remctl.sweep.schedulers import NO_FAULT, UNKNOWN, JobState, States
+from remctl.sweep.wanted import WantedRun
+
+Status = Literal["absent", "queued", "running", "unknown", "stopped", "failed", "done", "blocked"]
+OPEN: tuple[Status, ...] = ("queued", "running", "unknown")
+TAIL_BYTES = 1 << 16
+VISIBLE_AFTER_S = 120.0  # a network file system may show a result that late
+RUN_DEPTH = 4  # experiment/variant/game/seed_n
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, from the tail of its metrics. `epoch_s`: seconds per epoch lately, interruptions left out."""
+
+    epoch: int = 0
+    epoch_s: float | None = None
+    score: float | None = None
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One run as it stands.
+
+    `status`: absent; queued or running (in a scheduler's or somebody's hands: `job`); unknown (SLURM has it and does not
+    answer); stopped (begun or handed over, and nothing works on it); failed (`failures` times, last with `error`); done;
+    blocked (what is in its folder must be looked at first). `reason`: why it waits, was stopped, or by whom it is run.
+    `submission`: the last one that had it. `requeued`: that one has started it before.
+    """
+
+    status: Status
+    folder: Path
+    progress: Progress = Progress()
+    failures: int = 0
+    error: str = ""
+    reason: str = ""
+    job: str = ""
+    submission: str = ""
+    requeued: bool = False
+    cancelled: bool = False
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return log_path(RunFolder(self.folder))
+
+
+def find_places(out: Path, name: str, wanted: Iterable[WantedRun], known: Iterable[Submission]) -> dict[str, Path]:
+    """By configuration hash: the folder in which a run was begun, whoever asked for it, else where it will be.
+
+    Of several a finished one is taken, then one that somebody works in, then the furthest.
+    """
+    wanted = list(wanted)
+    recorded = {ref.config_hash: out / ref.path for s in known for task in s.tasks for ref in task}
+    begun: dict[str, list[RunFolder]] = {}
+    for folder in find_runs(out):
+        identity = stated_hash(folder)
+        if identity and len(folder.path.relative_to(out).parts) == RUN_DEPTH:
+            begun.setdefault(identity, []).append(folder)
+    places: dict[str, Path] = {}
+    for run in wanted:  # of two names for one configuration the first gives the folder
+        folders = begun.get(run.config_hash, [])
+        if len(folders) > 1:
+            folders = [max(folders, key=lambda f: (f.is_done, holder(f) is not None, progress(f).epoch))]
+        found = folders[0].path if folders else recorded.get(run.config_hash) or default_path(out, name, run)
+        places.setdefault(run.config_hash, found)
+    return places
+
+
+def observe(places: dict[str, Path], known: Iterable[Submission], jobs: States) -> dict[str, RunState]:
+    """The state of each run, by configuration hash. Raises MachineError where a folder cannot be read."""
+    handed_over: dict[str, list[tuple[Submission, int]]] = {}
+    for submission in known:
+        for number, task in enumerate(submission.tasks):
+            for ref in task:
+                handed_over.setdefault(ref.config_hash, []).append((submission, number))
+    return {h: _state(h, RunFolder(place), handed_over.get(h, []), jobs) for h, place in places.items()}
+
+
+def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, int]], jobs: States) -> RunState:
+    found = stated_hash(run)
+    if found is not None and found != identity:
+        why = f"{run.path} belongs to configuration {found}: choose another --out, or another name in the spec"
+        return RunState("blocked", run.path, reason=why)
+    if run.is_done:
+        return _done(run)
+    events, cancelled, forgiven = attempts(run), requested(run, "cancel"), requested(run, "retry")
+    ends = [_end(s, number, jobs.get((s.id, number)), events, cancelled) for s, number in handed_over]
+    still_open = [end for end in ends if end.status in OPEN]
+    ends = [end for end in ends if end.submission not in forgiven]
+    faults = [end for end in ends if end.status == "failed"]
+    last = (still_open or ends or [_End("absent")])[-1]
+    if last.status == "absent" and (run.checkpoints.exists() or events):
+        last = replace(last, status="stopped")
+    who = holder(run)
+    if who:
+        last = replace(last, status="running", why=f"process {who.get('pid', '?')} on {who.get('host', '?')}")
+    return RunState(
+        last.status,
+        run.path,
+        progress(run),
+        failures=len(faults),
+        error=faults[-1].error if faults else "",
+        reason=last.why,
+        job=last.job,
+        submission=last.submission,
+        requeued=last.started,
+        cancelled=last.submission in cancelled or last.cancelled,
+    )
+
+
+@dataclass(frozen=True)
+class _End:
+    """What became of one run in one submission, or how that stands."""
+
+    status: Status
+    submission: str = ""
+    job: str = ""
+    why: str = ""
+    error: str = ""
+    started: bool = False
+    cancelled: bool = False
+
+
+def _end(
+    submission: Submission, number: int, job: JobState | None, events: list[dict[str, Any]], cancelled: set[str]
+) -> _End:
+    """What the supervisor wrote goes before what the scheduler says, except that SLURM may start a run once more."""
+    mine = [event for event in events if event.get("submission") == submission.id]
+    last = mine[-1] if mine else {"event": ""}
+    ended = last["event"] == "end"
+    end = _End("stopped", submission.id, job.job if job else submission.job_id(number) or "", started=bool(mine))
+    if ended and last["outcome"] == "failed":
+        return replace(end, status="failed", error=last["error"])
+    if ended and last["outcome"] == "done" and _age_s(last) < VISIBLE_AFTER_S:
+        return replace(end, status="running", why="done; its result is not to be seen here yet")
+    if job is not None and job.state == UNKNOWN:
+        return replace(end, status="unknown", why="SLURM does not answer")
+    is_cancelled = submission.id in cancelled
+    given_back = ended and (is_cancelled or submission.executor == "local")  # else SLURM may start it once more
+    if job is not None and job.is_live and not given_back and not (is_cancelled and not mine):
+        return _open(end, submission, job, last)
+    if is_cancelled or (job is not None and job.state == "CANCELLED"):
+        return replace(end, why="cancelled", cancelled=True)
+    if ended:  # a signal asked it to leave, or another process had it
+        return replace(end, why=last["error"])
+    return _without_a_word(end, submission, job, started=last["event"] == "start")
+
+
+def _open(end: _End, submission: Submission, job: JobState, last: dict[str, Any]) -> _End:
+    if submission.executor == "local" and last["event"] == "start":
+        return replace(end, status="running", why="starting")
+    if job.state in ("RUNNING", "COMPLETING"):
+        return replace(end, status="running", why="starting" if job.state == "RUNNING" else "its job is ending")
+    reason = job.reason if job.state == "PENDING" else " ".join(filter(None, (job.state, job.reason)))
+    return replace(end, status="queued", why=reason)
+
+
+def _without_a_word(end: _End, submission: Submission, job: JobState | None, started: bool) -> _End:
+    """The job is over, and the supervisor did not come to write why."""
+    if job is not None and job.state in NO_FAULT:
+        return replace(end, why="its local queue is gone" if job.state == "LOST" else f"its job ended as {job.state}")
+    if job is None and not started:
+        return replace(end, why="its job was never submitted, or SLURM lost it before it began")
+    state = job.state if job else "SLURM has forgotten it"
+    return replace(end, status="failed", error=f"its job ended without a word ({state}): see {submission.path}")
+
+
+def _age_s(event: dict[str, Any]) -> float:
+    """Seconds since an event, by the wall clocks of two machines: good for nothing but patience."""
+    try:
+        return abs((datetime.now(UTC) - datetime.fromisoformat(event["time"])).total_seconds())
+    except (KeyError, TypeError, ValueError):
+        return VISIBLE_AFTER_S
+
+
+# --- progress ---
+
+
+def progress(run: RunFolder) -> Progress:
+    """From the tail of metrics.jsonl; entries that are not whole are passed over."""
+    entries = _tail(run.metrics)
+    if not entries:
+        return Progress()
+    walls = [e["epoch/wall_s"] for e in entries[-10:] if isinstance(e.get("epoch/wall_s"), int | float)]
+    tested = [e["test/return_mean"] for e in entries if isinstance(e.get("test/return_mean"), int | float)]
+    epoch, epoch_s = int(entries[-1].get("epoch", 0)), sum(walls) / len(walls) if walls else None
+    return Progress(epoch, epoch_s, tested[-1] if tested else None, (epoch_s or 0.0) * epoch)
+
+
+def _done(run: RunFolder) -> RunState:
+    try:
+        result = read_json(run.result)
+        score, wall_s = float(result["score"]), sum(result["wall_s"].values())
+    except (MachineError, AttributeError, KeyError, TypeError, ValueError):
+        why = f"{run.result} is damaged: remove it, and the trained agent is tested again"
+        return RunState("blocked", run.path, progress(run), reason=why)
+    return RunState("done", run.path, Progress(progress(run).epoch, None, score, wall_s))
+
+
+def _tail(path: Path) -> list[dict[str, Any]]:
+    """The last whole lines of a JSON-lines file that may be growing, out of its last TAIL_BYTES."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return []
+    whole = lines[1:-1] if size > TAIL_BYTES else lines[:-1]
+    entries = []
+    for line in whole:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            entries.append(entry)
+    return entries

@@ -1,0 +1,76 @@
+"""What to do about each wanted run, and why: a pure function of the runs, their states and the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from remctl.sweep.observe import RunState
+from remctl.sweep.wanted import WantedRun
+
+Kind = Literal["run", "resume", "retry", "wait", "skip", "hold"]
+STARTING: tuple[Kind, ...] = ("run", "resume", "retry")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`max_failures`: real failures in a row before a run is held. `resume_cancelled`: also what somebody stopped."""
+
+    max_failures: int = 3
+    resume_cancelled: bool = True
+
+
+@dataclass(frozen=True)
+class Action:
+    """One run and what becomes of it."""
+
+    kind: Kind
+    run: WantedRun
+    state: RunState
+    reason: str
+
+    @property
+    def starts(self) -> bool:
+        """Whether the run is to be handed to an executor."""
+        return self.kind in STARTING
+
+
+def plan(wanted: Iterable[WantedRun], states: Mapping[str, RunState], rules: Rules = Rules()) -> list[Action]:  # noqa: B008
+    """One action per wanted run, in their order. Of several with one configuration only the first is acted upon."""
+    actions: list[Action] = []
+    first: dict[str, WantedRun] = {}
+    for run in wanted:
+        state = states[run.config_hash]
+        twin = first.setdefault(run.config_hash, run)
+        if twin is not run:
+            actions.append(Action("skip", run, state, f"the same configuration as {twin.variant}"))
+        else:
+            kind, reason = _decide(run, state, rules)
+            actions.append(Action(kind, run, state, reason))
+    return actions
+
+
+def _decide(run: WantedRun, state: RunState, rules: Rules) -> tuple[Kind, str]:
+    if state.status == "done":
+        score = "" if state.progress.score is None else f", score {state.progress.score:.4g}"
+        return "skip", f"done{score}"
+    if state.status == "blocked":
+        return "hold", state.reason
+    if state.status in ("queued", "running", "unknown"):
+        job = f" as {state.job}" if state.job else ""
+        return "wait", f"{state.status}{job}{f' ({state.reason})' if state.reason else ''}"
+    if state.status == "failed":
+        return _after_failure(state, rules)
+    if state.cancelled and not rules.resume_cancelled:
+        return "hold", "cancelled; `remctl retry` or `remctl ablate` goes on"
+    if state.progress.epoch > 0:
+        why = f" ({state.reason})" if state.reason else ""
+        return "resume", f"epoch {state.progress.epoch} of {run.config.training.num_epochs}{why}"
+    return "run", state.reason or "new"
+
+
+def _after_failure(state: RunState, rules: Rules) -> tuple[Kind, str]:
+    if state.failures >= rules.max_failures:
+        return "hold", f"failed {state.failures} times ({state.error}); `remctl retry` after mending it"
+    return "retry", f"attempt {state.failures + 1} of {rules.max_failures} ({state.error})"

@@ -1,0 +1,112 @@
+"""`remctl ablate`, `status`, `cancel`, `retry`, `logs` as they are typed: what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from remctl.sweep.spec import read_spec, wanted_runs
+from tests.cli.conftest import Outcome
+from tests.sweep.support import attempt, begin, record, tiny_spec, write_spec
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def _no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remctl.sweep.launch.has_slurm", lambda: False)
+
+
+def test_a_dry_run_says_what_and_why_and_starts_nothing(cli: Cli, tmp_path: Path) -> None:
+    spec, out = write_spec(tmp_path), tmp_path / "runs"
+    runs = wanted_runs(read_spec(spec))
+    begin(out, runs[0], epoch=4, done=True)
+    begin(out, runs[1], epoch=2)
+    before = sorted(out.rglob("*"))
+    done = cli("ablate", str(spec), "--out", str(out), "--dry-run")
+    assert done.status == 0, done.err
+    assert "Does it work?" in done.out
+    assert "1 to skip" in done.out
+    assert "1 to resume" in done.out
+    assert "2 to run" in done.out
+    assert "epoch 2 of 4" in done.out
+    assert "nothing was started" in done.out
+    assert sorted(out.rglob("*")) == before
+
+
+def test_a_dry_run_in_json_has_the_hours(cli: Cli, tmp_path: Path) -> None:
+    spec, out = write_spec(tmp_path), tmp_path / "runs"
+    begin(out, wanted_runs(read_spec(spec))[0], epoch=2)
+    plan = json.loads(cli("ablate", str(spec), "--out", str(out), "--dry-run", "--json").out)
+    assert [action["action"] for action in plan["actions"]] == ["resume", "run", "run", "run"]
+    # 2 s per epoch: 2 epochs are done, 2 of this run and 3 x 4 of the others are left.
+    assert plan["gpu_hours"]["used"] == pytest.approx(4 / 3600)
+    assert plan["gpu_hours"]["left"] == pytest.approx(28 / 3600)
+
+
+def test_hours_of_paper_runs_are_the_published_ones_until_something_is_measured(cli: Cli, tmp_path: Path) -> None:
+    plan = json.loads(cli("ablate", "ablations/main.yaml", "--out", str(tmp_path), "--dry-run", "--json").out)
+    assert len(plan["actions"]) == 130
+    assert plan["gpu_hours"]["left"] == pytest.approx(130 * 600 * 71 / 3600)
+    assert "RTX 4090" in plan["gpu_hours"]["basis"]
+
+
+def test_status_shows_every_state_with_its_reason(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    spec, runs = tiny_spec(tmp_path)
+    begin(out, runs[0], epoch=4, done=True)
+    begin(out, runs[1], epoch=3)
+    made = record(out, runs[2:3], executor="local")
+    attempt(out, runs[2], "start", made)
+    attempt(out, runs[2], "end", made, outcome="failed", error="remctl: disk full while writing x")
+    from remctl.sweep.observe import find_places
+    from remctl.sweep.records import submissions, write_experiment
+
+    write_experiment(out, spec, find_places(out, spec.name, runs, submissions(out)), runs)
+    shown = cli("status", "tiny", "--out", str(out))
+    assert shown.status == 0
+    assert "1 failed, 1 stopped, 1 to do, 1 done" in shown.out
+    assert "disk full while writing x [1 of 3]" in shown.out
+    assert "job.log" in shown.out
+    asked = json.loads(cli("status", "tiny", "--out", str(out), "--json").out)
+    assert [run["state"] for run in asked["runs"]] == ["done", "stopped", "failed", "to do"]
+    assert asked["runs"][1]["epoch_s"] == 2.0
+    every = cli("status", "--out", str(out))
+    assert "tiny" in every.out
+    assert cli("retry", "tiny", "rem/Pong", "--out", str(out)).status == 2
+
+
+def test_logs_shows_the_end(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "job.log").write_text("\n".join(f"line {i}" for i in range(100)))
+    assert cli("logs", str(tmp_path), "-n", "2").out == "line 98\nline 99\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("ablate", "nowhere.yaml"), "nowhere.yaml"),
+        (("ablate", "ablations/smoke.yaml", "--executor", "pbs", "--dry-run"), "allowed are auto, slurm, local"),
+        (("ablate", "ablations/smoke.yaml", "--executor", "pbs"), "allowed are auto, slurm, local"),
+        (("ablate", "ablations/smoke.yaml", "--executor", "slurm"), "no sbatch here"),
+        (("ablate", "ablations/smoke.yaml", "--max-parallel", "0"), "max-parallel"),
+        (("ablate", "ablations/smoke.yaml", "--runs-per-gpu", "many"), "runs-per-gpu"),
+        (("status", "nothing"), "no experiment 'nothing'"),
+        (("status",), "no experiments in"),
+        (("cancel", "nothing"), "no experiment 'nothing'"),
+        (("retry", "nothing"), "no experiment 'nothing'"),
+        (("logs", "nowhere"), "no log there"),
+        (("train", "--from", "nowhere.yaml"), "nowhere.yaml"),
+        (("train", "--from", "x.yaml", "--game", "Pong"), "--from says it all"),
+        (("train",), "no game given"),
+    ],
+)
+def test_bad_input_gets_one_line(args: tuple[str, ...], says: str, cli: Cli, tmp_path: Path) -> None:
+    where = () if args[0] in ("train", "logs") else ("--out", str(tmp_path / "runs"))
+    got = cli(*args, *where)
+    assert got.status in (1, 2)
+    assert says in got.err
+    assert got.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,61 @@
+"""The trainer: what a whole run does with its configuration, and in which order it writes."""
+
+from pathlib import Path
+
+import pytest
+
+from remctl.errors import UserError
+from remctl.runs import files
+from remctl.runs.files import read_jsonl
+from remctl.runs.layout import RunFolder
+from remctl.train.acting import Policy
+from remctl.train.collector import Collector
+from remctl.train.seeding import Randomness
+from tests.train.support import tiny, train
+
+
+def test_collection_acts_as_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C acts from the epoch after its first training on, with the collection's temperature and epsilon."""
+    policies: list[Policy] = []
+    collect = Collector.collect
+    monkeypatch.setattr(
+        Collector, "collect", lambda self, n, policy, *a: policies.append(policy) or collect(self, n, policy, *a)
+    )
+    sets = ("controller.training.start_after_epoch=1", "collection.temperature=0.3", "collection.epsilon=0.2")
+    train(tmp_path, tiny(*sets, "evaluation.every_epochs=9"))
+    assert [p.trained for p in policies] == [False, False, True, True]
+    assert {(p.temperature, p.epsilon, p.executed_action_to_controller) for p in policies} == {(0.3, 0.2, True)}
+
+
+def test_tests_begin_when_c_has_been_trained(tmp_path: Path) -> None:
+    train(tmp_path, tiny("controller.training.start_after_epoch=2", "evaluation.every_epochs=1"))
+    tested = [e["epoch"] for e in read_jsonl(RunFolder(tmp_path).metrics) if "test/return_mean" in e]
+    assert tested == [3, 4]
+
+
+def test_every_epoch_collects_by_its_own_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chances: list[Randomness] = []
+    collect = Collector.collect
+    monkeypatch.setattr(
+        Collector, "collect", lambda self, n, p, random, *a: chances.append(random) or collect(self, n, p, random, *a)
+    )
+    train(tmp_path, tiny("training.num_epochs=2", "evaluation.every_epochs=9"))
+    assert [(r.epoch, r.phase) for r in chances] == [(1, "collect"), (2, "collect")]
+
+
+def test_everything_of_an_epoch_is_on_the_disk_before_the_rename_that_commits_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(files, "boundary", names.append)
+    train(tmp_path, tiny("training.num_epochs=1", "evaluation.every_epochs=9"))
+    commit = names.index("before rename epoch_000001")
+    for name in ("after fsync metrics.jsonl", "after fsync episodes.jsonl", "after rename epoch_000001.npz"):
+        assert name in names[:commit]
+        assert name not in names[commit:]
+
+
+@pytest.mark.parametrize("component", ["world_model", "controller"])
+def test_a_diverged_run_ends_with_the_component_named(component: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"diverged in epoch \\d: {component}/"):
+        train(tmp_path, tiny(f"{component}.training.learning_rate=1e30"))
