@@ -192,6 +192,17 @@ FAULTS = [
     Fault("house", "rem/tokenizer.py", "float (..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3)", "Floats to pixels", "tests/test_layers.py"),
     Fault("house", "rem/returns.py", "import torch\n", "import torch\n\nimport remctl.envs\n", "tests/test_layers.py"),
     Fault("house", "rem/returns.py", "import torch\n", "import torch\n\nfrom ..envs import make_env  # noqa\n", "tests/test_layers.py"),
+    # Reports
+    Fault("report", "report/stats.py", "num_runs * num_runs / (num_runs - 1) * (POWER", "num_runs * (POWER", "tests/report/test_stats.py"),
+    Fault("report", "report/stats.py", "None if value == 0 else (value < 0) ==", "(value < 0) ==", "tests/report/test_stats.py"),
+    Fault("report", "report/published.py", '{name, "rem"} if name == "REM" else {name}', "{name}", "tests/report/test_report.py"),
+    Fault("report", "report/runs.py", "            if folder.resolve() not in self.folders:\n", "            if True:\n", "tests/report/test_runs.py"),
+    Fault("report", "report/bootstrap.py", "- np.maximum(upto - weights, 0.25)", "- np.maximum(upto - weights, 0.0)", "tests/report/test_bootstrap.py"),
+    Fault("report", "report/tables.py", '+ f" ({s.num_runs})" * (name in uneven)', "", "tests/report/test_tables.py"),
+    Fault("report", "report/numbers.py", "abs(value) < MAX_NUMBER", "value == value", "tests/report/test_scores.py"),
+    Fault("report", "report/notes.py", "    if len(set(each.values())) > 1:\n", "    if False:\n", "tests/report/test_tables.py"),
+    Fault("report", "report/write.py", "    for name in earlier:\n        remove(out / name)\n", "", "tests/report/test_output_folder.py"),
+    Fault("report", "report/colors.py", 'if agent is None or (algorithm.origin != "published" and agent in first):', "if agent is None or True:", "tests/report/test_colors.py"),
 ]  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def iqm(results: Results) -> Drawing | LeftOut:
         x = mark.value if mark.high is None else mark.high
         axes.annotate(f"{mark.value:.3f}", (x, row), (5, 0), textcoords="offset points", va="center", fontsize=7.5)
     axes.margins(x=0.16)
-    axes.set_xlabel(f"IQM of the {NORMALIZED}")
+    x_label(figure, f"IQM of the {NORMALIZED}")
     legend_above(figure, legend_handles(list(marks.values())))
     return Drawing(stem, title, f"{over(results)} {BARS}", f"IQM: {description(results, marks)}", figure)
 

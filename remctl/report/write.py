@@ -108,22 +108,22 @@ def write_results(results: Results, out: Path, formats: Collection[str]) -> None
 
     texts = _texts(results, formats)
     wanted = tuple(f for f in FIGURE_FORMATS if f in formats)
-    pages = ("index.html",) if "html" in formats else ()
-    names = [*texts, *(f"figures/{stem}.{f}" for stem in stems(results) for f in wanted), *pages]
+    has_page = "html" in formats
+    planned = [*texts, *(f"figures/{stem}.{f}" for stem in stems(results) for f in wanted), *["index.html"] * has_page]
     make_folder(out)
     earlier = _earlier_files(out)
-    write_json(out / "report.json", _about(results) | {"files": [*names, *(n for n in earlier if n not in names)]})
+    write_json(out / "report.json", _about(results) | {"files": list(dict.fromkeys([*planned, *earlier]))})
     for name in earlier:
         remove(out / name)
     for name, text in texts.items():
         write_atomic(out / name, text)
-    write_json(out / "report.json", _about(results) | {"files": names})
-    if wanted or pages:
-        from remctl.report.html import write_page
-
+    if wanted or has_page:
         figures = write_figures(results, out, wanted)
-        if "html" in formats:
+        if has_page:
+            from remctl.report.html import write_page
+
             write_page(results, figures, out)
+    write_json(out / "report.json", _about(results) | {"files": [name for name in planned if (out / name).exists()]})
 
 
 def _earlier_files(out: Path) -> list[str]:

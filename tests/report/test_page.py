@@ -209,13 +209,6 @@ def test_provenance_lists_every_run(report: Results, parsed: Page) -> None:
     assert "Scores of single runs were not published" in shown
 
 
-def test_of_nothing_there_is_a_page() -> None:
-    empty = results(games=(), variants=(), control=None, missing=(), notes=(), timings=(), improvements=())
-    parsed = Page(page(empty, []))
-    assert "Provenance" in "".join(parsed.text)
-    assert "Read this first" not in "".join(parsed.text)
-
-
 def contrast(a: str, b: str) -> float:
     """WCAG 2 contrast ratio of two #rrggbb colours."""
 
@@ -325,6 +318,19 @@ def test_no_overflow_on_a_phone(browser: Browser, scheme: str, tmp_path: Path) -
     assert (tmp_path / "phone.png").stat().st_size > 10_000
     browser.size(1280, 900)
     browser.scheme("light")
+
+
+@pytest.mark.browser
+def test_long_names_stay_in_their_columns(browser: Browser) -> None:
+    """A name without spaces breaks within its header instead of lying over the next."""
+    button = "document.querySelector('#table-per_game thead th:nth-child(5) button')"
+    name = f"{button}.querySelector('bdi')"
+    before = browser.evaluate(f"{name}.textContent")
+    browser.evaluate(f"{name}.textContent = 'ANameOfManyLettersWithoutAnySpaceInIt_v2_final'")
+    right = "document.querySelector('#table-per_game thead th:nth-child(5)').getBoundingClientRect().right"
+    over = browser.evaluate(f"{name}.getBoundingClientRect().right - {right}")
+    browser.evaluate(f"{name}.textContent = {before!r}")
+    assert over <= 0
 
 
 @pytest.mark.browser

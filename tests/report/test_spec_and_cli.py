@@ -127,6 +127,20 @@ def test_curves_and_times(make_run: MakeRun, tmp_path: Path) -> None:
     assert [t.phase for t in timings if t.hardware == "GPU A"] == ["controller", "epoch", "run"]
 
 
+def test_curves_leave_out_what_is_no_number(make_run: MakeRun) -> None:
+    from remctl.report.collect import collect
+    from remctl.report.spec import ReportSpec
+
+    run = make_run("rem", "Pong", 0, 1.0)
+    values = ["1e400", "NaN", "1" + "0" * 400, "true", "1e12", "2.5"]
+    lines = [f'{{"epoch": {i + 1}, "test/return_mean": {v}, "controller/wall_s": {v}}}\n' for i, v in enumerate(values)]
+    (run / "metrics.jsonl").write_text("".join([*lines, '{"epoch": 1e400, "test/return_mean": 1.0}\n']))
+    (algorithm,) = collect(ReportSpec(runs=(str(run),))).algorithms
+    (curve,), timings = read_training(algorithm, ("test/return_mean",))
+    assert (curve.epochs, curve.mean) == ((6,), (2.5,))
+    assert [t.epoch_s for t in timings if t.phase == "controller"] == [2.5]
+
+
 # --- verbs
 
 
@@ -141,6 +155,7 @@ def test_report_verb(cli: Callable, make_run: MakeRun, tmp_path: Path, monkeypat
     )
     done = cli(*line.split())
     assert (done.status, done.err) == (0, "")
+    assert "Report: 9 algorithms, 1 game" in done.out
     assert done.out.endswith("runs/report\n")
     about = json.loads(Path("runs/report/report.json").read_text())
     assert (about["control"], about["seed"], about["reps"]) == ("no_pop", 3, 100)
