@@ -53,6 +53,7 @@ RUN, DAMAGE, ENVS = "tests/train/test_trainer.py", "tests/train/test_run_damage.
 BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py", "tests/rem/test_perceptual.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
+SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profile.py"
 
 FAULTS = [
     # Numerics: retention
@@ -162,7 +163,7 @@ FAULTS = [
     Fault("isolation", "rem/world_model.py", "        if self.pop:\n            num_vectors", "        if True:\n            num_vectors", "tests/test_isolation.py"),
     Fault("isolation", "rem/controller.py", "if config.action_inputs:\n            self.action_embedding", "if True:\n            self.action_embedding", "tests/test_isolation.py"),
     # Resume and faults
-    Fault("resume", "train/trainer.py", "        self.log.rewind(self.epoch)\n", "", RESUME),
+    Fault("resume", "train/trainer.py", "        self.log.rewind(self.epoch)\n", "", DAMAGE),
     Fault("resume", "train/trainer.py", '        self.collector.set_state(loaded.trainer["collector"], self.device)\n', "", RESUME),
     Fault("resume", "train/trainer.py", "            optimizer.load_state_dict(", "            print(", RESUME),
     Fault("resume", "train/trainer.py", "range(1, min(self.epoch, ", "range(2, min(self.epoch, ", RESUME),
@@ -203,6 +204,22 @@ FAULTS = [
     Fault("report", "report/notes.py", "    if len(set(each.values())) > 1:\n", "    if False:\n", "tests/report/test_tables.py"),
     Fault("report", "report/write.py", "    for name in earlier:\n        remove(out / name)\n", "", "tests/report/test_output_folder.py"),
     Fault("report", "report/colors.py", 'if agent is None or (algorithm.origin != "published" and agent in first):', "if agent is None or True:", "tests/report/test_colors.py"),
+    # Ablations
+    Fault("sweep", "sweep/plan.py", "state.failures >= rules.max_failures", "state.failures > rules.max_failures", SWEEP),
+    Fault("sweep", "sweep/plan.py", "if twin is not run:", "if False:", SWEEP),
+    Fault("sweep", "sweep/observe.py", "still_open = [end for end in ends if end.status in OPEN]", "still_open = ends[:0]", SWEEP),
+    Fault("sweep", "sweep/observe.py", "if end.submission not in forgiven]", "]", SWEEP),
+    Fault("sweep", "sweep/observe.py", "if job is None and not started:", "if job is None:", SWEEP),
+    Fault("sweep", "sweep/observe.py", "key=lambda f: (f.is_done, holder(f) is not None, progress(f).epoch)", "key=lambda f: f.path", SWEEP),
+    Fault("sweep", "sweep/schedulers.py", '"PREEMPTED", "TIMEOUT", ', '"PREEMPTED", ', SWEEP),
+    Fault("sweep", "sweep/schedulers.py", "int(high or low) + 1)", "int(high or low))", SWEEP),
+    Fault("sweep", "sweep/schedulers.py", "if known.get(key) != s.state]", "]", SWEEP),
+    Fault("sweep", "sweep/job.py", "if status == InUseError.exit_code:", "if False:", SWEEP),
+    Fault("sweep", "sweep/job.py", "if len(fruitless) >= MAX_FRUITLESS_STARTS:", "if False:", SWEEP),
+    Fault("sweep", "sweep/job.py", "return self.run.is_done or failed or self.is_cancelled", "return self.run.is_done or failed", SWEEP),
+    Fault("sweep", "sweep/local.py", "Slot(places[i % len(places)], ", "Slot(places[0], ", "tests/sweep/test_local.py"),
+    Fault("sweep", "sweep/profile.py", "(seconds > 0)", "0", SWEEP),
+    Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
 ]  # fmt: skip
 
 
