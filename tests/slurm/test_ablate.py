@@ -178,12 +178,16 @@ def test_preemption_requeues_and_changes_nothing(cluster: Cluster, lab: Lab, und
     assert_as_undisturbed(lab, undisturbed)
 
 
-def test_a_time_limit_requeues_as_often_as_it_takes(cluster: Cluster, tmp_path: Path, undisturbed: list[tuple]) -> None:
-    lab = Lab(tmp_path, CPU.replace("00:20:00", "00:01:00") + "signal_delay_s: 45\n").ask(more=LONG)
+def test_a_time_limit_requeues_and_the_run_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    lab = Lab(tmp_path, CPU.replace("00:20:00", "00:01:00") + "signal_delay_s: 45\n").ask(more=ENDLESS)
     lab.launch()
-    lab.wait_done(timeout_s=400)
-    assert max(lab.starts()) >= 2
-    assert_as_undisturbed(lab, undisturbed)
+    lab.wait(lambda now: min(lab.starts()) >= 2, "both runs to be started once more", timeout_s=400)
+    assert {e["outcome"] for run in lab.runs() for e in attempts(run) if e["event"] == "end"} <= {"interrupted"}
+    reached = [row.state.progress.epoch for row in lab.now().rows]
+    lab.wait(
+        lambda now: all(row.state.progress.epoch > e for row, e in zip(now.rows, reached, strict=True)), "more epochs"
+    )
+    assert {row.state.failures for row in lab.now().rows} == {0}
 
 
 def test_a_node_that_fails_and_comes_back(cluster: Cluster, lab: Lab, undisturbed: list[tuple]) -> None:
