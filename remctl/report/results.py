@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 Origin = Literal["ours", "published", "file"]
 Metric = Literal["mean", "median", "iqm", "optimality_gap", "superhuman"]
@@ -37,7 +37,7 @@ FigureName = Literal[
     "timing",
 ]
 
-METRICS: tuple[Metric, ...] = ("mean", "median", "iqm", "optimality_gap", "superhuman")
+METRICS: tuple[Metric, ...] = get_args(Metric)
 METRIC_LABELS: Mapping[str, str] = MappingProxyType(
     {
         "mean": "Mean",
@@ -48,16 +48,7 @@ METRIC_LABELS: Mapping[str, str] = MappingProxyType(
     }
 )
 LOWER_IS_BETTER: frozenset[str] = frozenset({"optimality_gap"})
-FIGURES: tuple[FigureName, ...] = (
-    "aggregates",
-    "performance_profile",
-    "probability_of_improvement",
-    "differences",
-    "per_game",
-    "learning_curves",
-    "observation_loss",
-    "timing",
-)
+FIGURES: tuple[FigureName, ...] = get_args(FigureName)
 CONFIDENCE = 0.95
 
 

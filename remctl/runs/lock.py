@@ -68,6 +68,16 @@ def try_exclusive(fd: int) -> bool:
     return _flock(fd, fcntl.LOCK_EX)
 
 
+def exclusive_within(fd: int, patience_s: float) -> bool:
+    """`try_exclusive` for so long: somebody's glance locks a file for a moment. Raises OSError like it."""
+    deadline = time.monotonic() + patience_s
+    while not try_exclusive(fd):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def is_held(path: Path) -> bool:
     """Whether some process has locked this file, which need not exist. Raises MachineError where that cannot be seen."""
     if not path.is_file():

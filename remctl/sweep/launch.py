@@ -16,7 +16,7 @@ from pathlib import Path
 from remctl.errors import MachineError, UserError
 from remctl.runs.files import make_folder
 from remctl.runs.layout import RunFolder
-from remctl.runs.lock import open_lock, try_exclusive
+from remctl.runs.lock import exclusive_within, open_lock
 from remctl.sweep import local, slurm
 from remctl.sweep.observe import OPEN, RunState, find_places, observe
 from remctl.sweep.plan import Action, Rules, plan
@@ -233,11 +233,8 @@ def launching(out: Path) -> Iterator[None]:
     """Only one launcher plans and submits in a folder of runs. Raises MachineError naming what to do for a second one."""
     fd = open_lock(out / ".launching")
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not try_exclusive(fd):
-            if time.monotonic() > deadline:
-                raise MachineError(f"another `remctl ablate` is submitting in {out}: try again when it is through")
-            time.sleep(0.1)
+        if not exclusive_within(fd, PATIENCE_S):
+            raise MachineError(f"another `remctl ablate` is submitting in {out}: try again when it is through")
         yield
     finally:
         os.close(fd)

@@ -17,10 +17,12 @@ from pathlib import Path
 
 from remctl.errors import MachineError
 from remctl.runs.files import make_folder, named_errors
-from remctl.runs.lock import open_lock, try_exclusive
+from remctl.runs.lock import exclusive_within, open_lock, try_exclusive
 from remctl.sweep.job import LEAVING, POLL_S, Pool, Slot, supervised
 from remctl.sweep.records import Submission, read_submission
 from remctl.sweep.schedulers import QUEUE_LOCK
+
+PATIENCE_S = 1.0  # a glance of `remctl status` is over by then
 
 
 def visible_gpus() -> list[str]:
@@ -56,7 +58,7 @@ def start_queue(submission: Submission, out: Path) -> int:
     fd = open_lock(submission.path / QUEUE_LOCK)
     try:
         with named_errors("locking", submission.path / QUEUE_LOCK):
-            if not _lock_patiently(fd):
+            if not exclusive_within(fd, PATIENCE_S):
                 raise MachineError(f"{submission.path}: another queue works on it: see `remctl status`")
         with (submission.path / "queue.log").open("ab") as log:
             process = subprocess.Popen(
@@ -70,16 +72,6 @@ def start_queue(submission: Submission, out: Path) -> int:
     finally:
         os.close(fd)
     return process.pid
-
-
-def _lock_patiently(fd: int, patience_s: float = 1.0) -> bool:
-    """A glance of `remctl status` holds the lock for a moment."""
-    deadline = time.monotonic() + patience_s
-    while not try_exclusive(fd):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def main(arguments: list[str]) -> None:
