@@ -21,7 +21,6 @@ import numpy as np
 from remctl.report.results import CONFIDENCE
 
 CHUNK_VALUES = 1 << 17  # values in flight: small enough for the processor's cache
-STATISTICS = ("mean", "median", "iqm", "optimality_gap", "superhuman")
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-# --- statistics of normalised scores: values (C, R, G), weights (R, G) -> (C, len(STATISTICS))
+# --- statistics of normalised scores: values (C, R, G), weights (R, G) -> (C, len(METRICS))
 
 
 def statistics(values_CRG: np.ndarray, matrix: ScoreMatrix) -> np.ndarray:

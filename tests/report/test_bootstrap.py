@@ -10,9 +10,9 @@ import pytest
 from remctl.report import bootstrap as bs
 from remctl.report import reference
 from remctl.report.bootstrap import ScoreMatrix
+from remctl.report.results import METRICS
 
 REPS = 200
-STATISTICS = ("mean", "median", "iqm", "optimality_gap", "superhuman")
 
 
 def scores(num_runs: int, num_games: int, seed: int = 0) -> np.ndarray:
@@ -25,7 +25,7 @@ def matrix(values: np.ndarray) -> ScoreMatrix:
 
 
 def statistics(values: ScoreMatrix) -> dict[str, float]:
-    return dict(zip(STATISTICS, bs.statistics(values.values[None], values)[0].tolist(), strict=True))
+    return dict(zip(METRICS, bs.statistics(values.values[None], values)[0].tolist(), strict=True))
 
 
 # --- equal to rliable
