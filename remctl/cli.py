@@ -17,8 +17,8 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from remctl import __version__
+from remctl.commands import bench, listing, report, sweep, weights
 from remctl.commands import config as config_verbs
-from remctl.commands import listing, report, sweep, weights
 from remctl.commands.failures import guarded
 from remctl.commands.options import ConfigFile, Device, Json, Preset, Run, Seed, Sets, Variant, refuse_beside_from
 from remctl.errors import UserError
@@ -164,3 +164,4 @@ def doctor(
 
 sweep.register(app)
 report.register(app)
+app.add_typer(bench.app, name="bench")

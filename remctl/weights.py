@@ -62,6 +62,15 @@ class CacheStatus(NamedTuple):
 # ---- the cache
 
 
+def lpips_shapes() -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that `read_lpips` returns, by name."""
+    widths = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, a, b in zip(CONV_INDICES, widths, widths[1:], strict=False):
+        shapes |= {f"features.{i}.weight": (b, a, 3, 3), f"features.{i}.bias": (b,)}
+    return shapes | {f"heads.{i}.weight": (1, c, 1, 1) for i, c in enumerate((64, 128, 256, 512, 512))}
+
+
 def lpips_path() -> Path:
     """Where the weights are kept: `$REMCTL_CACHE`, else the XDG cache folder's `remctl`. The file need not exist."""
     if own := os.environ.get("REMCTL_CACHE"):

@@ -53,6 +53,7 @@ RUN, DAMAGE, ENVS = "tests/train/test_trainer.py", "tests/train/test_run_damage.
 BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py", "tests/rem/test_perceptual.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
+BENCH = "tests/bench"
 SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profile.py"
 
 FAULTS = [
@@ -220,6 +221,23 @@ FAULTS = [
     Fault("sweep", "sweep/local.py", "Slot(places[i % len(places)], ", "Slot(places[0], ", "tests/sweep/test_local.py"),
     Fault("sweep", "sweep/profile.py", "(seconds > 0)", "0", SWEEP),
     Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
+    # Benchmarks: what is timed, counted, compared and said
+    Fault("bench", "bench/timing.py", "[:: -1 if turn % 2 else 1]", "", BENCH),
+    Fault("bench", "bench/timing.py", "        work()\n    synchronize(device)\n", "        work()\n", BENCH),
+    Fault("bench", "bench/timing.py", ") / repeats", ")", BENCH),
+    Fault("bench", "bench/spread.py", "1 - 2 * below", "1 - below", BENCH),
+    Fault("bench", "bench/spread.py", "if interval.coverage < CONFIDENCE:", "if False:", BENCH),
+    Fault("bench", "bench/spread.py", "a / b for a, b", "b / a for a, b", BENCH),
+    Fault("bench", "bench/cost.py", "10 * R * E * E", "8 * R * E * E", BENCH),
+    Fault("bench", "bench/cost.py", "range(self.n)", "range(self.K)", BENCH),
+    Fault("bench", "bench/cost.py", "BACKWARD * forward -", "forward -", BENCH),
+    Fault("bench", "bench/counting.py", '"flops", _flops(', '"flops", 0 * _flops(', BENCH),
+    Fault("bench", "bench/counting.py", "if func.is_view or", "if", BENCH),
+    Fault("bench", "bench/checks.py", "if not check.error <= check.tolerance:", "if check.error < -1:", BENCH),
+    Fault("bench", "bench/whole_run.py", "total + size - tokenized", "total + size", BENCH),
+    Fault("bench", "bench/measure.py", "median / steps if steps", "median if steps", BENCH),
+    Fault("bench", "bench/measure.py", "median * epoch", "median", BENCH),
+    Fault("bench", "bench/compare.py", "b_spread.low / a_spread.high", "b_spread.low / a_spread.low", BENCH),
 ]  # fmt: skip
 
 

@@ -32,6 +32,9 @@ def report(
     scores: Annotated[
         list[str] | None, typer.Option("--scores", metavar="NAME=FILE", help="Scores in JSON or CSV; repeatable.")
     ] = None,
+    bench: Annotated[
+        list[Path] | None, typer.Option("--bench", metavar="FILE", help="A bench.json of remctl bench; repeatable.")
+    ] = None,
     published: Annotated[
         bool | None, typer.Option("--published/--no-published", help="The paper's Tables 1 and 8 beside ours.")
     ] = None,
@@ -53,14 +56,15 @@ def report(
         str, typer.Option("--format", metavar="LIST", help="all, or some of csv,md,tex,png,pdf,svg,html.")
     ] = "all",
 ) -> None:
-    """Compare runs and published scores: tables, figures and one HTML page."""
+    """Compare runs, published scores and benchmarks: tables, figures and one HTML page."""
     from remctl.report.spec import read_spec
     from remctl.report.write import make_report, parse_formats
 
     chosen = parse_formats(formats)
     folders = tuple(str(path) for path in runs) if runs else None
     files = tuple(scores) if scores else None
-    sources: dict[str, Any] = {"runs": folders, "scores": files, "published": published}
+    benchmarks = tuple(str(path) for path in bench) if bench else None
+    sources: dict[str, Any] = {"runs": folders, "scores": files, "bench": benchmarks, "published": published}
     choices = {"games": games, "control": control, "missing": missing, "ragged": ragged, "reps": reps, "seed": seed}
     folder = out or Path("runs/report", *([spec.stem] if spec else []))
     results = make_report(read_spec(spec, sources | choices), folder, chosen, shlex.join(["remctl", *sys.argv[1:]]))
@@ -75,7 +79,9 @@ def _say(results: Results, folder: Path, has_page: bool) -> None:
         show(note)
     over = count(len(results.games), "game") if results.games else "no aggregate"
     raw = f", {len(results.raw_games)} raw" if results.raw_games else ""
-    show(f"{results.title}: {count(len(results.algorithms), 'algorithm')}, {over}{raw}")
+    scores = [f"{count(len(results.algorithms), 'algorithm')}, {over}{raw}"] if results.algorithms else []
+    speed = [count(len(results.benchmarks), "benchmark")] if results.benchmarks else []
+    show(f"{results.title}: {', '.join(scores + speed)}")
     print(folder / "index.html" if has_page else folder)
 
 

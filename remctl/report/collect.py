@@ -47,7 +47,7 @@ def collect(spec: ReportSpec) -> Collected:
     paper = _covering(published(spec.published), games, notes)
     algorithms = _cut([*own, *_renamed(paper, own)], games)
     if not algorithms:
-        raise UserError(_nothing(missing, spec))
+        notes += _no_scores(missing, spec)
     control = _control(spec, found, algorithms, missing, notes)
     notes += _published_control(control, algorithms)
     ordered = sorted(algorithms, key=lambda a: a.name != control)
@@ -57,7 +57,7 @@ def collect(spec: ReportSpec) -> Collected:
         raw_games=tuple(g for g in games if g not in ATARI_100K),
         control=control,
         question=spec.question or found.question,
-        missing=tuple(m for m in missing if m.game in games),
+        missing=tuple(m for m in missing if m.game in games or not games),
         notes=tuple(notes),
     )
 
@@ -233,6 +233,13 @@ def _cut(algorithms: list[Algorithm], games: tuple[str, ...]) -> list[Algorithm]
     return [a for a in cut if a.means]
 
 
+def _no_scores(missing: Sequence[MissingRun], spec: ReportSpec) -> list[str]:
+    """Beside benchmarks a report may have none; it says so where some were asked for."""
+    if not spec.bench:
+        raise UserError(_nothing(missing, spec))
+    return [f"There are no scores: {_nothing(missing, spec)}."] if spec.runs or spec.scores or spec.published else []
+
+
 def _nothing(missing: Sequence[MissingRun], spec: ReportSpec) -> str:
     if missing:
         first = missing[0]
@@ -240,4 +247,4 @@ def _nothing(missing: Sequence[MissingRun], spec: ReportSpec) -> str:
         return f"{first.path}: not finished ({first.reason}){more}: run the same train command again, then report"
     if spec.runs or spec.scores or spec.published:
         return f"no score on the games asked for ({', '.join(spec.selected or ())[:60]}): choose others with --games"
-    return "nothing to report on: give run folders, --scores NAME=FILE, --published or --spec"
+    return "nothing to report on: give run folders, --scores NAME=FILE, --published, --bench FILE or --spec"

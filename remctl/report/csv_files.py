@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from remctl.report.results import Results
+from remctl.bench.result import Counts, Predicted, Ratio
+from remctl.report.results import Benchmark, Results
 
 Rows = Iterable[Sequence[Any]]
 
@@ -31,12 +32,20 @@ DIFFERENCES = (
 )
 CURVES = ("algorithm", "game", "metric", "epoch", "env_steps", "mean", "std", "num_runs")
 TIMING = ("algorithm", "origin", "hardware", "phase", "epoch_s", "total_s", "num_runs")
+CASE = (
+    *("suite", "axis", "value", "name", "phase", "batch_size", "precision", "config_hash", "median", "runs_per_round"),
+    *("steps_per_epoch", "imagined_steps", "imagined_tokens", "per_epoch_s", "per_imagined_step_s"),
+    *("per_imagined_token_s", "flops_per_s", "share_of_peak", "peak_memory_mb"),
+)
+SPREAD = ("low", "high", "coverage")
+EXPONENT = ("name", "phase", "axis", "exponent")
+CHECK = ("name", "error", "tolerance")
 MISSING = ("algorithm", "game", "seed", "path", "reason")
 
 
 def csv_files(results: Results) -> dict[str, str]:
-    """Content of every CSV file by its stem."""
-    return {
+    """Content of every CSV file by its stem. Without an algorithm only files with rows."""
+    texts = {
         "aggregates": _text(AGGREGATES, ([getattr(row, c) for c in AGGREGATES] for row in results.aggregates)),
         "per_game": _text(PER_GAME, _per_game(results)),
         "runs": _text(RUNS, _runs(results)),
@@ -47,6 +56,9 @@ def csv_files(results: Results) -> dict[str, str]:
         "timing": _text(TIMING, ([getattr(row, c) for c in TIMING] for row in results.timings)),
         "missing": _text(MISSING, ([getattr(row, c) for c in MISSING] for row in results.missing)),
     }
+    if not results.algorithms:
+        texts = {stem: text for stem, text in texts.items() if text.count("\n") > 1}
+    return texts | {stem: text for b in results.benchmarks for stem, text in _benchmark(b).items()}
 
 
 def _text(columns: Sequence[str], rows: Rows) -> str:
@@ -103,3 +115,47 @@ def _curves(results: Results) -> Rows:
             (c.algorithm, c.game, c.metric, *point)
             for point in zip(c.epochs, c.env_steps, c.mean, c.std, c.num_runs, strict=True)
         )
+
+
+def _benchmark(benchmark: Benchmark) -> dict[str, str]:
+    """A file for each kind of value, each row with the machine it is of."""
+    result, on = benchmark.result, ("hardware", "num_threads", "scale", "code")
+    about = (result.device.name, result.device.num_threads, result.scale, result.code)
+    counts, predicted = tuple(Counts.model_fields), tuple(Predicted.model_fields)
+    ratio = ("ratio_to", "ratio", *(f"ratio_{end}" for end in SPREAD), "verdict")
+    columns = (*CASE, *SPREAD, *ratio, *counts, *(f"predicted_{name}" for name in predicted), *on, "seconds")
+    cases = (
+        (
+            *_fields(c, CASE),
+            *_fields(c.spread, SPREAD),
+            *_ratio(c.ratio),
+            *_fields(c.counts, counts),
+            *_fields(c.predicted, predicted),
+            *about,
+            _list(c.seconds),
+        )
+        for c in result.cases
+    )
+    exponents = ((*_fields(e, EXPONENT), *_fields(e.spread, SPREAD), *about) for e in result.exponents)
+    hours = (
+        (p.label, p.config_hash, p.num_epochs, phase, value, *about)
+        for p in result.predictions
+        for phase, value in (*p.phase_hours.items(), ("run", p.hours))
+    )
+    texts = {
+        "cases": _text(columns, cases),
+        "exponents": _text((*EXPONENT, *SPREAD, *on), exponents),
+        "predictions": _text(("label", "config_hash", "num_epochs", "phase", "hours", *on), hours),
+        "checks": _text((*CHECK, *on), ((*_fields(c, CHECK), *about) for c in result.checks)),
+    }
+    return {f"{benchmark.name}_{stem}": text for stem, text in texts.items() if text.count("\n") > 1}
+
+
+def _fields(record: Any, names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(None if record is None else getattr(record, name) for name in names)
+
+
+def _ratio(ratio: Ratio | None) -> tuple[Any, ...]:
+    if ratio is None:
+        return (None,) * 6
+    return (ratio.to, ratio.median, *_fields(ratio.spread, SPREAD), ratio.verdict)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from remctl.report.figure_style import FAINT, INK, PAPER, Look, label
+from remctl.drawing import FAINT, INK, PAPER
+from remctl.report.figure_style import Look, label
 from remctl.report.results import Results
 
 if TYPE_CHECKING:

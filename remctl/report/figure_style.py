@@ -1,87 +1,20 @@
-"""The look of the report's figures, and how they become files.
+"""The look of an algorithm in the report's figures, and how these become files; the rest of their look is in `drawing`.
 
-An algorithm has one colour, marker and line style in every figure (`Algorithm.color` is the index, see `colors`). Colours
-are those of Okabe and Ito that stand out from white and from black paper; marker and line style tell algorithms apart in
-black and white, and ours from the published of the same agent. Files are a function of the results alone: no dates, fixed
-identifiers, matplotlib's own fonts.
-
-Drawing needs matplotlib's global settings for a moment; `styled` lends them to one thread at a time.
+An algorithm has one colour, marker and line style in every figure (`Algorithm.color` is the index, see `colors`); marker and
+line tell ours from the published of the same agent.
 """
 
 from __future__ import annotations
 
-import io
-import math
-import threading
-import unicodedata
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from remctl.drawing import COLORS, FAINT, LINES, MARKERS, MAX_LABEL, Drawing, pictures, shown
 from remctl.report.colors import agent_of
 from remctl.report.results import FigureName, Results
 from remctl.runs.files import write_atomic
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#8C8C8C")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
-INK, FAINT, GRID, PAPER = "#1b1f24", "#626a75", "#e4e6ea", "#ffffff"
-ON_DARK = {INK: "#e7e9ec", FAINT: "#a3abb6", GRID: "#363b43", PAPER: "#16191d"}
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "text.color": INK,
-    "text.parse_math": False,  # a name may contain a dollar sign
-    "axes.titlesize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 8,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.linewidth": 0.7,
-    "axes.facecolor": PAPER,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 4,
-    "pdf.fonttype": 42,  # journals refuse Type 3
-    "svg.fonttype": "path",
-    "svg.hashsalt": "remctl",
-}
-COLUMN, PAGE = 3.5, 7.0  # inches: one and two columns of a journal
-LINE, LEGEND_ENTRY = 0.18, 1.55  # inches: height of a line of text, width of an entry of a legend
-DPI = 300
-MAX_LABEL = 32  # characters; the longest label of our own has 31
-METADATA: dict[str, dict[str, None]] = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "png": {"Software": None},
-}
-_settings = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -94,30 +27,13 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure that was drawn. `explanation`: how to read it; `alt`: what it says, for who cannot see it."""
-
-    stem: str
-    title: str
-    explanation: str
-    alt: str
-    figure: Figure
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A figure that the results cannot bear, and why, as a sentence."""
-
-    stem: str
-    title: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class WrittenFigure:
-    """A figure on disk. `svg` is its picture as text, whether or not that was written to `paths`."""
+    """A figure on disk. `svg` is its picture as text, whether or not that was written to `paths`.
 
-    name: FigureName
+    `name`: what the report asked for; None for a figure of a benchmark.
+    """
+
+    name: FigureName | None
     stem: str
     title: str
     caption: str
@@ -125,16 +41,6 @@ class WrittenFigure:
     alt: str
     paths: tuple[Path, ...]
     svg: str
-
-
-@contextmanager
-def styled() -> Iterator[None]:
-    """Matplotlib's settings for these figures, for one thread at a time."""
-    import matplotlib
-
-    with _settings, warnings.catch_warnings(), matplotlib.rc_context(STYLE):
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks is shown as boxes
-        yield
 
 
 def look(results: Results, name: str) -> Look:
@@ -149,12 +55,6 @@ def look(results: Results, name: str) -> Look:
     return Look(COLORS[index], MARKERS[(index + cycle + before) % len(MARKERS)], LINES[(cycle + before) % len(LINES)])
 
 
-def shown(text: str, max_length: int = MAX_LABEL) -> str:
-    """A name from a file as it can stand in a figure: one line, no control characters, not too long."""
-    clean = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
-    return clean if len(clean) <= max_length else clean[: max_length - 1].rstrip() + "…"
-
-
 def label(results: Results, name: str, max_length: int = MAX_LABEL) -> str:
     """The label of an algorithm as it can stand in a figure; with its origin where another has the same label."""
     text = results.label(name)
@@ -164,59 +64,15 @@ def label(results: Results, name: str, max_length: int = MAX_LABEL) -> str:
     return shown(text, max_length)
 
 
-def panels(num: int, num_columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure `width` inches wide of `num` panels, each `height` inches high, in reading order."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    num_columns = min(num, num_columns)
-    num_rows = math.ceil(num / num_columns)
-    figure = Figure(figsize=(width, height * num_rows), dpi=DPI, layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
-    axes = list(figure.subplots(num_rows, num_columns, squeeze=False, **shared).flat)
-    for unused in axes[num:]:
-        unused.remove()
-    return figure, axes[:num]
-
-
-def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
-    """One legend for all panels, over them, in rows of nearly the same length; the figure grows by it."""
-    if handles:
-        num_rows = math.ceil(len(handles) / max(1, int(figure.get_figwidth() / LEGEND_ENTRY)))
-        num_columns = math.ceil(len(handles) / num_rows)
-        figure.set_figheight(figure.get_figheight() + 0.08 + LINE * num_rows)
-        figure.legend(handles=handles, loc="outside upper center", ncols=num_columns, handlelength=1.8)
-
-
-def x_label(figure: Figure, text: str) -> None:
-    """One label for the horizontal axes of all panels; the figure grows by it."""
-    figure.supxlabel(text, fontsize=STYLE["axes.labelsize"])
-    figure.set_figheight(figure.get_figheight() + LINE)
-
-
-def encode(figure: Figure, file_format: str) -> bytes:
-    """The figure as a file's bytes: `png`, `pdf` or `svg`. Within `styled` only."""
-    data = io.BytesIO()
-    figure.savefig(data, format=file_format, dpi=DPI, metadata=METADATA[file_format])
-    return data.getvalue()
-
-
-def write(drawing: Drawing, name: FigureName, caption: str, folder: Path, formats: Sequence[str]) -> WrittenFigure:
+def write(
+    drawing: Drawing, name: FigureName | None, caption: str, folder: Path, formats: Sequence[str]
+) -> WrittenFigure:
     """Writes the figure in every format under `folder`, which must exist. Raises MachineError."""
-    drawing.figure.draw_without_rendering()
-    drawing.figure.set_layout_engine("none")  # as laid out now, whatever is written first
-    svg = encode(drawing.figure, "svg")
+    encoded = pictures(drawing.figure, ("svg", *(f for f in formats if f != "svg")))
     paths = []
     for file_format in formats:
         path = folder / f"{drawing.stem}.{file_format}"
-        write_atomic(path, svg if file_format == "svg" else encode(drawing.figure, file_format))
+        write_atomic(path, encoded[file_format])
         paths.append(path)
-    return WrittenFigure(
-        name, drawing.stem, drawing.title, caption, drawing.explanation, drawing.alt, tuple(paths), svg.decode()
-    )
-
-
-def on_dark(svg: str) -> str:
-    """The same picture on dark paper: the neutral colours change, those of the algorithms stay."""
-    for light, dark in ON_DARK.items():
-        svg = svg.replace(light, dark)
-    return svg
+    about = (drawing.stem, drawing.title, caption, drawing.explanation, drawing.alt)
+    return WrittenFigure(name, *about, tuple(paths), encoded["svg"].decode())

@@ -1,10 +1,11 @@
-"""The figure of differences to the control. Call within `figure_style.styled`."""
+"""The figure of differences to the control. Call within `drawing.styled`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from remctl.drawing import INK, MAX_LABEL, PAGE, Drawing, LeftOut, panels, shown, x_label
 from remctl.report.figure_marks import (
     BARS,
     MANY_GAMES,
@@ -18,7 +19,7 @@ from remctl.report.figure_marks import (
     small_panel,
     thousands,
 )
-from remctl.report.figure_style import INK, MAX_LABEL, PAGE, Drawing, LeftOut, label, look, panels, shown, x_label
+from remctl.report.figure_style import label, look
 from remctl.report.results import LOWER_IS_BETTER, METRIC_LABELS, Difference, Results
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Figures of scores: aggregates, performance profiles, probability of improvement, games.
 
 The paper's Figures 1 (right), 7, 8 and 12 for the 26 games; 9, 13 and 14 for the ablations. Every function takes the
-results and returns a drawing, or why there is none. Call within `figure_style.styled`.
+results and returns a drawing, or why there is none. Call within `drawing.styled`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from remctl.drawing import COLUMN, FAINT, GRID, INK, PAGE, Drawing, LeftOut, legend_above, panels, shown, x_label
 from remctl.games import ATARI_100K, human_score
 from remctl.report.figure_marks import (
     BARS,
@@ -26,21 +27,7 @@ from remctl.report.figure_marks import (
     small_panel,
     thousands,
 )
-from remctl.report.figure_style import (
-    COLUMN,
-    FAINT,
-    GRID,
-    INK,
-    PAGE,
-    Drawing,
-    LeftOut,
-    label,
-    legend_above,
-    look,
-    panels,
-    shown,
-    x_label,
-)
+from remctl.report.figure_style import label, look
 from remctl.report.results import LOWER_IS_BETTER, METRIC_LABELS, Improvement, Profile, Results
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Figures of what training costs: time per epoch (the paper's Figures 1, left, and 11) and score against hours.
 
-Times of different hardware are never merged. Call within `figure_style.styled`.
+Times of different hardware are never merged. Call within `drawing.styled`.
 """
 
 from __future__ import annotations
@@ -8,21 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from remctl.drawing import COLUMN, FAINT, PAGE, PAPER, Drawing, LeftOut, legend_above, panels, shown, x_label
 from remctl.report.figure_marks import panel_height
-from remctl.report.figure_style import (
-    COLUMN,
-    FAINT,
-    PAGE,
-    PAPER,
-    Drawing,
-    LeftOut,
-    label,
-    legend_above,
-    look,
-    panels,
-    shown,
-    x_label,
-)
+from remctl.report.figure_style import label, look
 from remctl.report.results import Results, Timing
 
 if TYPE_CHECKING:

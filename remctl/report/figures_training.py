@@ -1,7 +1,7 @@
 """Figures of training: learning curves and the world model's loss, the paper's Figure 15.
 
 Bands around means over seeds are 95% intervals of Student's t, from three runs
-on: two would make them six times as wide. Call within `figure_style.styled`.
+on: two would make them six times as wide. Call within `drawing.styled`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from remctl.drawing import COLUMN, INK, PAGE, Drawing, LeftOut, legend_above, panels, shown, x_label
 from remctl.games import human_score, random_score
 from remctl.report.figure_marks import number
-from remctl.report.figure_style import (
-    COLUMN,
-    INK,
-    PAGE,
-    Drawing,
-    LeftOut,
-    label,
-    legend_above,
-    look,
-    panels,
-    shown,
-    x_label,
-)
+from remctl.report.figure_style import label, look
 from remctl.report.results import Curve, Results
 
 if TYPE_CHECKING:

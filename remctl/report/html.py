@@ -9,13 +9,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from remctl.report.figure_style import COLORS, LeftOut, WrittenFigure, on_dark
+from remctl.drawing import COLORS, LeftOut, on_dark
+from remctl.report.benchmarks import bench_facts, bench_stems, bench_tables, is_long
+from remctl.report.figure_style import WrittenFigure
 from remctl.report.page_tables import (
     UNKNOWN,
     PageCell,
@@ -26,7 +28,7 @@ from remctl.report.page_tables import (
     page_tables,
     runs_id,
 )
-from remctl.report.results import Algorithm, GameScore, Results, RunScore
+from remctl.report.results import Algorithm, Benchmark, GameScore, Results, RunScore
 from remctl.runs.files import make_folder, write_atomic
 
 SECTIONS = (  # identifier, title, tables, tables that are long and start closed, figures
@@ -72,13 +74,16 @@ class PageFigure:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page."""
+    """One part of the page; `facts` say where its numbers come from, `notes` what is missing in it, `parts` follow."""
 
     id: str
     title: str
     tables: tuple[PageTable, ...]
     long_tables: tuple[PageTable, ...]
     figures: tuple[PageFigure, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    parts: tuple[Section, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,8 @@ def _count(num: int, noun: str) -> str:
 
 def _facts(results: Results) -> list[tuple[str, str]]:
     num_runs = sum(len(a.runs) for a in results.algorithms)
+    if results.benchmarks and not results.algorithms:
+        return [("Benchmarks", ", ".join(f"{b.path}: {b.result.device.name}" for b in results.benchmarks))]
     facts = [("Algorithms", ", ".join(f"{a.label}: {a.origin_label}" for a in results.algorithms))]
     facts.append(("Runs", f"{num_runs} with scores, {len(results.missing)} without"))
     if results.games:
@@ -190,7 +197,8 @@ def _notes(results: Results, figures: Sequence[WrittenFigure | LeftOut]) -> list
     if results.missing:
         num = len(results.missing)
         notes.append(Note(f"{_count(num, 'run')} without a score.", "missing", "Which, and why"))
-    left_out = [f for f in figures if isinstance(f, LeftOut)]
+    of_benchmarks = {stem for b in results.benchmarks for stem in bench_stems(b)}  # said there
+    left_out = [f for f in figures if isinstance(f, LeftOut) and f.stem not in of_benchmarks]
     return notes + [Note(f"Figure left out: {f.title}. {f.reason}") for f in left_out]
 
 
@@ -207,7 +215,32 @@ def _sections(results: Results, figures: Sequence[WrittenFigure | LeftOut]) -> l
         )
         if section.tables or section.long_tables or section.figures:
             sections.append(section)
-    return sections
+    return sections + [_speed(results, tables, figures)] * bool(results.benchmarks)
+
+
+def _speed(results: Results, tables: Mapping[str, PageTable], figures: Sequence[WrittenFigure | LeftOut]) -> Section:
+    blocks = tuple(_benchmark(results, b, tables, figures) for b in results.benchmarks)
+    return Section("speed", "Speed", (), (), (), parts=blocks)
+
+
+def _benchmark(
+    results: Results,
+    benchmark: Benchmark,
+    tables: Mapping[str, PageTable],
+    figures: Sequence[WrittenFigure | LeftOut],
+) -> Section:
+    device = benchmark.result.device.name
+    names = [name for name in bench_tables(benchmark) if name in tables]
+    own = [f for f in figures if f.stem in bench_stems(benchmark)]
+    return Section(
+        f"speed-{benchmark.name}",
+        f"{device} ({benchmark.path})" if len(results.benchmarks) > 1 else device,
+        tuple(tables[name] for name in names if not is_long(benchmark, name)),
+        tuple(tables[name] for name in names if is_long(benchmark, name)),
+        tuple(_page_figure(f) for f in own if isinstance(f, WrittenFigure)),
+        bench_facts(benchmark),
+        tuple(f"Figure left out: {f.title}. {f.reason}" for f in own if isinstance(f, LeftOut)),
+    )
 
 
 # --- provenance ---

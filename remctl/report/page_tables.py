@@ -6,13 +6,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from remctl.bench.numbers import LARGE_UNITS
+from remctl.drawing import COLORS
+from remctl.report.benchmarks import bench_tables
 from remctl.report.cells import NOTHING, Cell, Table
-from remctl.report.figure_style import COLORS
 from remctl.report.results import Results
 from remctl.report.tables import display_tables
 from remctl.report.tables_comparisons import ORIGIN
 
 UNKNOWN = "unknown"
+_WITH_UNIT = re.compile(
+    r"(?:no difference \()?(-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?) ?(x|%|h|s|ms|us|ns|[kMGTP]?B?)(?![\w.])"
+)
+_SPREAD = re.compile(r" [\[(]")
+_UNITS = {"": 1.0, "B": 1.0, "x": 1.0, "%": 0.01, "h": 3600.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9} | {
+    letter + byte: size for size, letter in LARGE_UNITS for byte in ("", "B")
+}
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
@@ -72,12 +81,15 @@ def runs_id(results: Results, name: str, game: str | None) -> str | None:
 def page_tables(results: Results) -> dict[str, PageTable]:
     """All tables with rows, by name, in the order of `tables.display_tables`."""
     tables = {name: table for name, table in display_tables(results).items() if table.rows}
+    measured = {name for benchmark in results.benchmarks for name in bench_tables(benchmark)}
     pages = {}
     for name, table in tables.items():
         if name in ("aggregates", "per_game"):
             page = _by_algorithm(results, table, turned=name == "aggregates")
         elif name == "performance_profile":
             page = _profile(results, table)
+        elif name in measured:
+            page = _measured(table)
         else:
             page = _by_row(results, table if name == "timing" else _without_origin(table))
         pages[name] = replace(page, notes=tuple(note for note in table.notes if note not in results.notes))
@@ -174,6 +186,30 @@ def _by_row(results: Results, table: Table) -> PageTable:
     left = [[replace(c, kind=c.kind or "text") if i in wordy else c for i, c in enumerate(row)] for row in rows]
     header = [PageCell(text, kind="text" if i in wordy else "") for i, text in enumerate(table.header)]
     return PageTable(table.name, table.title, tuple(header), tuple(map(tuple, left)))
+
+
+def _measured(table: Table) -> PageTable:
+    """Tables of a benchmark: values with units and spreads, sorted by what they mean."""
+    rows = [[_value(c, is_text=i < table.num_left) for i, c in enumerate(row)] for row in table.rows]
+    wordy = [not any(c.value for c in column) for column in zip(*rows, strict=True)]
+    rows = [
+        [replace(c, kind="text") if is_wordy else c for c, is_wordy in zip(row, wordy, strict=True)] for row in rows
+    ]
+    header = tuple(PageCell(text, kind="text" * wordy[i]) for i, text in enumerate(table.header))
+    return PageTable(table.name, table.title, header, tuple(map(tuple, rows)))
+
+
+def _value(cell: Cell, *, is_text: bool) -> PageCell:
+    if is_text:
+        return PageCell(cell.text, kind="text")
+    found = _WITH_UNIT.match(cell.text)
+    start = _SPREAD.search(cell.text)
+    at = start.start() if start else len(cell.text)
+    text, tail = cell.text[:at], cell.text[at:]
+    if not found:
+        return PageCell(text, tail, value="" if cell.text in ("", NOTHING) else None)
+    value = float(found[1].replace(",", "")) * _UNITS[found[2] or ""]
+    return PageCell(text, tail, value=f"{1 / value if cell.text.endswith(' faster') and value else value:.6g}")
 
 
 def _named(results: Results, name: str, cell: PageCell) -> PageCell:

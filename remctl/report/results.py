@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from remctl.bench.result import Result
+
 Origin = Literal["ours", "published", "file"]
 Metric = Literal["mean", "median", "iqm", "optimality_gap", "superhuman"]
 FigureName = Literal[
@@ -263,6 +265,15 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Benchmark:
+    """One bench.json, with everything in it. `name` is unique within the report, `path` as it was given."""
+
+    name: str
+    path: str
+    result: Result
+
+
+@dataclass(frozen=True)
 class MissingRun:
     """A run that was expected or begun and has no score. `reason` for people: `epoch 120 of 600`, `not started`."""
 
@@ -316,6 +327,7 @@ class Results:
     differences: tuple[Difference, ...]
     curves: tuple[Curve, ...]
     timings: tuple[Timing, ...]
+    benchmarks: tuple[Benchmark, ...]
     missing: tuple[MissingRun, ...]
     notes: tuple[str, ...]
 

@@ -34,7 +34,8 @@ DEFAULT_CAPTIONS: dict[FigureName, str] = {
 
 
 class ReportSpec(BaseModel):
-    """One report. `runs` are folders, relative to where remctl is run; `scores` are NAME=FILE or FILE.
+    """One report. `runs` are folders, relative to where remctl is run; `scores` are NAME=FILE or FILE,
+    `bench` files that `remctl bench` wrote.
 
     `runs_optional`: a folder that is not there yet is said in the report, not refused.
     """
@@ -46,6 +47,7 @@ class ReportSpec(BaseModel):
     runs: tuple[str, ...] = ()
     runs_optional: bool = False
     scores: tuple[str, ...] = ()
+    bench: tuple[str, ...] = ()
     published: tuple[Table, ...] = ()
     epoch_times: bool = Field(default=False, description="the paper's epoch times beside ours")
     games: str | tuple[str, ...] | None = Field(default=None, description="a set, games, or all that there are")

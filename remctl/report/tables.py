@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from remctl.games import ATARI_100K, human_score, random_score
+from remctl.report.benchmarks import bench_tables
 from remctl.report.cells import NOTHING, Cell, Table, count, duration, marked, runs_per_game, span
 from remctl.report.results import LOWER_IS_BETTER, METRIC_LABELS, METRICS, GameScore, Results
 from remctl.report.tables_comparisons import differences_table, improvement_table, profile_table
@@ -13,7 +14,8 @@ from remctl.report.tables_comparisons import differences_table, improvement_tabl
 def display_tables(results: Results) -> dict[str, Table]:
     """All tables by name, in the order to be shown; those with nothing to show have no rows.
 
-    Names: aggregates, per_game, performance_profile, probability_of_improvement, differences, learning_curves, timing.
+    Names: aggregates, per_game, performance_profile, probability_of_improvement, differences, learning_curves, timing,
+    then those of the benchmarks. Without an algorithm only tables with rows.
     """
     makers: tuple[Callable[[Results], Table], ...] = (
         aggregates_table,
@@ -24,7 +26,10 @@ def display_tables(results: Results) -> dict[str, Table]:
         curves_table,
         timing_table,
     )
-    return {table.name: table for table in (make(results) for make in makers)}
+    tables = {table.name: table for table in (make(results) for make in makers)}
+    if not results.algorithms:
+        tables = {name: table for name, table in tables.items() if table.rows}
+    return tables | {name: table for b in results.benchmarks for name, table in bench_tables(b).items()}
 
 
 # --- aggregates
@@ -111,7 +116,7 @@ def per_game_table(results: Results) -> Table:
         "per_game",
         "Mean scores per game",
         ("Game", "Random", "Human", *(a.label for a in results.algorithms)),
-        (_origin_row(results, ("", "")), *rows, *metrics, _all_runs_row(results)),
+        (_origin_row(results, ("", "")), *rows, *metrics, _all_runs_row(results)) if rows else (),
         rules=(1, 1 + len(rows)),
         notes=(*_spread_notes(results), *_interval_notes(results), *results.notes),
     )

@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from remctl import __version__
+from remctl.bench.result import Result
+from remctl.drawing import FORMATS as FIGURE_FORMATS
 from remctl.errors import MachineError, UserError
 from remctl.games import ABLATION_SUBSET, ATARI_100K
 from remctl.report import stats
+from remctl.report.benchmarks import bench_tables, notes_on_benchmarks, read_benchmarks
 from remctl.report.collect import Collected, collect
 from remctl.report.csv_files import csv_files
 from remctl.report.curves import read_training
 from remctl.report.notes import common_games, notes_on, refuse_missing
 from remctl.report.published import epoch_times, printed
 from remctl.report.render import latex, markdown
-from remctl.report.results import Curve, Results, Timing
+from remctl.report.results import Benchmark, Curve, Results, Timing
 from remctl.report.spec import ReportSpec
 from remctl.report.tables import display_tables
 from remctl.runs.files import make_folder, read_json, remove, write_atomic, write_json
 
 TABLE_FORMATS = ("csv", "md", "tex")
-FIGURE_FORMATS = ("png", "pdf", "svg")
 FORMATS = (*TABLE_FORMATS, *FIGURE_FORMATS, "html")
-_OWN_NAME = re.compile(r"[a-z_]+\.(csv|md|tex)|figures/[a-z_]+\.(png|pdf|svg)|index\.html")
+_OWN_NAME = re.compile(r"[a-z0-9_]+\.(csv|md|tex)|figures/[a-z0-9_]+\.(png|pdf|svg)|index\.html")
 
 
 def make_report(spec: ReportSpec, out: Path, formats: Collection[str], command: str) -> Results:
@@ -41,6 +43,7 @@ def make_report(spec: ReportSpec, out: Path, formats: Collection[str], command: 
 
 def compute(spec: ReportSpec, command: str) -> Results:
     """Everything that the report shows. Raises UserError for bad input, MachineError for unreadable files."""
+    benchmarks = read_benchmarks(spec.bench)
     found = collect(spec)
     games = common_games(found.algorithms, found.games)
     if spec.missing == "fail":
@@ -63,7 +66,7 @@ def compute(spec: ReportSpec, command: str) -> Results:
         missing_policy=spec.missing,
         ragged=spec.ragged,
         bold_among=tuple(n for n in spec.bold_among if n in {a.name for a in found.algorithms}),
-        figures=spec.wanted_figures,
+        figures=spec.wanted_figures if found.algorithms else (),
         algorithms=found.algorithms,
         game_scores=tuple(s for a in found.algorithms for s in stats.game_scores(a, every_game, games, how)),
         aggregates=tuple(row for a in found.algorithms for row in stats.aggregates(a, games, how)),
@@ -75,8 +78,9 @@ def compute(spec: ReportSpec, command: str) -> Results:
         differences=tuple(stats.differences(found.algorithms, found.control, games, every_game, how)),
         curves=curves,
         timings=timings,
+        benchmarks=benchmarks,
         missing=found.missing,
-        notes=(*notes_on(*about), *found.notes),
+        notes=(*notes_on(*about), *found.notes, *notes_on_benchmarks(benchmarks)),
     )
 
 
@@ -167,7 +171,12 @@ def _about(results: Results) -> dict[str, Any]:
         {"name": a.name, "label": a.label, "origin": a.origin, "source": a.source, "num_runs": len(a.runs)}
         for a in results.algorithms
     ]
-    return {name: getattr(results, name) for name in names} | {"algorithms": algorithms}
+    benchmarks = [
+        {"name": b.name, "path": b.path, "code": b.result.code, "scale": b.result.scale, "complete": b.result.complete}
+        | {"hardware": b.result.device.name, "num_threads": b.result.device.num_threads}
+        for b in results.benchmarks
+    ]
+    return {name: getattr(results, name) for name in names} | {"algorithms": algorithms, "benchmarks": benchmarks}
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -177,3 +186,11 @@ def parse_formats(text: str) -> tuple[str, ...]:
     if unknown:
         raise UserError(f"--format: given {unknown[0]!r}; allowed: all, or some of {', '.join(FORMATS)}")
     return FORMATS if "all" in words else tuple(f for f in FORMATS if f in words)
+
+
+def write_bench_tables(result: Result, out: Path) -> Path:
+    """All tables of one benchmark as `out`/tables.md, atomically; its path. Raises MachineError."""
+    path = out / "tables.md"
+    made = bench_tables(Benchmark("bench", str(out), result)).values()
+    write_atomic(path, "\n".join(markdown(table) for table in made))
+    return path

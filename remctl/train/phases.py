@@ -13,6 +13,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from remctl.config import TrainingPhase
+from remctl.interfaces import Segment, Start
 from remctl.rem.imagination import controller_loss, imagine
 from remctl.rem.perceptual import PerceptualLoss
 from remctl.rem.tokenizer import to_model_range
@@ -180,13 +181,17 @@ def train_world_model(
     windows = buffer.after(starts, config.sequence_blocks)
     agent.world_model.train()
     for i in track(range(steps), "world model", steps):
-        segment = buffer.segment(windows.at(i))
-        with agent.autocast():
-            loss, terms = agent.world_model.loss(segment, agent.tokenizer.code_vectors)
-        norms = optimize(loss, agent.world_model, optimizer, phase.gradient_clip)
-        means.add({"loss": loss} | terms | norms)
+        means.add(world_model_step(agent, optimizer, buffer.segment(windows.at(i))))
     agent.world_model.eval()
     return means.read("world_model")
+
+
+def world_model_step(agent: Agent, optimizer: torch.optim.Optimizer, segment: Segment) -> dict[str, Tensor]:
+    """One step on a batch of segments; scalars. M is in training mode."""
+    with agent.autocast():
+        loss, terms = agent.world_model.loss(segment, agent.tokenizer.code_vectors)
+    norms = optimize(loss, agent.world_model, optimizer, agent.config.world_model.training.gradient_clip)
+    return {"loss": loss} | terms | norms
 
 
 def train_controller(
@@ -201,13 +206,21 @@ def train_controller(
     current = sample_starts(buffer.episodes, (steps, phase.batch_size), min_before, random.numpy("batches"))
     windows = buffer.before(current, config.imagination.burn_in_frames)
     for i in track(range(steps), "controller", steps):
-        start = buffer.start(windows.at(i))
-        with agent.autocast():
-            codes = agent.tokenizer.code_vectors
-            trajectory = imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)
-            loss, terms = controller_loss(trajectory, config)
-        means.add({"loss": loss} | terms | optimize(loss, agent.controller, optimizer, phase.gradient_clip))
+        means.add(controller_step(agent, optimizer, buffer.start(windows.at(i)), generator))
     return means.read("controller")
+
+
+def controller_step(
+    agent: Agent, optimizer: torch.optim.Optimizer, start: Start, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """One step on a batch of imagined rollouts; scalars."""
+    config = agent.config
+    with agent.autocast():
+        codes = agent.tokenizer.code_vectors
+        trajectory = imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)
+        loss, terms = controller_loss(trajectory, config)
+    norms = optimize(loss, agent.controller, optimizer, config.controller.training.gradient_clip)
+    return {"loss": loss} | terms | norms
 
 
 def _on_device(index: np.ndarray, buffer: ReplayBuffer) -> Tensor:

@@ -74,6 +74,7 @@ def results(
         "differences": _differences(rng, ours, games, control, num_runs) if control else (),
         "curves": tuple(c for a in ours for g in (*games, *raw_games) for c in _curves(rng, a.name, g, num_runs)),
         "timings": tuple(t for i, a in enumerate(ours) for t in _timings(a.name, i, num_runs)),
+        "benchmarks": (),
         "missing": (r.MissingRun("no_pop", "Gopher", 5, "runs/ablations/no_pop/Gopher/seed_5", "epoch 120 of 600"),),
         "notes": ("Gopher has 4 runs of No POP; every algorithm is cut to 4 runs on it.",),
     }

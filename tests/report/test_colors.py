@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from remctl.drawing import COLORS, FAINT, Drawing, styled
 from remctl.games import ATARI_100K
 from remctl.report.colors import AGENTS, NUM_COLORS, agent_of, coloured
-from remctl.report.figure_style import COLORS, FAINT, look
+from remctl.report.figure_style import look
 from remctl.report.figures import write_figures
 from remctl.report.results import Algorithm, Figure, Origin
 from remctl.report.spec import ReportSpec
@@ -79,11 +80,11 @@ def test_open_markers_are_explained_beside_probabilities(tmp_path: Path) -> None
     made = results(games=("Assault", "Krull"), variants=("rem", "no_pop"), num_runs=1, control="rem")
     only = replace(made, figures=(Figure("probability_of_improvement", ""),))
     (figure,) = write_figures(only, tmp_path, ())
-    from remctl.report import figure_style, figures_scores
+    from remctl.report import figures_scores
 
-    with figure_style.styled():
+    with styled():
         drawing = figures_scores.probability_of_improvement(only)
-    assert isinstance(drawing, figure_style.Drawing)
+    assert isinstance(drawing, Drawing)
     assert [t.get_text() for legend in drawing.figure.legends for t in legend.get_texts()] == [
         "no interval: too few runs"
     ]
@@ -100,16 +101,16 @@ def test_raw_games_are_over_no_games(raw_games: tuple[str, ...], tmp_path: Path)
 
 
 def test_ticks_of_differences_do_not_collide() -> None:
-    from remctl.report import figure_style, figures_differences
+    from remctl.report import figures_differences
 
     labels = {"no_pop": "A name that is as long as may be"}
     made = results(variants=("rem", "no_pop", "tokenizer_4x4"), labels=labels)
     small = [replace(d, value=d.value / 30, ci_low=-0.061, ci_high=0.053) for d in made.differences]
     raw = replace(small[0], metric="raw_mean", value=-0.09, ci_low=-0.162, ci_high=0.012)
     small += [replace(raw, game=game) for game in ATARI_100K[:12]]  # narrow panels, labels of five characters
-    with figure_style.styled():
+    with styled():
         drawing = figures_differences.differences(replace(made, differences=tuple(small)))
-        assert isinstance(drawing, figure_style.Drawing)
+        assert isinstance(drawing, Drawing)
         drawing.figure.draw_without_rendering()
         for axes in drawing.figure.axes:
             low, high = axes.get_xlim()

@@ -12,11 +12,12 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
+from remctl.drawing import COLORS, ON_DARK, LeftOut, on_dark, shown
 from remctl.errors import UserError
 from remctl.games import human_score, random_score
 from remctl.report import figures_training as training
 from remctl.report.figure_marks import number
-from remctl.report.figure_style import COLORS, ON_DARK, LeftOut, WrittenFigure, label, look, on_dark, shown
+from remctl.report.figure_style import WrittenFigure, label, look
 from remctl.report.figures import FORMATS, write_figures
 from remctl.report.results import Curve, Figure, Results
 from tests.report.synthetic import results

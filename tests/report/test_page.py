@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from remctl.report.figure_style import LeftOut, WrittenFigure
+from remctl.drawing import LeftOut
+from remctl.report.figure_style import WrittenFigure
 from remctl.report.figures import write_figures
 from remctl.report.html import page, write_page
 from remctl.report.page_tables import games_of, page_tables

@@ -186,7 +186,7 @@ def test_scores_export(cli: Callable, make_run: MakeRun, tmp_path: Path, monkeyp
 
 
 BAD = [
-    ("report", "nothing to report on: give run folders, --scores NAME=FILE, --published or --spec"),
+    ("report", "nothing to report on: give run folders, --scores NAME=FILE, --published, --bench FILE or --spec"),
     ("report nowhere", "nowhere: no such folder"),
     ("report nowhere --spec reports/y.yaml", "nowhere: no such folder"),
     ("report --spec none.yaml", "--spec none.yaml: no such file; there are reports/x.yaml, reports/y.yaml"),

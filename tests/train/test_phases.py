@@ -23,7 +23,7 @@ from remctl.train.phases import (
     train_world_model,
 )
 from remctl.train.seeding import Randomness
-from remctl.weights import CONV_INDICES
+from remctl.weights import lpips_shapes
 from tests.tiny import TINY
 
 CPU = torch.device("cpu")
@@ -267,14 +267,6 @@ def test_dropout_of_lpips_heads_acts_in_training_mode_and_only_then() -> None:
             draws = [agent.tokenizer.loss(to_model_range(frames), loss)[1]["perceptual_loss"].item() for _ in range(3)]
             values[mode] = len(set(draws))
         assert values == {True: 3 if dropout else 1, False: 1}
-
-
-def lpips_shapes() -> dict[str, tuple[int, ...]]:
-    widths = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for i, a, b in zip(CONV_INDICES, widths, widths[1:], strict=False):
-        shapes |= {f"features.{i}.weight": (b, a, 3, 3), f"features.{i}.bias": (b,)}
-    return shapes | {f"heads.{i}.weight": (1, c, 1, 1) for i, c in enumerate((64, 128, 256, 512, 512))}
 
 
 @pytest.mark.slow

@@ -1,0 +1,49 @@
+"""How much faster POP can be than token-by-token prediction, whatever the machine (docs/cost-model.md). Imports no torch.
+
+Three resources bound a rollout: operations that wait for each other, FLOPs, bytes. A machine spends time on each in some
+mixture, so its speed-up lies between the smallest and the largest of the three ratios.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from remctl.bench.cost import Cost, CostModel, total
+from remctl.bench.result import Bound, Device
+from remctl.bench.suites import SEQUENCE_MODELS, published_size
+from remctl.config import RunConfig
+
+TOKENS = (16, 64, 256)
+BATCHES = (1, 16, 128)
+
+
+def bounds(device: Device) -> list[Bound]:
+    """At the published configuration, per number of tokens and batch size; `predicted` is for `device`."""
+    return [bound for tokens in TOKENS for batch in BATCHES for bound in _bounds(tokens, batch, device)]
+
+
+def _bounds(tokens: int, batch: int, device: Device) -> Iterator[Bound]:
+    configs = {name: published_size(name, {"tokens_per_obs": tokens, "batch_size": batch}) for name in SEQUENCE_MODELS}
+    parts = {name: CostModel(config).imagination(batch) for name, config in configs.items()}
+    pop = total(parts["POP"])
+    for name in list(SEQUENCE_MODELS)[1:]:
+        other = total(parts[name])
+        yield Bound(
+            name=name,
+            tokens_per_obs=tokens,
+            batch_size=batch,
+            calls=other.calls / pop.calls,
+            operations=(other.operations or 0) / (pop.operations or 1),
+            flops=other.flops / pop.flops,
+            bytes=other.bytes / pop.bytes,
+            predicted=_seconds(parts[name], configs[name], device) / _seconds(parts["POP"], configs["POP"], device),
+        )
+
+
+def _seconds(parts: list[Cost], config: RunConfig, device: Device) -> float:
+    """The model's time: each call waits for arithmetic or memory, each operation to be launched, whichever is longer."""
+    peak = device.matmul_flops_per_s[config.training.precision]
+    return sum(
+        max(part.flops / peak, part.bytes / device.copy_bytes_per_s, (part.operations or 0) * device.operation_s)
+        for part in parts
+    )

@@ -1,0 +1,115 @@
+"""What the machine can do, measured in the same process as everything else: its matmul peak, its memory, its overhead."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remctl.bench.result import Device
+from remctl.bench.timing import seconds_of
+from remctl.runner import describe_device
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+REPEATS = 7
+OPERATIONS = 1000
+
+
+class Machine:
+    """Measured once; `calibrate` again in every round, so that a machine that changes meanwhile is found out."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.matmul_flops_per_s = {name: matmul_flops_per_s(device, dtype) for name, dtype in PRECISIONS.items()}
+        self.copy_bytes_per_s = copy_bytes_per_s(device)
+        self.operation_s = operation_s(device)
+        self.calibration: list[float] = []
+        self._calibration_work = _matmul(device, torch.float32, 1024 if device.type == "cpu" else 8192)
+
+    def calibrate(self) -> None:
+        """One more measurement of a fixed piece of work."""
+        self.calibration.append(seconds_of(self._calibration_work, self.device, 3))
+
+    def describe(self) -> Device:
+        """As it stands in bench.json."""
+        about = describe_device(self.device)
+        return Device(
+            name=str(about["name"]),
+            num_threads=torch.get_num_threads(),
+            matmul_flops_per_s=self.matmul_flops_per_s,
+            copy_bytes_per_s=self.copy_bytes_per_s,
+            operation_s=self.operation_s,
+            clocks_mhz=clocks_mhz(self.device),
+            calibration=tuple(self.calibration),
+        )
+
+
+def matmul_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
+    """The most that a large square matrix product reaches, the best of REPEATS."""
+    n = 8192 if device.type == "cuda" else 2048
+    work = _matmul(device, dtype, n)
+    return 2 * n**3 / _best_s(work, device)
+
+
+def copy_bytes_per_s(device: torch.device) -> float:
+    """Bytes read and written by a large copy, the best of REPEATS."""
+    num_bytes = (1 << 30) if device.type == "cuda" else (1 << 28)
+    source = torch.ones(num_bytes // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * num_bytes / _best_s(lambda: target.copy_(source), device)
+
+
+def operation_s(device: torch.device) -> float:
+    """Seconds that the smallest operation takes, one after the other: the median of REPEATS."""
+    x = torch.zeros(8, device=device)
+
+    def work() -> None:
+        for _ in range(OPERATIONS):
+            x.add_(1.0)
+
+    work()
+    return statistics.median(seconds_of(work, device) for _ in range(REPEATS)) / OPERATIONS
+
+
+def clocks_mhz(device: torch.device) -> dict[str, float]:
+    """Clock rates now: of the GPU, or the mean over the processor's cores. Empty where nobody tells."""
+    return _gpu_clocks(device) if device.type == "cuda" else _cpu_clock()
+
+
+def _cpu_clock() -> dict[str, float]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        rates = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    except (OSError, ValueError):
+        return {}
+    return {"cpu": statistics.fmean(rates)} if rates else {}
+
+
+def _gpu_clocks(device: torch.device) -> dict[str, float]:
+    names = ("clocks.sm", "clocks.mem", "clocks.max.sm")
+    command = [
+        "nvidia-smi",
+        f"--query-gpu={','.join(names)}",
+        "--format=csv,noheader,nounits",
+        "-i",
+        str(device.index or 0),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return {name: float(value) for name, value in zip(names, done.stdout.strip().split(","), strict=True)}
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+
+
+def _matmul(device: torch.device, dtype: torch.dtype, n: int) -> Callable[[], Any]:
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    return lambda: a @ b
+
+
+def _best_s(work: Callable[[], Any], device: torch.device) -> float:
+    work()
+    return min(seconds_of(work, device) for _ in range(REPEATS))

@@ -1,0 +1,239 @@
+"""`bench.json`: what a benchmark measured, on what, and what was predicted. Read and compared without torch.
+
+Durations end in `_s`; rates are per second. A spread is a distribution-free interval for the median of the rounds
+(`remctl.bench.spread`). A case is one kind of work (a `phase`) of one configuration at one batch size.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+
+from remctl.errors import UserError
+from remctl.runs.files import named_errors, write_json
+
+FORMAT = 1
+MAX_BYTES = 64 << 20
+Verdict = Literal["slower", "faster", "no difference"]
+
+
+class Record(BaseModel):
+    """Frozen; keys that a later version may add are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Spread(Record):
+    """Interval of a median: `coverage` is the chance that it holds the true one, 0.95 or more where the rounds allow."""
+
+    low: float
+    high: float
+    coverage: float
+
+
+class Ratio(Record):
+    """Time of a case over that of the case `to`, from the rounds in which both ran side by side."""
+
+    to: str
+    median: PositiveFloat
+    spread: Spread
+    verdict: Verdict
+
+
+class Counts(Record):
+    """Of one run of the work: ATen operations that compute, those that only move data, and FLOPs of matmuls and convolutions.
+
+    `model_*`: inside M alone. `model_calls`: sequential calls of M's sequence model. `kernels`: launched on a GPU.
+    """
+
+    operations: int
+    copies: int
+    flops: int
+    model_calls: int
+    model_operations: int
+    model_copies: int
+    model_flops: int
+    kernels: int | None = None
+
+
+class Predicted(Record):
+    """What the cost model says of the same work (docs/cost-model.md). None where it says nothing.
+
+    `model_bytes`: memory traffic of M at least. `floor_s`: no schedule of M alone can be faster on the measured machine.
+    """
+
+    model_calls: int
+    model_operations: int | None
+    model_flops: int
+    model_bytes: int
+    floor_s: float
+
+
+class Case(Record):
+    """One measured kind of work.
+
+    `seconds`: every round. `imagined_steps`, `imagined_tokens`: of one run of the work, over the whole batch; 0 where
+    nothing is imagined. `axis`, `value`: what a scaling suite varied. `runs_per_round`: repeated so often within a round.
+    """
+
+    suite: str
+    name: str
+    phase: str
+    batch_size: int
+    precision: str
+    config_hash: str
+    seconds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    median: PositiveFloat
+    spread: Spread
+    runs_per_round: int = 1
+    ratio: Ratio | None = None
+    axis: str | None = None
+    value: int | None = None
+    steps_per_epoch: int | None = None
+    imagined_steps: int = 0
+    imagined_tokens: int = 0
+    per_epoch_s: float | None = None
+    per_imagined_step_s: float | None = None
+    per_imagined_token_s: float | None = None
+    counts: Counts | None = None
+    predicted: Predicted | None = None
+    flops_per_s: float | None = None
+    share_of_peak: float | None = None
+    peak_memory_mb: float | None = None
+
+    @model_validator(mode="after")
+    def _times_are_positive(self) -> Self:
+        for interval in (self.spread, *([self.ratio.spread] if self.ratio else [])):
+            if not 0 < interval.low <= interval.high:
+                raise ValueError(
+                    f"{self.suite}, {self.name}: [{interval.low:g}, {interval.high:g}] is no interval of times"
+                )
+        return self
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str, int, str]:
+        """What makes two files' cases the same work."""
+        axis = f"{self.axis} {self.value}" if self.axis else ""
+        return (self.suite, axis, self.name, self.phase, self.config_hash, self.batch_size, self.precision)
+
+    @property
+    def baseline(self) -> str | None:
+        """The name of the case that this one is compared to."""
+        return self.ratio.to if self.ratio else None
+
+
+class Exponent(Record):
+    """Time grows as value^exponent between the smallest and the largest value of `axis` measured (log-log least squares)."""
+
+    name: str
+    phase: str
+    axis: str
+    exponent: float
+    spread: Spread
+
+
+class Bound(Record):
+    """Token-by-token prediction with `name` over POP, in a rollout of M alone: what bounds POP's speed-up.
+
+    `calls`, `operations`, `flops`, `bytes`: ratios of what is needed; `predicted`: of the times that the cost model expects
+    on the measured machine.
+    """
+
+    name: str
+    tokens_per_obs: int
+    batch_size: int
+    calls: float
+    operations: float
+    flops: float
+    bytes: float
+    predicted: float
+
+
+class Prediction(Record):
+    """Hours of a whole run from the measured phases of an epoch; `phase_hours` add up to `hours`."""
+
+    label: str
+    config_hash: str
+    num_epochs: int
+    hours: float
+    phase_hours: dict[str, float]
+
+
+class Check(Record):
+    """Outputs against the reference, before anything was timed: largest error relative to the largest reference value."""
+
+    name: str
+    error: float
+    tolerance: float
+
+
+class Device(Record):
+    """What was measured of the machine in the same run. `matmul_flops_per_s` by precision."""
+
+    name: str
+    num_threads: int
+    matmul_flops_per_s: dict[str, float]
+    copy_bytes_per_s: float
+    operation_s: float
+    clocks_mhz: dict[str, float]
+    calibration: tuple[PositiveFloat, ...]
+
+
+class Result(Record):
+    """A whole benchmark. `scaled`: what a reduced scale changed, as sentences. `complete`: False where it was cut off."""
+
+    format: int
+    remctl_version: str
+    scale: str
+    scaled: tuple[str, ...]
+    suites: tuple[str, ...]
+    complete: bool
+    provenance: dict[str, Any]
+    device: Device
+    checks: tuple[Check, ...]
+    cases: tuple[Case, ...]
+    bounds: tuple[Bound, ...] = ()
+    exponents: tuple[Exponent, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+
+    def of(self, suite: str) -> tuple[Case, ...]:
+        """The cases of one suite."""
+        return tuple(c for c in self.cases if c.suite == suite)
+
+    @property
+    def code(self) -> str:
+        """Version and commit that were measured, for people."""
+        git = self.provenance.get("git")
+        commit = str(git.get("commit"))[:12] if isinstance(git, dict) else ""
+        changed = " and changes" if isinstance(git, dict) and git.get("dirty") else ""
+        return f"remctl {self.remctl_version}" + (f" (commit {commit}{changed})" if commit else "")
+
+
+def write(path: Path, result: Result) -> None:
+    """Atomically. Raises MachineError where the disk refuses."""
+    write_json(path, result.model_dump(mode="json"))
+
+
+def read(path: Path) -> Result:
+    """Raises UserError for a file that is no benchmark, MachineError for one that cannot be read."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `remctl bench --out DIR` writes DIR/bench.json")
+    with named_errors("reading", path):
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MAX_BYTES else b""
+    try:
+        content = json.loads(data)
+        if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+            raise UserError(
+                f"{path}: written by another version of remctl (format {str(content['format'])[:20]}): measure again"
+            )
+        return Result.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise UserError(f"{path}: not a bench.json of remctl ({key}: {first['msg']})") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: not a bench.json of remctl (no JSON)") from None

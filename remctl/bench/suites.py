@@ -1,0 +1,189 @@
+"""What each suite measures: configurations side by side, the first of a group being what the others are compared to.
+
+A group is measured together, its members taking turns. Configurations are the shipped presets and variants; a suite adds
+batch sizes, and at the reduced scale what makes it fit into minutes on two processor cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from remctl.config import RunConfig, build, keys
+from remctl.config.presets import preset_overrides
+from remctl.variants import VARIANTS
+
+Scale = Literal["full", "reduced"]
+Overrides = dict[str, Any]
+SUITES = ("paper", "ablations", "components", "scaling", "phases")
+ROUNDS: Mapping[Scale, int] = {"full": 9, "reduced": 6}
+TRAINING, ROLLOUT = "world_model", "imagination"
+
+REDUCED_BATCH = 2
+REDUCED: Overrides = {"imagination.burn_in_frames": 4}
+REDUCED_HORIZON = 4
+SCALING_BATCH: Mapping[Scale, int] = {"full": 32, "reduced": 2}
+SCALING_BASE: Mapping[Scale, Overrides] = {
+    "full": {},
+    "reduced": REDUCED | {"world_model.num_layers": 2, "tokenizer.grid_size": 4},
+}
+SCALED: Mapping[Scale, Mapping[str, tuple[int, ...]]] = {
+    "full": {
+        "tokens_per_obs": (16, 64, 256),
+        "horizon": (5, 10, 20),
+        "batch_size": (8, 32, 128),
+        "num_layers": (2, 5, 10),
+    },
+    "reduced": {
+        "tokens_per_obs": (16, 64, 256),
+        "horizon": (4, 8, 16),
+        "batch_size": (2, 8, 32),
+        "num_layers": (1, 2, 4),
+    },
+}
+TRAINING_AXES = ("tokens_per_obs", "batch_size", "num_layers")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One configuration, and the kinds of work in which it is timed."""
+
+    name: str
+    config: RunConfig
+    phases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is measured together. `axis`, `value`: what a scaling suite varies, and to what."""
+
+    suite: str
+    subjects: tuple[Subject, ...]
+    axis: str | None = None
+    value: int | None = None
+
+
+def groups(suite: str, scale: Scale, batch: int | None, phases_of: RunConfig) -> list[Group]:
+    """The groups of a suite; `batch` for all batch sizes; `phases_of` is what the suite `phases` measures."""
+    if suite == "scaling":
+        return _scaling(scale, batch)
+    if suite == "phases":
+        name = f"{phases_of.preset}, {phases_of.variant}, {phases_of.game}"
+        config = _with(phases_of, _batches(batch))
+        return [Group(suite, (Subject(name, config, ("tokenizer", TRAINING, "controller")),))]
+    subjects = {"paper": _paper, "ablations": _ablations, "components": _components}[suite](scale, batch)
+    return [Group(suite, tuple(subjects))]
+
+
+def what_was_scaled(suites: tuple[str, ...], scale: Scale, batch: int | None) -> tuple[str, ...]:
+    """As sentences, what differs from the published configurations."""
+    said = [f"Batch sizes are all {batch}."] if batch else []
+    if scale == "full":
+        return tuple(said)
+    if set(suites) == {"phases"}:
+        return tuple(said)
+    if not batch:
+        said.append(f"Batch sizes are {REDUCED_BATCH}, where the published agents have 64 to 256.")
+    said.append(
+        f"Rollouts have a horizon of {REDUCED_HORIZON} blocks (IRIS as published: {2 * REDUCED_HORIZON}) after "
+        f"{REDUCED['imagination.burn_in_frames']} frames of burn-in, where the published have 10 (20) after 20. Networks "
+        "and tokens are those of the published agents."
+    )
+    if "scaling" in suites:
+        said.append("The scaling suite varies networks of 2 layers with 16 tokens, where the full scale has 5 and 64.")
+    return tuple(said)
+
+
+def _paper(scale: Scale, batch: int | None) -> list[Subject]:
+    """Figures 1 (left) and 11."""
+    phases = ("tokenizer", TRAINING, ROLLOUT, "controller")
+    return [
+        Subject("REM", _agent("rem", scale, batch), phases),
+        Subject(VARIANTS["iris"].label, _agent("iris", scale, batch), phases),
+        Subject(VARIANTS["iris_rem"].label, _agent("iris_rem", scale, batch), phases),
+    ]
+
+
+def _ablations(scale: Scale, batch: int | None) -> list[Subject]:
+    """Figure 10."""
+    names = ("rem", "no_pop", "no_latent_space")
+    return [Subject(VARIANTS[n].label, _agent(n, scale, batch), (TRAINING, ROLLOUT, "controller")) for n in names]
+
+
+def _components(scale: Scale, batch: int | None) -> list[Subject]:
+    """Which part of POP gives what: prediction tokens, chunks, parallel states."""
+    blocks = _agent("rem", scale, batch).world_model.sequence_blocks
+    both, chunk = (TRAINING, ROLLOUT), "world_model.blocks_per_chunk"
+    return [
+        Subject("REM", _agent("rem", scale, batch), both),
+        Subject("No POP", _agent("no_pop", scale, batch), both),
+        Subject("One prediction token", _agent("shared_prediction_token", scale, batch), both),
+        Subject("Sequential states", _agent("sequential_states", scale, batch), (TRAINING,)),
+        Subject("Chunks of 1 block", _agent("rem", scale, batch, {chunk: 1}), (TRAINING,)),
+        Subject("One chunk", _agent("rem", scale, batch, {chunk: blocks}), (TRAINING,)),
+    ]
+
+
+def _scaling(scale: Scale, batch: int | None) -> list[Group]:
+    """One quantity at a time, the others as in the base; only M differs between the three."""
+    base = {"horizon": REDUCED_HORIZON if scale == "reduced" else 10, "batch_size": batch or SCALING_BATCH[scale]}
+    made = []
+    for axis, values in SCALED[scale].items():
+        phases = (TRAINING, ROLLOUT) if axis in TRAINING_AXES else (ROLLOUT,)
+        for value in values:
+            sizes = base | {axis: value}
+            subjects = tuple(
+                Subject(name, _sized(overrides, sizes, scale, name), phases)
+                for name, overrides in SEQUENCE_MODELS.items()
+            )
+            made.append(Group("scaling", subjects, axis, value))
+    return made
+
+
+SEQUENCE_MODELS: Mapping[str, Overrides] = {
+    "POP": {},
+    "Sequential RetNet": VARIANTS["no_pop"].overrides,
+    "Transformer": VARIANTS["no_pop"].overrides | {"world_model.architecture": "transformer"},
+}
+
+
+def published_size(name: str, sizes: Mapping[str, int]) -> RunConfig:
+    """One of SEQUENCE_MODELS in the published agent, with `tokens_per_obs` and `batch_size` as given."""
+    return _sized(SEQUENCE_MODELS[name], {"horizon": 10, **sizes}, "full", name)
+
+
+def _sized(overrides: Overrides, sizes: Mapping[str, int], scale: Scale, name: str) -> RunConfig:
+    horizon = sizes["horizon"]
+    made = SCALING_BASE[scale] | overrides | _batches(sizes["batch_size"]) | {"imagination.horizon": horizon}
+    if "tokens_per_obs" in sizes:
+        made["tokenizer.grid_size"] = round(sizes["tokens_per_obs"] ** 0.5)
+    if "num_layers" in sizes:
+        made["world_model.num_layers"] = sizes["num_layers"]
+    if name == "Transformer":  # IRIS' context, and as many imagined steps; a window that holds them all
+        made |= {
+            "world_model.context_blocks": 1,
+            "imagination.horizon": horizon - 1,
+            "world_model.sequence_blocks": max(10, horizon),
+        }
+    return build(made)
+
+
+def _agent(variant: str, scale: Scale, batch: int | None, more: Overrides | None = None) -> RunConfig:
+    """The published agent's variant, at this scale."""
+    made = preset_overrides("paper", "Pong") | VARIANTS[variant].overrides | {"variant": variant} | (more or {})
+    if scale == "reduced":
+        horizon = REDUCED_HORIZON * (2 if variant == "iris" else 1)
+        made |= REDUCED | {"imagination.horizon": horizon}
+        batch = batch or REDUCED_BATCH
+    return build(made | _batches(batch))
+
+
+def _batches(batch: int | None) -> Overrides:
+    parts = ("tokenizer", "world_model", "controller")
+    return {} if batch is None else {f"{part}.training.batch_size": batch for part in parts}
+
+
+def _with(config: RunConfig, overrides: Overrides) -> RunConfig:
+    labels = {"preset": config.preset, "variant": config.variant, "game": config.game, "seed": config.seed}
+    return build(keys(config) | labels | overrides)

@@ -1,0 +1,118 @@
+"""A whole run from its measured phases: what an epoch costs beside the training steps, and the hours of all epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from remctl.bench.result import Prediction
+from remctl.config import RunConfig, config_hash
+from remctl.envs import make_env
+from remctl.replay.buffer import ENCODE_BATCH
+from remctl.train.acting import Policy
+from remctl.train.build import Agent
+from remctl.train.collector import Collector
+from remctl.train.estimate import steps_left
+from remctl.train.phases import num_steps
+from remctl.train.seeding import Randomness
+from remctl.train.trainer import capacity, controller_trained
+
+COLLECTED_STEPS = 20  # agent steps of one measurement
+TEST_EPISODE_STEPS = 1000  # assumed: how long a game lasts depends on the game and on how well it is played
+ASSUMPTION = f"test episodes of {TEST_EPISODE_STEPS:,} agent steps"
+
+
+class Surroundings:
+    """What an epoch does around the training steps: collecting, encoding, test steps; environments are real."""
+
+    def __init__(self, agent: Agent) -> None:
+        config = agent.config
+        self.agent = agent
+        self.collector = Collector(make_env(config.game, config.environment, training=True, seed=0))
+        self.policy = Policy(agent, True, config.collection.temperature, config.collection.epsilon)
+        self.test_policy = Policy(agent, True, config.evaluation.temperature)
+        self.random = Randomness(0, 0, "bench")
+        self.rng = self.random.numpy("actions")
+        self.generator = self.random.torch(agent.device, "actions")
+        self.envs = [
+            make_env(config.game, config.environment, training=False, seed=i) for i in range(config.evaluation.num_envs)
+        ]
+        self.frames = np.stack([env.reset(self.rng) for env in self.envs])
+        self.state = self.test_policy.initial_state(len(self.envs))
+        frame_size = config.environment.frame_size
+        self.batch = agent.tokenizer.codebook.weight.new_zeros((ENCODE_BATCH, frame_size, frame_size, 3)).byte()
+
+    def works(self) -> dict[str, Callable[[], object]]:
+        """Phase to one measurement of it: COLLECTED_STEPS steps, ENCODE_BATCH frames, one step of all test environments."""
+        return {"collect": self._collect, "encode": lambda: self.agent.encode(self.batch), "test": self._test_step}
+
+    def _collect(self) -> None:
+        def untracked(steps: Iterable[int], name: str, total: int) -> Iterable[int]:
+            return steps
+
+        self.collector.collect(COLLECTED_STEPS, self.policy, self.random, untracked)
+
+    def _test_step(self) -> None:
+        self.state, actions = self.test_policy.act(self.state, self.frames, self.rng, self.generator)
+        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            result = env.step(int(action))
+            over = result.terminated or result.truncated
+            self.frames[i] = env.reset(self.rng) if over else result.frame
+
+    def close(self) -> None:
+        """End the environments."""
+        for env in (self.collector.env, *self.envs):
+            env.close()
+
+
+def num_actions(config: RunConfig) -> int:
+    """Of the configuration's environment."""
+    env = make_env(config.game, config.environment, training=True, seed=0)
+    env.close()
+    return env.num_actions
+
+
+def per_epoch(config: RunConfig) -> dict[str, float]:
+    """How many measurements of each phase an epoch of a full-grown run has (a test: those of one test)."""
+    e = config.evaluation
+    return {
+        "collect": config.collection.steps_per_epoch / COLLECTED_STEPS,
+        "encode": capacity(config) / ENCODE_BATCH,
+        "test": e.num_episodes * TEST_EPISODE_STEPS / min(e.num_envs, e.num_episodes),
+    }
+
+
+def predict(config: RunConfig, seconds: Mapping[str, float], label: str) -> Prediction:
+    """Hours of a whole run; `seconds`: of one training step of each component, and of one measurement of the others."""
+    count = {name: float(steps_left(config, name, 0)) for name in ("tokenizer", "world_model", "controller")}
+    count["collect"] = capacity(config) / COLLECTED_STEPS
+    count["encode"] = _encoded_frames(config) / ENCODE_BATCH
+    count["test"] = _test_steps(config)
+    hours = {name: times * seconds[name] / 3600 for name, times in count.items()}
+    epochs = config.training.num_epochs
+    return Prediction(
+        label=label, config_hash=config_hash(config), num_epochs=epochs, hours=sum(hours.values()), phase_hours=hours
+    )
+
+
+def _encoded_frames(config: RunConfig) -> int:
+    """Frames encoded in a run: all stored ones after V has changed, else the new ones, where M or C is trained."""
+    total = tokenized = size = 0
+    for epoch in range(1, config.training.num_epochs + 1):
+        if epoch <= config.collection.last_epoch:
+            size += config.collection.steps_per_epoch + config.collection.initial_steps * (epoch == 1)
+        if num_steps(config.tokenizer.training, epoch):
+            tokenized = 0
+        if num_steps(config.world_model.training, epoch) or num_steps(config.controller.training, epoch):
+            total, tokenized = total + size - tokenized, size
+    return total
+
+
+def _test_steps(config: RunConfig) -> float:
+    """Steps of all test environments side by side, over all tests and the final one."""
+    e = config.evaluation
+    epochs = range(e.every_epochs, config.training.num_epochs + 1, e.every_epochs)
+    tests = sum(controller_trained(config, epoch) for epoch in epochs)
+    rounds = tests * e.num_episodes / min(e.num_envs, e.num_episodes)
+    return TEST_EPISODE_STEPS * (rounds + e.final_episodes / min(e.num_envs, e.final_episodes))

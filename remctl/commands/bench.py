@@ -1,0 +1,106 @@
+"""`remctl bench` and `remctl bench compare`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from remctl.commands.bench_compare import compare
+from remctl.commands.options import Device, Sets
+from remctl.errors import UserError
+
+if TYPE_CHECKING:
+    from remctl.bench.result import Result
+    from remctl.config import RunConfig
+
+SCALES = ("full", "reduced")
+MIN_ROUNDS = 6  # fewer bear no interval of 95%
+app = typer.Typer(
+    help="Time REM against IRIS and its own ablations; compare two benchmarks.", invoke_without_command=True
+)
+app.command()(compare)
+
+
+@app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    suites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            metavar="NAME",
+            help="paper, ablations, components, scaling or phases; repeatable.",
+            show_default="all",
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE", help="full, or reduced (minutes on a CPU).", show_default="full on a GPU"),
+    ] = None,
+    device: Device = "auto",
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="All batch sizes.", show_default="as published")
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=MIN_ROUNDS, max=1000, help="Rounds in which the cases take turns.", show_default="9 or 6"),
+    ] = None,
+    game: Annotated[str, typer.Option(help="What the suite phases plays.")] = "Pong",
+    preset: Annotated[
+        str | None, typer.Option(help="The suite phases: a preset.", show_default="paper; reduced: quick")
+    ] = None,
+    variant: Annotated[str, typer.Option(help="The suite phases: a variant.")] = "rem",
+    sets: Sets = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write bench.json here too.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where bench.json and the figures go.")] = Path("runs/bench"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Outputs and counts against the reference; nothing is timed.")
+    ] = False,
+) -> None:
+    """Time the agents side by side: `remctl bench`, or one suite of it."""
+    if context.invoked_subcommand is not None:
+        return
+    chosen = _suites(suites or [])
+    if scale is not None and scale not in SCALES:
+        raise UserError(f"--scale: given {scale!r}; allowed: {', '.join(SCALES)}")
+    if chosen and "phases" not in chosen and (preset, variant, game, sets) != (None, "rem", "Pong", None):
+        raise UserError("--game, --preset, --variant and --set are for the suite phases: add --suite phases")
+    from remctl.bench.run import run
+    from remctl.config import resolve
+
+    def phases_of(scale: str) -> RunConfig:
+        return resolve(game, preset or ("quick" if scale == "reduced" else "paper"), variant, None, sets or ())
+
+    paths = [out / "bench.json", *([json] if json else [])]
+    result = run(chosen, scale, device, batch, rounds, phases_of, paths, ["remctl", *sys.argv[1:]], check)  # type: ignore[arg-type]
+    _say(result, out, check)
+
+
+def _suites(names: list[str]) -> list[str]:
+    from remctl.bench.suites import SUITES
+    from remctl.config import one_of
+
+    return [one_of(name, SUITES, "suite") for name in names]
+
+
+def _say(result: Result, out: Path, checked_only: bool) -> None:
+    """The tables: all of a single suite, else those that are not long; all of them, and the figures, as files."""
+    from remctl.bench.tables import tables
+    from remctl.commands.bench_output import show_tables
+
+    made = tables(result)
+    if checked_only:
+        show_tables({"checks": made["checks"]})
+        return
+    from remctl.bench.figures import write_figures
+    from remctl.report.benchmarks import LONG
+    from remctl.report.write import write_bench_tables
+
+    few = len(result.suites) == 1
+    show_tables({name: table for name, table in made.items() if few or not LONG.fullmatch(name)})
+    paths = write_figures(result, out, ("png", "pdf", "svg"))
+    for path in (out / "bench.json", write_bench_tables(result, out), *(p for p in paths if p.suffix == ".png")):
+        print(path)

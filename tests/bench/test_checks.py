@@ -1,0 +1,73 @@
+"""Before anything is timed, outputs are compared with the reference; here with faults in the model."""
+
+import pytest
+import torch
+
+from remctl.bench.checks import check_agent, check_counts
+from remctl.bench.counting import Counter
+from remctl.bench.measure import Measured, check_once, make_workload
+from remctl.config import build
+from remctl.errors import MachineError
+from remctl.rem import retnet
+from remctl.rem.retention import RetentionTables
+from tests.bench.test_cost import IRIS, SMALL, TOKEN_BY_TOKEN
+
+CPU = torch.device("cpu")
+VARIANTS = {"REM": {}, "No POP": TOKEN_BY_TOKEN, "IRIS": IRIS}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+def test_a_right_model_passes(overrides: dict[str, object], precision: str) -> None:
+    workload = make_workload(build(SMALL | overrides | {"training.precision": precision}), CPU)
+    checks = check_agent("it", workload.agent)
+    assert len(checks) == 3
+    assert [c.error <= 1e-12 for c in checks] == [True, True, False]
+    assert all(c.tolerance == 0 == c.error for c in check_counts("it", workload))
+
+
+def test_a_state_that_decays_too_much_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_workload(build(SMALL), CPU).agent
+    right = retnet.block_states
+    monkeypatch.setattr(agent.world_model.sequence_model, "block_states", lambda *args: 0.999 * right(*args))
+    with pytest.raises(MachineError, match="nothing was timed"):
+        check_agent("REM", agent)
+
+
+def test_tables_in_bfloat16_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_workload(build(SMALL | {"training.precision": "bf16"}), CPU).agent
+    right = RetentionTables._get
+
+    def rounded(self: RetentionTables, key: tuple, like: torch.Tensor, make: object) -> torch.Tensor:
+        table = right(self, key, like, make)  # type: ignore[arg-type]
+        return table if table.dtype == torch.float64 else 1.3 * table.bfloat16().float()
+
+    monkeypatch.setattr(RetentionTables, "_get", rounded)
+    with pytest.raises(MachineError, match="bf16 = float64"):
+        check_agent("REM", agent)
+
+
+def test_an_operation_too_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = make_workload(build(SMALL), CPU)
+    right = retnet.retain
+    monkeypatch.setattr(retnet, "retain", lambda *args: right(*args) + 0.0)
+    with pytest.raises(MachineError, match="operations of imagination = cost model"):
+        check_counts("REM", workload)
+
+
+def test_one_model_is_checked_once_whatever_the_batch_and_the_horizon() -> None:
+    found = Measured()
+    for changes in ({}, {"imagination.horizon": 7}, {"controller.training.batch_size": 2}):
+        check_once("it", make_workload(build(SMALL | changes), CPU).agent, found)
+    assert len(found.checks) == 3
+    check_once("it", make_workload(build(SMALL | {"world_model.num_layers": 3}), CPU).agent, found)
+    assert len(found.checks) == 6
+
+
+def test_counting_leaves_no_hook_behind() -> None:
+    workload = make_workload(build(SMALL), CPU)
+    check_counts("it", workload)
+    assert not workload.agent.world_model.sequence_model._forward_pre_hooks
+    with Counter() as counter:
+        workload.imagine()
+    assert counter.counts(None).model_calls == 0

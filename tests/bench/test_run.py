@@ -1,0 +1,132 @@
+"""`remctl bench` from the command line to its files, on Catch with tiny networks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from remctl import cli
+from remctl.bench import measure, run
+from remctl.bench.result import FORMAT, Result, read
+from remctl.config import config_hash, resolve
+from remctl.errors import Interrupted
+from remctl.runs.provenance import PACKAGES
+from tests.tiny import TINY
+
+SETS = [part for text in TINY for part in ("--set", text)]
+PHASES = ["bench", "--suite", "phases", "--game", "Catch", "--preset", "quick", "--device", "cpu", *SETS]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bench")
+    assert cli.run([*PHASES, "--out", str(out / "a"), "--json", str(out / "copy.json")]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def result(finished: Path) -> Result:
+    return read(finished / "a" / "bench.json")
+
+
+def test_the_files_of_a_benchmark(finished: Path) -> None:
+    names = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
+    assert {"copy.json", "a/bench.json", "a/tables.md", "a/figures/bench_phases.png"} <= names
+    assert (finished / "copy.json").read_bytes() == (finished / "a" / "bench.json").read_bytes()
+    assert "Phases" in (finished / "a" / "tables.md").read_text()
+
+
+def test_every_phase_has_its_rounds_and_says_what_it_is_of(result: Result) -> None:
+    config = resolve("Catch", "quick", sets=TINY)
+    assert [c.phase for c in result.cases] == ["tokenizer", "world_model", "controller", "collect", "encode", "test"]
+    assert {c.config_hash for c in result.cases} == {config_hash(config)}
+    for case in result.cases:
+        assert len(case.seconds) == 6
+        assert min(case.seconds) <= case.spread.low <= case.median <= case.spread.high <= max(case.seconds)
+    controller = next(c for c in result.cases if c.phase == "controller")
+    assert controller.imagined_steps == 4 * config.num_imagined_steps
+    assert controller.imagined_tokens == controller.imagined_steps * 16
+    assert controller.per_epoch_s == pytest.approx(2 * controller.median)
+    assert controller.counts is not None
+    assert controller.predicted is not None
+    assert controller.counts.model_calls == controller.predicted.model_calls == 1 + config.num_rewarded_steps
+    assert controller.counts.model_operations == controller.predicted.model_operations
+
+
+def test_machine_code_and_libraries_stand_beside_the_numbers(result: Result) -> None:
+    assert (result.format, result.complete, result.scale) == (FORMAT, True, "reduced")
+    assert set(result.provenance["packages"]) == set(PACKAGES)
+    assert result.provenance["machine"]["cpu"]
+    assert set(result.device.matmul_flops_per_s) == {"fp32", "bf16"}
+    assert min(*result.device.matmul_flops_per_s.values(), result.device.copy_bytes_per_s) > 1e8
+    assert len(result.device.calibration) == 6
+    (prediction,) = result.predictions
+    assert prediction.hours == pytest.approx(sum(prediction.phase_hours.values()))
+
+
+def test_it_compares_to_itself_without_a_difference(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(finished / "copy.json")
+    assert cli.run(["bench", "compare", file, file, "--json"]) == 0
+    verdicts = [c["verdict"] for c in json.loads(capsys.readouterr().out)["cases"]]
+    assert verdicts == ["no difference"] * 6
+
+
+def test_checking_times_nothing_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([*PHASES, "--check", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "token by token" in said
+    assert "operations of imagination = cost model" in said
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_what_was_measured_before_a_signal_is_kept_and_said_to_be_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, seen = measure.measure_group, []
+
+    def interrupted(group, *rest) -> None:
+        seen.append(group)
+        if len(seen) > 1:
+            raise Interrupted(15)
+        right(group, *rest)
+
+    monkeypatch.setattr(run, "measure_group", interrupted)
+    two = run.groups
+    monkeypatch.setattr(run, "groups", lambda *args: two(*args) * 2)
+    status = cli.run([*PHASES, "--out", str(tmp_path)])
+    assert status == 128 + 15
+    kept = read(tmp_path / "bench.json")
+    assert not kept.complete
+    assert len(kept.cases) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--suite", "papers"], "did you mean paper"),
+        (["--scale", "tiny"], "allowed: full, reduced"),
+        (["--suite", "paper", "--preset", "quick"], "add --suite phases"),
+        (["--batch", "0"], "--batch"),
+        (["--rounds", "5"], "allowed is greater than or equal to 6"),
+        (["--suite", "phases", "--game", "Pongg"], "Pong"),
+        (["--device", "cuda:9"], "--device cuda:9"),
+        (["compare", "nowhere.json", "nowhere.json"], "no such file"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], expected: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["bench", *arguments]) != 0
+    said = capfd.readouterr().err
+    assert expected in said
+    assert said.count("\n") == 1
+
+
+def test_help_and_compare_need_no_torch() -> None:
+    script = (
+        "import sys; from remctl.cli import run\n"
+        "try: run(['bench', 'compare', 'a', 'b'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
