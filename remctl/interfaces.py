@@ -75,6 +75,11 @@ class Segment(NamedTuple):
     real: Tensor
     starts_episode: Tensor
 
+    def parts(self, size: int) -> list[Segment]:
+        """Itself in parts of `size` rows, the last one with what is left."""
+        starts = range(0, len(self.real), size)
+        return [Segment(*(t[i : i + size] for t in self)) for i in starts]
+
 
 class Start(NamedTuple):
     """Real frames to start from, padded left, the last one current.
@@ -126,8 +131,13 @@ class SequenceModel(Protocol):
 class WorldModel(Protocol[S]):
     """M: trained on segments, stepped in imagination. S is its state, whatever that holds."""
 
-    def loss(self, segment: Segment, code_vectors: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total loss and its terms `observation_loss`, `reward_loss`, `end_loss`. code_vectors (N, E): V's, not trained."""
+    def loss(
+        self, segment: Segment, code_vectors: Tensor, whole: Segment | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss and its terms `observation_loss`, `reward_loss`, `end_loss`. code_vectors (N, E): V's, not trained.
+
+        `whole`: the batch that `segment` is a part of; the losses of its parts add up to its own.
+        """
         ...
 
     def begin(self, tokens: Tensor, actions: Tensor, real: Tensor, code_vectors: Tensor) -> S:

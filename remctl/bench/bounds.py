@@ -1,7 +1,7 @@
 """How much faster POP can be than token-by-token prediction, whatever the machine (docs/cost-model.md). Imports no torch.
 
-Three resources bound a rollout: operations that wait for each other, FLOPs, bytes. A machine spends time on each in some
-mixture, so its speed-up lies between the smallest and the largest of the three ratios.
+A rollout needs operations, FLOPs and bytes, and takes as long as that of the three which is slowest on the machine. The
+speed-up of one rollout over another then lies between the smallest and the largest of the three ratios.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def _bounds(tokens: int, batch: int, device: Device) -> Iterator[Bound]:
 
 
 def _seconds(parts: list[Cost], config: RunConfig, device: Device) -> float:
-    """The model's time: each call waits for arithmetic or memory, each operation to be launched, whichever is longer."""
-    peak = device.matmul_flops_per_s[config.training.precision]
-    return sum(
-        max(part.flops / peak, part.bytes / device.copy_bytes_per_s, (part.operations or 0) * device.operation_s)
-        for part in parts
-    )
+    """The model's time: the longest of launching all operations, all arithmetic and all traffic with memory."""
+    cost, peak = total(parts), device.matmul_flops_per_s[config.training.precision]
+    launching = (cost.operations or 0) * device.operation_s
+    return max(launching, cost.flops / peak, cost.bytes / device.copy_bytes_per_s)

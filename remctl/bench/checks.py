@@ -21,6 +21,7 @@ from remctl.errors import MachineError
 from remctl.rem.reference import pop_loop
 from remctl.rem.retnet import RetNet
 from remctl.train.build import Agent
+from remctl.train.phases import PART_SIZES
 from remctl.train.workload import Workload
 
 BLOCKS, BATCH = 4, 2
@@ -51,9 +52,10 @@ def _passed(name: str, found: Iterable[tuple[str, float, float]]) -> list[Check]
 
 def _count_errors(workload: Workload) -> Iterator[tuple[str, float, float]]:
     model, batches = CostModel(workload.agent.config), workload.agent.config
+    part = PART_SIZES.get(workload.agent.device.type)
     expected = {
         "imagination": total(model.imagination(batches.controller.training.batch_size)),
-        "world_model": total(model.training(batches.world_model.training.batch_size)),
+        "world_model": total(model.training(batches.world_model.training.batch_size, part)),
     }
     for phase, cost in expected.items():
         workload.step(phase)()  # builds the tables

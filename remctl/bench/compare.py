@@ -22,6 +22,7 @@ from remctl.errors import UserError
 Reason = Literal["", "inside the spread", "machine drift", "too few rounds"]
 MARKS: dict[Reason, str] = {"": "", "inside the spread": "spread", "machine drift": "drift", "too few rounds": "rounds"}
 EXACT = tuple(Counts.model_fields)
+MEMORY_NOISE = 0.05  # a difference of peak memory up to this share is none
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,11 @@ def _without(interval: Spread, drift: Spread) -> Spread:
 
 def _count_changes(a: Case, b: Case) -> list[CountChange]:
     pairs = {name: (getattr(a.counts, name, None), getattr(b.counts, name, None)) for name in EXACT}
-    pairs["peak_memory_mb"] = (a.peak_memory_mb, b.peak_memory_mb)
-    return [CountChange(b, name, x, y) for name, (x, y) in pairs.items() if x != y]
+    changed = [CountChange(b, name, x, y) for name, (x, y) in pairs.items() if x != y]
+    x, y = a.peak_memory_mb, b.peak_memory_mb
+    if x is not None and y is not None and abs(x - y) > MEMORY_NOISE * max(abs(x), abs(y)):
+        changed.append(CountChange(b, "peak_memory_mb", x, y))
+    return changed
 
 
 def _why(case: Case, others: Sequence[Case], where: str) -> str:
@@ -246,7 +250,7 @@ def _counts(comparison: Comparison) -> BenchTable:
     ]
     num = len(comparison.changes)
     notes = (
-        ("Exact, of one run.",)
+        ("Of one run, exact; memory where it differs by more than a twentieth.",)
         if rows
         else (f"The same in all {num} cases: operations, copies, FLOPs, calls, memory.",)
     )

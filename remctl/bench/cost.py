@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from remctl.config import RunConfig, WorldModelConfig
 
 REWARDS, ENDS = 3, 2
-PARAMETER_BYTES = STATE_BYTES = 4  # kept in float32
+STATE_BYTES = 4  # kept in float32
 BACKWARD = 2  # a matrix product has two products as its gradient
-# Operations of a RetNet layer (rem/retnet.py): norm, q-k-v-g as one product of two concatenated tables, rotation, 1/sqrt(D),
-# states of the blocks, retention of the real chunks, head norm, gate, output, feed-forward network.
-NORM, PROJECT, ROTATE, SCALE, RETAIN, JOIN = 1, 3, 7, 1, 6, 1
-STATES, GATED_OUTPUT, FEED_FORWARD, KEEP = 4, 4, 4, 2
-RETNET_LAYER = NORM + PROJECT + ROTATE + SCALE + STATES + RETAIN + JOIN + NORM + GATED_OUTPUT + NORM + FEED_FORWARD
+# Operations of a RetNet layer (rem/retnet.py): norm; q, k, v, gate as one product with two tables side by side; rotation
+# and 1/sqrt(D); states of the blocks; retention; a last token's reading of a state; chunks side by side, head norm, gate,
+# output, feed-forward network; padding.
+NORM, PROJECT, ROTATE, SCALE, STATES, RETAIN, READ, JOIN, KEEP = 1, 3, 1, 1, 4, 6, 1, 1, 1
+HEADS = ROTATE + SCALE
+GATED_OUTPUT, FEED_FORWARD = 4, 4
+REST_OF_LAYER = JOIN + NORM + GATED_OUTPUT + NORM + FEED_FORWARD
 # Of a Transformer layer (iris/transformer.py): norm, q-k-v, attention, projection, sum; norm, feed-forward network.
 TRANSFORMER_LAYER = 5 + NORM + FEED_FORWARD
 POSITIONS = 3  # indices, their embeddings, sum
@@ -43,7 +45,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Call:
-    """One pass of the sequence model: `blocks` of `block_len` real tokens behind `held` ones, and `predicted` blocks of u."""
+    """One pass of the sequence model: `blocks` of `block_len` real tokens behind `held` ones, and `predicted` blocks of u.
+
+    `masked`: some blocks are padding. `pruned`: of the last layer's real tokens only the blocks' last ones are read.
+    """
 
     batch_size: int
     blocks: int
@@ -51,6 +56,7 @@ class Call:
     predicted: int = 0
     held: int = 0
     masked: bool = False
+    pruned: bool = False
 
     @property
     def rows(self) -> int:
@@ -79,16 +85,20 @@ class CostModel:
         T = min(self.m.context_blocks - 1, self.config.imagination.burn_in_frames)
         return [*self._begin(batch_size, T), *self._steps(batch_size, T, steps)]
 
-    def training(self, batch_size: int) -> list[Cost]:
-        """Forward and backward pass of one training step (Algorithm 1): one sequential call."""
+    def training(self, batch_size: int, part_size: int | None = None) -> list[Cost]:
+        """Forward and backward pass of one training step (Algorithm 1): one sequential call for each part of the batch."""
+        whole, rest = divmod(batch_size, part_size or batch_size)
+        return [self._trained(size) for size in [part_size or batch_size] * whole + [rest] * (rest > 0)]
+
+    def _trained(self, batch_size: int) -> Cost:
         T, first = self.m.sequence_blocks, self._first_predicted
-        call = Call(batch_size, T, self.n, predicted=T - first if self.pop else 0)
+        call = Call(batch_size, T, self.n, predicted=T - first if self.pop else 0, pruned=self.pop)
         tokens = (T - first) * self.K * self._head_flops(self.config.tokenizer.num_codes)
         actions = T * (self._head_flops(REWARDS) + self._head_flops(ENDS))
         forward = self._call_flops(call) + batch_size * (tokens + actions)
         backward = BACKWARD * forward - batch_size * self._carry_flops(T)  # its table of decays is not trained
         traffic = self._call_bytes(call) * (1 + BACKWARD)
-        return [Cost(1, None, forward + backward, traffic)]
+        return Cost(1, None, forward + backward, traffic)
 
     @property
     def _first_predicted(self) -> int:
@@ -122,7 +132,7 @@ class CostModel:
 
     def _step_pop(self, batch_size: int) -> Cost:
         """Consume the block and predict the next, layer by layer in one call."""
-        call = self._call(Call(batch_size, 1, self.n, predicted=1))
+        call = self._call(Call(batch_size, 1, self.n, predicted=1, pruned=True))
         blocks_and_u = Cost(operations=4)  # two embeddings, block, block beside u
         unfused = int(self.config.training.precision == "fp32")  # its input has gaps: torch adds the bias on its own
         tokens = self._head(batch_size * self.K, self.config.tokenizer.num_codes, unfused) + self._rewards(batch_size)
@@ -144,16 +154,21 @@ class CostModel:
     def _call(self, call: Call) -> Cost:
         return Cost(1, self._call_operations(call), self._call_flops(call), self._call_bytes(call))
 
-    def _call_operations(self, call: Call) -> int:
+    def _call_operations(self, call: Call) -> int | None:
         m, c = self.m, min(self.m.blocks_per_chunk, call.blocks)
         if not self.is_retnet:
-            assert not call.masked, "the cost of padding in front of a Transformer is not modelled"
+            if call.masked:
+                return None  # building and applying the mask is not modelled
             return POSITIONS + NORM + TRANSFORMER_LAYER * m.num_layers
-        layer = RETNET_LAYER + KEEP * call.masked
-        layer += (RETAIN + JOIN) * (call.predicted > 0) + RETAIN * (call.blocks % c > 0)
-        if m.block_states == "sequential":
-            layer += 2 + 3 * call.blocks - STATES
-        return layer * m.num_layers
+        states = STATES if m.block_states == "parallel" else 2 + 3 * call.blocks
+        predicted = (HEADS + RETAIN) * (call.predicted > 0)
+        common = NORM + states + KEEP * call.masked + predicted + REST_OF_LAYER
+        layer = common + PROJECT + HEADS + RETAIN + RETAIN * (call.blocks % c > 0)
+        if not call.pruned:
+            return layer * m.num_layers
+        # keys and values of all, query and gate of the last tokens, u; rows and gates of both side by side
+        last = common + 2 * (PROJECT + HEADS) - SCALE + READ + PROJECT * (call.predicted > 0) + 2 * JOIN
+        return layer * (m.num_layers - 1) + last
 
     def _call_flops(self, call: Call) -> int:
         m, E, D = self.m, self.m.embed_dim, self.head_dim
@@ -164,10 +179,20 @@ class CostModel:
             return call.batch_size * m.num_layers * (8 * R * E * E + attention + feed_forward)
         c = min(m.blocks_per_chunk, call.blocks)
         chunks = [c * call.block_len] * (call.blocks // c) + [call.blocks % c * call.block_len] * (call.blocks % c > 0)
-        chunks += [self.K] * call.predicted
-        retention = sum(4 * rows * rows * E + 2 * rows * D * E for rows in chunks) + 2 * call.rows * D * E
-        dense = 10 * R * E * E + feed_forward
-        return call.batch_size * (m.num_layers * (dense + retention) + self._carry_flops(call.blocks))
+        states, u = 2 * call.rows * D * E, self._chunk_flops(self.K) * call.predicted
+        layer = 10 * R * E * E + feed_forward + states + u + sum(map(self._chunk_flops, chunks))
+        layers = m.num_layers * layer
+        if call.pruned:
+            read = call.blocks + call.predicted * self.K  # rows that go on: the blocks' last tokens, and u
+            dense = 4 * call.rows * E * E + 4 * call.blocks * E * E + 8 * call.predicted * self.K * E * E
+            dense += 2 * read * E * E + 4 * read * E * m.ffn_dim
+            layers += dense + states + u + 2 * call.blocks * D * E - layer
+        return call.batch_size * (layers + self._carry_flops(call.blocks))
+
+    def _chunk_flops(self, rows: int) -> int:
+        """Of a chunk, one layer: scores and values, reading the state."""
+        E = self.m.embed_dim
+        return 4 * rows * rows * E + 2 * rows * self.head_dim * E
 
     def _carry_flops(self, blocks: int) -> int:
         """Of one sequence, all layers: states of all blocks from their parts (Eq. 7) by a table of decays."""
@@ -176,7 +201,7 @@ class CostModel:
         return self.m.num_layers * 2 * (blocks + 1) ** 2 * self.head_dim * self.m.embed_dim
 
     def _call_bytes(self, call: Call) -> int:
-        """At least: the parameters once, each layer's input and output, what is remembered read and written."""
+        """The parameters once per call, each layer's input and output, what is remembered read and written."""
         m, E, B = self.m, self.m.embed_dim, call.batch_size
         R = call.rows + call.predicted * self.K
         activations = 2 * m.num_layers * B * R * E * self.activation_bytes
@@ -184,7 +209,7 @@ class CostModel:
             remembered = 2 * m.num_layers * B * E * self.head_dim * STATE_BYTES
         else:
             remembered = m.num_layers * B * (call.held + 2 * R) * 2 * E * self.activation_bytes
-        return self.layer_parameters * m.num_layers * PARAMETER_BYTES + activations + remembered
+        return self.layer_parameters * m.num_layers * self.activation_bytes + activations + remembered
 
     @property
     def layer_parameters(self) -> int:
@@ -199,7 +224,7 @@ class CostModel:
     def _head(self, rows: int, classes: int, extra: int = 0) -> Cost:
         """Two linear layers and ReLU, then a draw; `extra` operations beside."""
         E = self.m.embed_dim
-        weights = (E * (E + classes) + E + classes) * PARAMETER_BYTES
+        weights = (E * (E + classes) + E + classes) * self.activation_bytes
         return Cost(0, 3 + extra + SAMPLE, rows * self._head_flops(classes), weights)
 
     def _rewards(self, rows: int) -> Cost:
@@ -208,12 +233,9 @@ class CostModel:
 
 def total(parts: list[Cost]) -> Cost:
     """The sum."""
-    result = Cost()
-    for part in parts:
-        result = result + part
-    return result
+    return sum(parts, Cost())
 
 
 def floor_s(parts: list[Cost], flops_per_s: float, bytes_per_s: float) -> float:
-    """Seconds that no schedule of these sequential calls can beat: each computes or waits for memory, one after the other."""
+    """Seconds of these calls where each costs no more than its arithmetic, or its traffic with memory if that is longer."""
     return sum(max(part.flops / flops_per_s, part.bytes / bytes_per_s) for part in parts)

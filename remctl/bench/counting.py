@@ -126,14 +126,17 @@ def _kernels(work: Callable[[], object], device: torch.device) -> int | None:
 
 
 def _flops(func: Any, args: Any, kwargs: Any, result: Any) -> int:
-    if func.overloadpacket.__name__.startswith("_scaled_dot_product_flash_attention_for_cpu"):
-        return _cpu_attention_flops(func.overloadpacket.__name__.endswith("backward"), args)
+    if func.overloadpacket.__name__.startswith("_scaled_dot_product_"):
+        return _attention_flops(func.overloadpacket.__name__.endswith("backward"), args)
     formula = flop_registry.get(func.overloadpacket)
     return int(formula(*args, **kwargs, out_val=result)) if formula else 0
 
 
-def _cpu_attention_flops(is_backward: bool, args: Any) -> int:
-    """Two products forward; backward four, and the weights once more. query (B, H, R, D), key (B, H, S, D)."""
-    query, key = (args[1], args[2]) if is_backward else (args[0], args[1])
+def _attention_flops(is_backward: bool, args: Any) -> int:
+    """Two products forward, four backward, on every device: what a kernel computes again is its own affair.
+
+    query (B, H, R, D), key (B, H, S, D); backward has the output's gradient before them.
+    """
+    query, key = args[1:3] if is_backward else args[:2]
     B, H, R, D = query.shape
-    return (5 if is_backward else 2) * 2 * B * H * R * key.shape[-2] * D
+    return (4 if is_backward else 2) * 2 * B * H * R * key.shape[-2] * D

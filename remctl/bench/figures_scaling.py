@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 AXES = {
     "tokens_per_obs": "tokens per observation",
-    "horizon": "imagination horizon",
+    "imagined_steps": "imagined steps",
     "batch_size": "batch size",
     "num_layers": "layers",
 }

@@ -28,7 +28,7 @@ class Machine:
         self.copy_bytes_per_s = copy_bytes_per_s(device)
         self.operation_s = operation_s(device)
         self.calibration: list[float] = []
-        self._calibration_work = _matmul(device, torch.float32, 1024 if device.type == "cpu" else 8192)
+        self._calibration_work = _matmul(device, torch.float32, 1024 if device.type == "cpu" else 4096)
 
     def calibrate(self) -> None:
         """One more measurement of a fixed piece of work."""
@@ -96,13 +96,18 @@ def _gpu_clocks(device: torch.device) -> dict[str, float]:
         f"--query-gpu={','.join(names)}",
         "--format=csv,noheader,nounits",
         "-i",
-        str(device.index or 0),
+        _gpu_id(device),
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return {name: float(value) for name, value in zip(names, done.stdout.strip().split(","), strict=True)}
     except (OSError, ValueError, subprocess.SubprocessError):
         return {}
+
+
+def _gpu_id(device: torch.device) -> str:
+    """Its own, whatever CUDA_VISIBLE_DEVICES makes of the numbers."""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
 
 
 def _matmul(device: torch.device, dtype: torch.dtype, n: int) -> Callable[[], Any]:
@@ -112,4 +117,4 @@ def _matmul(device: torch.device, dtype: torch.dtype, n: int) -> Callable[[], An
 
 def _best_s(work: Callable[[], Any], device: torch.device) -> float:
     work()
-    return min(seconds_of(work, device) for _ in range(REPEATS))
+    return min(seconds_of(work, device, 10) for _ in range(REPEATS))

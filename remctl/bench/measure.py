@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import torch
@@ -17,15 +18,18 @@ from remctl.bench.machine import Machine
 from remctl.bench.result import Case, Check, Counts, Exponent, Predicted, Prediction
 from remctl.bench.spread import ratio, spread
 from remctl.bench.suites import Group, Subject
-from remctl.bench.timing import Work, interleaved, peak_memory_mb, repeats_for, seconds_of
-from remctl.bench.whole_run import ASSUMPTION, Surroundings, num_actions, per_epoch, predict
+from remctl.bench.timing import Work, interleaved, peak_memory_mb, repeats_for
+from remctl.bench.whole_run import ASSUMPTION, Surroundings, num_actions, predict, test_envs
 from remctl.config import RunConfig, config_hash
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
+from remctl.replay.buffer import ENCODE_BATCH
 from remctl.train.build import Agent, build_agent
+from remctl.train.phases import PART_SIZES
 from remctl.train.workload import PHASES, Workload
 from remctl.weights import lpips_shapes
 
 Key = tuple[str, str]  # name of the subject, phase
+CALIBRATION: Key = ("", "calibration")
 
 
 @dataclass
@@ -38,48 +42,55 @@ class Measured:
     checked: set[str] = field(default_factory=set)
 
 
-@dataclass
-class Facts:
-    """What one run of a piece of work showed before it was timed."""
-
-    repeats: int
-    memory_mb: float | None
-    counts: Counts | None
-
-
 def measure_group(
     group: Group, machine: Machine, rounds: int, found: Measured, log: Callable[[str], None], check: Callable[[], None]
 ) -> None:
     """Adds the group's cases to `found`. `check` is called between measurements, and may raise to leave."""
     loads = {s.name: make_workload(s.config, machine.device) for s in group.subjects}
     for subject in group.subjects:
+        check()
         check_once(subject.name, loads[subject.name].agent, found)
     works: dict[Key, Work] = {(s.name, p): loads[s.name].step(p) for s in group.subjects for p in s.phases}
-    around = Surroundings(loads[group.subjects[0].name].agent) if group.suite == "phases" else None
-    if around:
-        works |= {(group.subjects[0].name, phase): work for phase, work in around.works().items()}
-    facts: dict[Key, Facts] = {}
-    for key, work in works.items():
-        check()
-        load = loads[key[0]] if key[1] in PHASES else None
-        facts[key] = _look(work, load, key[1], machine.device)
-    where = f" at {group.axis} {group.value}" if group.axis else ""
-    log(f"{group.suite}{where}: {len(works)} cases, {rounds} rounds in turns")
-    named = {"/".join(key): work for key, work in works.items()} | {"calibration": machine.calibrate}
-    repeats = {"/".join(key): facts[key].repeats for key in works} | {"calibration": 1}
-    times = interleaved(named, repeats, rounds, machine.device, check)
-    seconds = {key: times["/".join(key)] for key in works}
-    if around:
-        around.close()
+    with ExitStack() as stack:
+        if group.suite == "phases":
+            around = stack.enter_context(closing(Surroundings(loads[group.subjects[0].name].agent)))
+            works |= {(group.subjects[0].name, phase): work for phase, work in around.works().items()}
+        where = f" at {group.axis} {group.value}" if group.axis else ""
+        log(f"{group.suite}{where}: {len(works)} cases, {rounds} rounds in turns")
+        timed = _time(works, machine, rounds, check)
     for subject in group.subjects:
         for phase in [p for name, p in works if name == subject.name]:
-            found.cases.append(_case(group, subject, phase, seconds, facts, machine))
-    if around:
+            check()
+            counts = count(loads[subject.name], phase) if phase in PHASES else None
+            found.cases.append(_case(group, subject, phase, timed, counts, machine))
+    if group.suite == "phases":
+        medians = {phase: statistics.median(one.seconds) for (_, phase), one in timed.items()}
         subject = group.subjects[0]
-        medians = {phase: statistics.median(values) for (_, phase), values in seconds.items()}
         found.predictions.append(predict(subject.config, medians, f"{subject.name} ({ASSUMPTION})"))
-    del loads, works, named
-    gc.collect()
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of each round, how often the work was repeated within one, and the memory it takes, in 10^6 bytes."""
+
+    seconds: list[float]
+    repeats: int
+    memory_mb: float | None
+
+
+def _time(works: Mapping[Key, Work], machine: Machine, rounds: int, check: Callable[[], None]) -> dict[Key, Timed]:
+    """Each work runs alone, twice (tables are built; memory), then a round that does not count, then the rounds."""
+    memory, repeats = {}, {}
+    for key, work in works.items():
+        check()
+        work()
+        begin = time.perf_counter()
+        memory[key] = peak_memory_mb(work, machine.device)
+        repeats[key] = repeats_for(time.perf_counter() - begin)
+    everything: dict[Key, Work] = {**works, CALIBRATION: machine.calibrate}
+    interleaved(works, repeats, 1, machine.device, check)
+    seconds = interleaved(everything, repeats | {CALIBRATION: 1}, rounds, machine.device, check)
+    return {key: Timed(seconds[key], repeats[key], memory[key]) for key in works}
 
 
 def make_workload(config: RunConfig, device: torch.device) -> Workload:
@@ -104,28 +115,20 @@ def check_once(name: str, agent: Agent, found: Measured) -> bool:
     return is_new
 
 
-def _look(work: Work, load: Workload | None, phase: str, device: torch.device) -> Facts:
-    memory = peak_memory_mb(work, device)
-    warm_s = seconds_of(work, device)
-    counts = count(load, phase) if load else None
-    return Facts(repeats_for(warm_s), memory, counts)
-
-
 def _case(
     group: Group,
     subject: Subject,
     phase: str,
-    seconds: Mapping[Key, Sequence[float]],
-    facts: Mapping[Key, Facts],
+    timed: Mapping[Key, Timed],
+    counts: Counts | None,
     machine: Machine,
 ) -> Case:
-    config, values = subject.config, seconds[subject.name, phase]
-    fact, median = facts[subject.name, phase], statistics.median(values)
-    base = group.subjects[0].name
-    compared = subject.name != base and (base, phase) in seconds
+    config, mine = subject.config, timed[subject.name, phase]
+    median, base = statistics.median(mine.seconds), group.subjects[0].name
     steps, tokens = _imagined(config, phase)
-    epoch = _per_epoch(config, phase)
-    flops_per_s = fact.counts.flops / median if fact.counts else None
+    per_epoch = _steps_per_epoch(config, phase)
+    flops_per_s = counts.flops / median if counts else None
+    compared = timed.get((base, phase)) if subject.name != base else None
     return Case(
         suite=group.suite,
         name=subject.name,
@@ -133,24 +136,24 @@ def _case(
         batch_size=_batch_size(config, phase),
         precision=config.training.precision,
         config_hash=config_hash(config),
-        seconds=tuple(values),
+        seconds=tuple(mine.seconds),
         median=median,
-        spread=spread(values),
-        runs_per_round=fact.repeats,
-        ratio=ratio(values, seconds[base, phase], base) if compared else None,
+        spread=spread(mine.seconds),
+        runs_per_round=mine.repeats,
+        ratio=ratio(mine.seconds, compared.seconds, base) if compared else None,
         axis=group.axis,
         value=group.value,
-        steps_per_epoch=_steps_per_epoch(config, phase),
+        steps_per_epoch=per_epoch,
         imagined_steps=steps,
         imagined_tokens=tokens,
-        per_epoch_s=None if epoch is None else median * epoch,
+        per_epoch_s=None if per_epoch is None else median * per_epoch,
         per_imagined_step_s=median / steps if steps else None,
         per_imagined_token_s=median / tokens if tokens else None,
-        counts=fact.counts,
+        counts=counts,
         predicted=_predicted(config, phase, machine),
         flops_per_s=flops_per_s,
         share_of_peak=flops_per_s / machine.matmul_flops_per_s[config.training.precision] if flops_per_s else None,
-        peak_memory_mb=fact.memory_mb,
+        peak_memory_mb=mine.memory_mb,
     )
 
 
@@ -160,7 +163,7 @@ def _component(phase: str) -> str:
 
 def _batch_size(config: RunConfig, phase: str) -> int:
     if phase in ("collect", "encode", "test"):
-        return {"collect": 1, "encode": 256, "test": config.evaluation.num_envs}[phase]
+        return {"collect": 1, "encode": ENCODE_BATCH, "test": test_envs(config)}[phase]
     size: int = getattr(config, _component(phase)).training.batch_size
     return size
 
@@ -168,11 +171,6 @@ def _batch_size(config: RunConfig, phase: str) -> int:
 def _steps_per_epoch(config: RunConfig, phase: str) -> int | None:
     section = getattr(config, _component(phase), None)
     return section.training.steps_per_epoch if section else None
-
-
-def _per_epoch(config: RunConfig, phase: str) -> float | None:
-    steps = _steps_per_epoch(config, phase)
-    return per_epoch(config).get(phase) if steps is None else float(steps)
 
 
 def _imagined(config: RunConfig, phase: str) -> tuple[int, int]:
@@ -187,7 +185,9 @@ def _predicted(config: RunConfig, phase: str, machine: Machine) -> Predicted | N
     if phase not in ("world_model", *ROLLOUTS):
         return None
     model, batch = CostModel(config), _batch_size(config, phase)
-    parts = model.imagination(batch) if phase in ROLLOUTS else model.training(batch)
+    parts = (
+        model.imagination(batch) if phase in ROLLOUTS else model.training(batch, PART_SIZES.get(machine.device.type))
+    )
     cost = total(parts)
     return Predicted(
         model_calls=cost.calls,

@@ -1,8 +1,9 @@
-"""A benchmark from beginning to end. `remctl bench` calls `run`; `bench.json` is written after every group."""
+"""A benchmark from beginning to end. `remctl bench` calls `plan`, then `run` or `check`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from remctl.bench.bounds import bounds
 from remctl.bench.checks import check_counts
 from remctl.bench.machine import Machine
 from remctl.bench.measure import Measured, check_once, exponents, make_workload, measure_group
-from remctl.bench.result import FORMAT, Result, write
+from remctl.bench.result import FORMAT, Check, Result, write
 from remctl.bench.suites import ROUNDS, SUITES, Group, Scale, groups, what_was_scaled
 from remctl.config import RunConfig
 from remctl.progress import Reporter, StopFlag
@@ -21,76 +22,80 @@ from remctl.runs import provenance
 from remctl.runs.files import make_folder
 
 
-def run(
+@dataclass(frozen=True)
+class Plan:
+    """What is measured where; `batch` is for all batch sizes, None as published."""
+
+    suites: tuple[str, ...]
+    scale: Scale
+    device: torch.device
+    batch: int | None
+    rounds: int
+    groups: tuple[Group, ...]
+
+
+def plan(
     suites: Sequence[str],
     scale: Scale | None,
     device: str,
     batch: int | None,
     rounds: int | None,
     phases_of: Callable[[Scale], RunConfig],
-    paths: Sequence[Path],
-    command: Sequence[str],
-    check_only: bool = False,
-) -> Result:
-    """Measure `suites` (all of SUITES where empty) and write the result to every one of `paths`.
-
-    `scale`: None is full on a GPU, reduced elsewhere. `phases_of(scale)`: what the suite `phases` measures. `check_only`:
-    outputs against the reference, nothing timed. Raises UserError for bad input, MachineError where a check fails or the
-    machine refuses, Interrupted on a signal; groups measured until then stand in the files.
+) -> Plan:
+    """`suites`: all of SUITES where empty. `scale`: None is full on a GPU, reduced elsewhere. `phases_of(scale)`: what the
+    suite `phases` measures. Raises UserError for bad input.
     """
     wanted = tuple(s for s in SUITES if s in suites or not suites)
     where = pick_device(device)
     chosen: Scale = scale or ("full" if where.type == "cuda" else "reduced")
     config = phases_of(chosen)
-    prepare_torch(config)
-    todo = [group for suite in wanted for group in groups(suite, chosen, batch, config)]
-    with StopFlag().listening() as stop, Reporter(stop) as reporter:
-        for path in paths:
-            make_folder(path.parent)
-        machine, found = Machine(where), Measured()
-
-        def result(complete: bool) -> Result:
-            about = provenance.collect(command, describe_device(where))
-            return _result(wanted, chosen, batch, machine, found, about, complete)
-
-        if check_only:
-            _check(todo, found, where, reporter)
-            return result(complete=True)
-        for number, group in enumerate(todo, start=1):
-            measure_group(group, machine, rounds or ROUNDS[chosen], found, reporter.log, stop.check)
-            _write(paths, result(complete=number == len(todo)))
-        return result(complete=True)
+    todo = tuple(group for suite in wanted for group in groups(suite, chosen, batch, config))
+    return Plan(wanted, chosen, where, batch, rounds or ROUNDS[chosen], todo)
 
 
-def _check(todo: Sequence[Group], found: Measured, device: torch.device, reporter: Reporter) -> None:
-    for subject in (subject for group in todo for subject in group.subjects):
-        reporter.stop.check()
-        workload = make_workload(subject.config, device)
-        if check_once(subject.name, workload.agent, found):
-            found.checks += check_counts(subject.name, workload)
+def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
+    """Measure, and write what is known after each group to every one of `paths`; the last of these results is returned.
 
-
-def _write(paths: Sequence[Path], result: Result) -> None:
+    Raises MachineError where a check fails or the machine refuses, Interrupted on a signal.
+    """
     for path in paths:
-        write(path, result)
+        make_folder(path.parent)
+    with StopFlag().listening() as stop, Reporter(stop) as reporter:
+        prepare_torch(todo.groups[0].subjects[0].config)
+        machine, found = Machine(todo.device), Measured()
+        for number, group in enumerate(todo.groups, start=1):
+            measure_group(group, machine, todo.rounds, found, reporter.log, stop.check)
+            about = provenance.collect(command, describe_device(todo.device))
+            result = _result(todo, machine, found, about, number == len(todo.groups))
+            for path in paths:
+                write(path, result)
+    return result
 
 
-def _result(
-    suites: tuple[str, ...],
-    scale: Scale,
-    batch: int | None,
-    machine: Machine,
-    found: Measured,
-    about: dict[str, object],
-    complete: bool,
-) -> Result:
+def check(todo: Plan) -> list[Check]:
+    """Outputs against the reference and counts against the cost model for all that `run` would measure; nothing is timed.
+
+    Raises MachineError for the first that fails, Interrupted on a signal.
+    """
+    found = Measured()
+    with StopFlag().listening() as stop:
+        prepare_torch(todo.groups[0].subjects[0].config)
+        for subject in (subject for group in todo.groups for subject in group.subjects):
+            stop.check()
+            workload = make_workload(subject.config, todo.device)
+            check_once(subject.name, workload.agent, found)
+            found.checks += check_counts(subject.name, workload)
+    return found.checks
+
+
+def _result(todo: Plan, machine: Machine, found: Measured, about: dict[str, object], complete: bool) -> Result:
     device = machine.describe()
     return Result(
         format=FORMAT,
         remctl_version=__version__,
-        scale=scale,
-        scaled=what_was_scaled(suites, scale, batch),
-        suites=suites,
+        scale=todo.scale,
+        scaled=what_was_scaled(todo.suites, todo.scale, todo.batch),
+        suites=todo.suites,
         complete=complete,
         provenance=about,
         device=device,

@@ -31,13 +31,13 @@ SCALING_BASE: Mapping[Scale, Overrides] = {
 SCALED: Mapping[Scale, Mapping[str, tuple[int, ...]]] = {
     "full": {
         "tokens_per_obs": (16, 64, 256),
-        "horizon": (5, 10, 20),
+        "imagined_steps": (4, 8, 16),
         "batch_size": (8, 32, 128),
         "num_layers": (2, 5, 10),
     },
     "reduced": {
         "tokens_per_obs": (16, 64, 256),
-        "horizon": (4, 8, 16),
+        "imagined_steps": (2, 4, 8),
         "batch_size": (2, 8, 32),
         "num_layers": (1, 2, 4),
     },
@@ -127,7 +127,7 @@ def _components(scale: Scale, batch: int | None) -> list[Subject]:
 
 def _scaling(scale: Scale, batch: int | None) -> list[Group]:
     """One quantity at a time, the others as in the base; only M differs between the three."""
-    base = {"horizon": REDUCED_HORIZON if scale == "reduced" else 10, "batch_size": batch or SCALING_BATCH[scale]}
+    base = {"imagined_steps": 2 if scale == "reduced" else 8, "batch_size": batch or SCALING_BATCH[scale]}
     made = []
     for axis, values in SCALED[scale].items():
         phases = (TRAINING, ROLLOUT) if axis in TRAINING_AXES else (ROLLOUT,)
@@ -150,11 +150,11 @@ SEQUENCE_MODELS: Mapping[str, Overrides] = {
 
 def published_size(name: str, sizes: Mapping[str, int]) -> RunConfig:
     """One of SEQUENCE_MODELS in the published agent, with `tokens_per_obs` and `batch_size` as given."""
-    return _sized(SEQUENCE_MODELS[name], {"horizon": 10, **sizes}, "full", name)
+    return _sized(SEQUENCE_MODELS[name], {"imagined_steps": 8, **sizes}, "full", name)
 
 
 def _sized(overrides: Overrides, sizes: Mapping[str, int], scale: Scale, name: str) -> RunConfig:
-    horizon = sizes["horizon"]
+    horizon = sizes["imagined_steps"] + 2  # two blocks are context
     made = SCALING_BASE[scale] | overrides | _batches(sizes["batch_size"]) | {"imagination.horizon": horizon}
     if "tokens_per_obs" in sizes:
         made["tokenizer.grid_size"] = round(sizes["tokens_per_obs"] ** 0.5)

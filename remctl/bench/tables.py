@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def tables(result: Result) -> dict[str, BenchTable]:
     made += [tables_whole.exponents(result)] if result.exponents else []
     made += [tables_whole.bounds(result)] if result.bounds else []
     made += [tables_whole.predictions(result)] if result.predictions else []
-    return {table.name: table for table in (*made, tables_whole.checks(result), tables_whole.device(result))}
+    return {table.name: table for table in (*made, tables_whole.checks(result.checks), tables_whole.device(result))}
 
 
 def in_order(cases: Iterable[Case]) -> list[Case]:
@@ -94,7 +95,7 @@ def _suite_tables(result: Result, suite: str, cases: list[Case]) -> list[BenchTa
     made += [] if equal else [_ratios(result, suite, cases, bases)]
     made += [_counts(suite, cases)] if suite in WITH_COUNTS else []
     made += [_published(cases)] if suite == "paper" else []
-    return made
+    return [replace(t, notes=(*t.notes, *(note for note in result.scaled if note not in t.notes))) for t in made]
 
 
 def _work(case: Case) -> Work:
@@ -124,7 +125,7 @@ def _times(result: Result, suite: str, cases: list[Case], beside: bool) -> Bench
         shown[_against(cases)] = [_beside(c, cases) for c in cases]
     notes = _measured(result, cases) + ([PER] if "per step" in shown else [])
     notes += [SAME_WORK] if beside and "per step" in shown and any(c.ratio for c in cases) else []
-    return _table(suite, f"{words(suite)}: times", cases, shown, (*notes, *result.scaled))
+    return _table(suite, f"{words(suite)}: times", cases, shown, notes)
 
 
 def _per_run(case: Case) -> dict[str, float | None]:
@@ -221,8 +222,9 @@ def _counts(suite: str, cases: list[Case]) -> BenchTable:
     shown = {name: cells for name, cells in columns.items() if set(cells) != {NOTHING}}
     notes = (
         "Of one run. M calls, operations and FLOPs: measured / predicted by the cost model.",
-        "floor: no schedule of M alone is faster on this machine; M bytes: what M moves at least.",
-        "of peak: share of the matmul rate measured here; memory: the peak.",
+        "M bytes: parameters once per call, layers' inputs and outputs, states. floor: M's calls one after the other, each "
+        "only as long as its FLOPs, or its bytes from memory, take here.",
+        "of peak: share of the matmul rate measured here; memory: taken at the peak, beyond what was held before.",
     )
     return _table(f"{suite}_counts", f"{words(suite)}: what was executed", cases, shown, notes)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 from remctl.bench.numbers import bytes_text, counted, digits, plain, seconds_text, times_text
-from remctl.bench.result import Result
+from remctl.bench.result import Check, Result
 from remctl.bench.spread import spread
 from remctl.bench.table import BenchTable, words
 
@@ -19,7 +20,7 @@ def exponents(result: Result) -> BenchTable:
     ]
     header = ("phase", "varied", "case", "exponent")
     notes = ("Time grows as the varied size to this power; least squares on logarithms, over what was measured.",)
-    return BenchTable("exponents", "how time grows", header, tuple(rows), notes, 3)
+    return BenchTable("exponents", "how time grows", header, tuple(rows), (*notes, *result.scaled), 3)
 
 
 def bounds(result: Result) -> BenchTable:
@@ -31,7 +32,8 @@ def bounds(result: Result) -> BenchTable:
     ]
     header = ("case", "tokens", "batch", "calls", "operations", "FLOPs", "bytes", "time")
     notes = (
-        "Needed by a rollout of M alone, over what POP needs. time: predicted by the cost model for this machine.",
+        "Needed by a rollout of M alone, over what POP needs, in the published agent with so many tokens. "
+        "time: as the cost model expects it here.",
     )
     return BenchTable("bounds", "what bounds the speed-up of POP", header, tuple(rows), notes)
 
@@ -47,11 +49,11 @@ def predictions(result: Result) -> BenchTable:
     return BenchTable("predictions", "predicted duration of a whole run", header, tuple(rows), notes, 2)
 
 
-def checks(result: Result) -> BenchTable:
+def checks(done: Sequence[Check]) -> BenchTable:
     """What was verified before anything was timed; without rows where nothing was."""
     rows = [
         (c.name, "equal" if c.error <= c.tolerance else "DIFFERENT", f"{c.error:.2g}", f"{c.tolerance:.2g}")
-        for c in result.checks
+        for c in done
     ]
     notes = ("Before anything was timed: largest error over the largest value of the reference.",)
     return BenchTable(

@@ -6,12 +6,14 @@ import ctypes
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 MIN_ROUND_S = 0.1  # shorter work is repeated within a round: clocks and schedulers have their grain
 MAX_REPEATS = 200
 Work = Callable[[], object]
+K = TypeVar("K")
 MB = 1e6
 
 
@@ -37,13 +39,13 @@ def repeats_for(warm_s: float) -> int:
 
 
 def interleaved(
-    works: Mapping[str, Work], repeats: Mapping[str, int], rounds: int, device: torch.device, check: Callable[[], None]
-) -> dict[str, list[float]]:
+    works: Mapping[K, Work], repeats: Mapping[K, int], rounds: int, device: torch.device, check: Callable[[], None]
+) -> dict[K, list[float]]:
     """Seconds of each work in each round; every other round in reverse order, so that none always follows the same one.
 
     `check` is called before each measurement, and may raise to leave.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in works}
+    seconds: dict[K, list[float]] = {name: [] for name in works}
     for turn in range(rounds):
         for name in list(works)[:: -1 if turn % 2 else 1]:
             check()
@@ -52,19 +54,24 @@ def interleaved(
 
 
 def peak_memory_mb(work: Work, device: torch.device) -> float | None:
-    """Peak memory, 10^6 bytes, while `work` runs: allocated on the GPU; resident on the host; None where nobody tells."""
+    """Memory, 10^6 bytes, that `work` takes at its peak beyond what was held before; None where nobody tells.
+
+    Allocated on the GPU, resident on the host. `work` has run before.
+    """
     if device.type == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         work()
-        return torch.cuda.max_memory_allocated(device) / MB
+        return (torch.cuda.max_memory_allocated(device) - before) / MB
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark below
     except (OSError, AttributeError):
         return None
+    held = _status_mb("VmRSS")
     work()
-    return _status_mb("VmHWM")
+    peak = _status_mb("VmHWM")
+    return None if held is None or peak is None else peak - held
 
 
 def _status_mb(name: str) -> float | None:

@@ -20,7 +20,10 @@ from remctl.train.trainer import capacity, controller_trained
 
 COLLECTED_STEPS = 20  # agent steps of one measurement
 TEST_EPISODE_STEPS = 1000  # assumed: how long a game lasts depends on the game and on how well it is played
-ASSUMPTION = f"test episodes of {TEST_EPISODE_STEPS:,} agent steps"
+ASSUMPTION = (
+    f"test episodes of {TEST_EPISODE_STEPS:,} agent steps, all steps collected by a trained C, a warm-up at its longest; "
+    "without checkpoints, diagnosis and media"
+)
 
 
 class Surroundings:
@@ -36,7 +39,7 @@ class Surroundings:
         self.rng = self.random.numpy("actions")
         self.generator = self.random.torch(agent.device, "actions")
         self.envs = [
-            make_env(config.game, config.environment, training=False, seed=i) for i in range(config.evaluation.num_envs)
+            make_env(config.game, config.environment, training=False, seed=i) for i in range(test_envs(config))
         ]
         self.frames = np.stack([env.reset(self.rng) for env in self.envs])
         self.state = self.test_policy.initial_state(len(self.envs))
@@ -73,19 +76,15 @@ def num_actions(config: RunConfig) -> int:
     return env.num_actions
 
 
-def per_epoch(config: RunConfig) -> dict[str, float]:
-    """How many measurements of each phase an epoch of a full-grown run has (a test: those of one test)."""
-    e = config.evaluation
-    return {
-        "collect": config.collection.steps_per_epoch / COLLECTED_STEPS,
-        "encode": capacity(config) / ENCODE_BATCH,
-        "test": e.num_episodes * TEST_EPISODE_STEPS / min(e.num_envs, e.num_episodes),
-    }
+def test_envs(config: RunConfig) -> int:
+    """Environments that play a test side by side."""
+    return min(config.evaluation.num_envs, config.evaluation.num_episodes)
 
 
 def predict(config: RunConfig, seconds: Mapping[str, float], label: str) -> Prediction:
     """Hours of a whole run; `seconds`: of one training step of each component, and of one measurement of the others."""
     count = {name: float(steps_left(config, name, 0)) for name in ("tokenizer", "world_model", "controller")}
+    count["tokenizer"] += config.tokenizer.warmup_steps * (config.tokenizer.warmup != "none")
     count["collect"] = capacity(config) / COLLECTED_STEPS
     count["encode"] = _encoded_frames(config) / ENCODE_BATCH
     count["test"] = _test_steps(config)
@@ -114,5 +113,5 @@ def _test_steps(config: RunConfig) -> float:
     e = config.evaluation
     epochs = range(e.every_epochs, config.training.num_epochs + 1, e.every_epochs)
     tests = sum(controller_trained(config, epoch) for epoch in epochs)
-    rounds = tests * e.num_episodes / min(e.num_envs, e.num_episodes)
+    rounds = tests * e.num_episodes / test_envs(config)
     return TEST_EPISODE_STEPS * (rounds + e.final_episodes / min(e.num_envs, e.final_episodes))

@@ -13,7 +13,7 @@ from remctl.commands.options import Device, Sets
 from remctl.errors import UserError
 
 if TYPE_CHECKING:
-    from remctl.bench.result import Result
+    from remctl.bench.result import Check, Result
     from remctl.config import RunConfig
 
 SCALES = ("full", "reduced")
@@ -68,15 +68,18 @@ def bench(
         raise UserError(f"--scale: given {scale!r}; allowed: {', '.join(SCALES)}")
     if chosen and "phases" not in chosen and (preset, variant, game, sets) != (None, "rem", "Pong", None):
         raise UserError("--game, --preset, --variant and --set are for the suite phases: add --suite phases")
-    from remctl.bench.run import run
+    from remctl.bench import run as bench_run
     from remctl.config import resolve
 
     def phases_of(scale: str) -> RunConfig:
         return resolve(game, preset or ("quick" if scale == "reduced" else "paper"), variant, None, sets or ())
 
+    todo = bench_run.plan(chosen, scale, device, batch, rounds, phases_of)  # type: ignore[arg-type]
+    if check:
+        _say_checks(bench_run.check(todo))
+        return
     paths = [out / "bench.json", *([json] if json else [])]
-    result = run(chosen, scale, device, batch, rounds, phases_of, paths, ["remctl", *sys.argv[1:]], check)  # type: ignore[arg-type]
-    _say(result, out, check)
+    _say(bench_run.run(todo, paths, ["remctl", *sys.argv[1:]]), out)
 
 
 def _suites(names: list[str]) -> list[str]:
@@ -86,15 +89,19 @@ def _suites(names: list[str]) -> list[str]:
     return [one_of(name, SUITES, "suite") for name in names]
 
 
-def _say(result: Result, out: Path, checked_only: bool) -> None:
+def _say_checks(checks: list[Check]) -> None:
+    from remctl.bench import tables_whole
+    from remctl.commands.bench_output import show_table
+
+    show_table(tables_whole.checks(checks))
+
+
+def _say(result: Result, out: Path) -> None:
     """The tables: all of a single suite, else those that are not long; all of them, and the figures, as files."""
     from remctl.bench.tables import tables
     from remctl.commands.bench_output import show_tables
 
     made = tables(result)
-    if checked_only:
-        show_tables({"checks": made["checks"]})
-        return
     from remctl.bench.figures import write_figures
     from remctl.report.benchmarks import LONG
     from remctl.report.write import write_bench_tables

@@ -1,7 +1,7 @@
 """Retention (Sun et al. 2023; paper Sections 2.2 and A.3): its tables, and one function that serves every form.
 
-Shapes: B batch, H heads, n tokens of a chunk, D head dimension. A chunk starts at an absolute position p with a state S
-(B, H, D, D) that summarises everything before it:
+Shapes: B batch, H heads, T blocks or chunks, n tokens of one, D head dimension. A chunk starts at an absolute
+position p with a state S (B, H, D, D) that summarises everything before it:
 
     q, k rotated by angles (p .. p+n-1) x theta;  k / sqrt(D)
     out = (q k^T * decay^(i-j), causal) v + decay^(i+1) (q S)                                        (Eq. 4)
@@ -43,12 +43,12 @@ class RetentionTables:
         self._cache: dict[tuple, Tensor] = {}
 
     def rotation(self, positions: tuple[range, ...], like: Tensor) -> Tensor:
-        """cos and sin of the angles at the concatenated positions: (2, n, D/2)."""
+        """cos + i sin of the angles at the concatenated positions: (n, D/2), complex."""
 
         def build() -> Tensor:
             index = torch.cat([torch.arange(r.start, r.stop, dtype=torch.float64) for r in positions])
             angles = index[:, None] * self.thetas
-            return torch.stack([angles.cos(), angles.sin()])
+            return torch.polar(torch.ones_like(angles), angles)
 
         return self._get(("rotation", *positions), like, build)
 
@@ -86,19 +86,20 @@ class RetentionTables:
         full_key = (*key, like.device, dtype)
         if full_key not in self._cache:
             with torch.inference_mode(False):
-                self._cache[full_key] = build().to(like.device, dtype)
+                table = build()
+                self._cache[full_key] = table.to(like.device, dtype.to_complex() if table.is_complex() else dtype)
         return self._cache[full_key]
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of x (B, n, ..., H, D) by rotation (2, n, D/2); float32 or better."""
-    cos, sin = (table.view(1, -1, *[1] * (x.ndim - 3), table.shape[-1]) for table in rotation)
-    even, odd = x.to(cos.dtype).unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+    """Rotate neighbouring pairs of x (..., n, D) by rotation (n, D/2), complex numbers of length 1; float32 or better."""
+    x = x.to(rotation.real.dtype, memory_format=torch.contiguous_format)
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2)
 
 
 class QKV(NamedTuple):
-    """Queries, keys and values, each (B, heads, ..., D); q and k rotated, k scaled by 1/sqrt(D)."""
+    """Queries, keys and values of blocks, each (B, H, T, n, D); q and k rotated, k scaled by 1/sqrt(D)."""
 
     q: Tensor
     k: Tensor
@@ -109,39 +110,38 @@ class QKV(NamedTuple):
         return QKV(function(self.q), function(self.k), function(self.v))
 
 
-def retain(x: QKV, state: Tensor, tables: RetentionTables) -> Tensor:
-    """Eq. 4 for one chunk per leading index.
+def retain(x: QKV, states: Tensor, tables: RetentionTables) -> Tensor:
+    """Eq. 4 for T chunks of n tokens, each from its own state.
 
-    x (..., H, n, D); state (..., H, D, D). Returns (..., H, n, D).
+    x (B, H, T, n, D); states (B, H, T, D, D). Returns (B, H, T, n, D).
     """
-    q, k, v = x
-    n = q.shape[-2]
-    scores = (q @ k.transpose(-1, -2)) * tables.causal_decay(n, q)
-    return scores.to(v.dtype) @ v + (q @ state.to(q.dtype)) * tables.read_decay(n, q)
+    v, n = x.v, x.q.shape[-2]
+    q, k = x.q.to(v.dtype), x.k.to(v.dtype)
+    scores = (q @ k.transpose(-1, -2)) * tables.causal_decay(n, q)[:, None]
+    return scores.to(v.dtype) @ v + (q @ states.to(v.dtype)) * tables.read_decay(n, q)[:, None]
 
 
 def block_states(k: Tensor, v: Tensor, state: Tensor, tables: RetentionTables) -> Tensor:
     """States at the ends of all blocks, in parallel (Eqs. 6 and 7).
 
-    k, v (B, T, H, n, D); state (B, H, D, D) before the first block. Returns (B, T+1, H, D, D): S_0 .. S_T, float32 or better.
+    k, v (B, H, T, n, D); state (B, H, D, D) before the first block. Returns (B, H, T+1, D, D): S_0 .. S_T, float32 or
+    better.
     """
-    num_blocks, n = k.shape[1], k.shape[-2]
+    num_blocks, n = k.shape[2:4]
     with torch.autocast(k.device.type, enabled=False):
-        k = k.to(state.dtype) * tables.write_decay(n, state)
+        k = k.to(state.dtype) * tables.write_decay(n, state)[:, None]
         partial = k.transpose(-1, -2) @ v.to(state.dtype)
-        all_partial = torch.cat([state.unsqueeze(1), partial], dim=1)
-        carry = tables.carry(num_blocks, n, state)
-        mixed = carry @ all_partial.transpose(1, 2).flatten(-2)
-        return mixed.unflatten(-1, state.shape[-2:]).transpose(1, 2)
+        all_partial = torch.cat([state.unsqueeze(2), partial], dim=2).flatten(-2)
+        return (tables.carry(num_blocks, n, state) @ all_partial).unflatten(-1, state.shape[-2:])
 
 
 def block_states_in_turn(k: Tensor, v: Tensor, state: Tensor, tables: RetentionTables) -> Tensor:
-    """What `block_states` gives, (B, T+1, H, D, D), each state from the one before it (Eq. 5): the schedule without POP."""
+    """What `block_states` gives, (B, H, T+1, D, D), each state from the one before it (Eq. 5): the schedule without POP."""
     n = k.shape[-2]
     states = [state]
     with torch.autocast(k.device.type, enabled=False):
-        k = k.to(state.dtype) * tables.write_decay(n, state)
+        k = k.to(state.dtype) * tables.write_decay(n, state)[:, None]
         whole_block = tables.carry(1, n, state)[:, 1, 0].view(-1, 1, 1)
-        for j in range(k.shape[1]):
-            states.append(whole_block * states[-1] + k[:, j].transpose(-1, -2) @ v[:, j].to(state.dtype))
-    return torch.stack(states, dim=1)
+        for j in range(k.shape[2]):
+            states.append(whole_block * states[-1] + k[:, :, j].transpose(-1, -2) @ v[:, :, j].to(state.dtype))
+    return torch.stack(states, dim=2)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from yet_another_retnet.retnet import RetNetDecoder, RetNetDecoderLayer
 
 from remctl.config import WorldModelConfig
+from remctl.rem.dropout import dropout
 from remctl.rem.retention import QKV, RetentionTables, block_states, block_states_in_turn, retain, rotate
 
 State = list[Tensor]  # one (B, H, D, D) per layer
@@ -87,6 +88,7 @@ class RetNet(nn.Module):
         prediction: Tensor | None = None,
         first_predicted: int = 0,
         keep: Tensor | None = None,
+        last_tokens_only: bool = False,
     ) -> RetNetOutput:
         """Algorithm 1, for any number of blocks.
 
@@ -94,6 +96,8 @@ class RetNet(nn.Module):
         prediction (B, P, K, E): u for the blocks first_predicted .. first_predicted+P-1 counted from the first real one;
         T itself is allowed: the block after the last, as imagination needs it.
         keep (B, T) bool: blocks that are False have no influence on anything behind them.
+        last_tokens_only: `real` of the output is (B, T, 1, E), each block's last token, and the last layer computes of the
+        other real tokens only what they leave in the state.
         """
         B, T, n, E = real.shape
         assert prediction is None or first_predicted + prediction.shape[1] <= T + 1, (prediction.shape, real.shape)
@@ -102,64 +106,102 @@ class RetNet(nn.Module):
         x = real.reshape(B, T * n, E)
         if prediction is not None:
             x = torch.cat([x, prediction.reshape(B, P * K, E)], dim=1)
-        states = []
+        states: State = []
         for layer, layer_state in zip(self.decoder.layers, state, strict=True):
-            x, new_state = self._layer(layer, x, layer_state, layout, keep)
+            is_pruned = last_tokens_only and len(states) + 1 == len(state)
+            x, new_state = (self._pruned_layer if is_pruned else self._layer)(layer, x, layer_state, layout, keep)
             states.append(new_state)
-        predicted = x[:, T * n :].reshape(B, P, K, E) if P else None
-        return RetNetOutput(x[:, : T * n].reshape(B, T, n, E), predicted, states)
+        predicted = x[:, x.shape[1] - P * K :].reshape(B, P, K, E) if P else None
+        return RetNetOutput(x[:, : x.shape[1] - P * K].reshape(B, T, -1, E), predicted, states)
 
     def _layer(
         self, layer: RetNetDecoderLayer, x: Tensor, state: Tensor, layout: Layout, keep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Eqs. 9 and 10; dropout where the package has it: before the group norm, on both sub-layers, in the FFN."""
-        qkv, gate = self._project(layer, layer.norm1(x), layout)
-        if keep is not None:
-            real = keep.repeat_interleave(layout.block_len, dim=1)[..., None, None]
-            v = torch.cat([qkv.v[:, : layout.real_rows] * real, qkv.v[:, layout.real_rows :]], dim=1)
-            qkv = qkv._replace(v=v)
-        retained, new_state = self._pop_retention(qkv, state, layout)
-        retained = self._drop(retained)
-        retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps).flatten(-2)
-        x = x + self._drop(layer.retention.out_proj(F.silu(gate) * retained))
-        hidden = self._drop(self.ffn_activation(layer.linear1(layer.norm2(x))))
-        return x + self._drop(layer.linear2(hidden)), new_state
-
-    def _project(self, layer: RetNetDecoderLayer, x: Tensor, layout: Layout) -> tuple[QKV, Tensor]:
-        """Queries, keys, values (B, rows, H, D) and gate (B, rows, E) in one matmul."""
-        parts = [getattr(layer.retention, f"{name}_proj") for name in "qkvg"]
-        projected = F.linear(x, torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]))
-        qk, v, gate = projected.split([2 * x.shape[-1], x.shape[-1], x.shape[-1]], dim=-1)
-        rotation = self.tables.rotation(layout.positions, projected)
-        q, k = rotate(qk.unflatten(-1, (2, self.num_heads, self.head_dim)), rotation).unbind(2)
-        v = v.unflatten(-1, (self.num_heads, self.head_dim))
-        return QKV(q, k / self.head_dim**0.5, v), gate
-
-    def _pop_retention(self, qkv: QKV, state: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Algorithm 2: (B, rows, H, D) and the state after the last real block."""
-        real = qkv.map(lambda t: _blocks(t[:, : layout.real_rows], layout.num_blocks))
-        states = self.block_states(real.k, real.v, state, self.tables)
-        out = self._chunkwise(real, states)
+        """Eqs. 9 and 10, Algorithm 2: (B, rows, E) and the state after the last real block."""
+        projected, gate = self._project(layer, "qkvg", layer.norm1(x))
+        real = self._heads("qkv", projected[:, : layout.real_rows], layout.positions[:1], layout.num_blocks)
+        states = self.block_states(real["k"], values := _kept(real["v"], keep), state, self.tables)
+        retained = self._chunkwise(QKV(real["q"], real["k"], values), states)
         if layout.num_predicted:
-            u = qkv.map(lambda t: _blocks(t[:, layout.real_rows :], layout.num_predicted))
-            before = states[:, layout.first_predicted : layout.first_predicted + layout.num_predicted]
-            out = torch.cat([out, _rows(retain(u, before, self.tables))], dim=1)
-        return out, states[:, -1]
+            retained.append(self._predict(projected[:, layout.real_rows :], states, layout))
+        return self._mix(layer, x, retained, gate), states[:, :, -1]
 
-    def _chunkwise(self, qkv: QKV, states: Tensor) -> Tensor:
-        """Real blocks (B, T, H, n, D) in chunks of c blocks, all full chunks at once: (B, T*n, H, D)."""
-        T = qkv.q.shape[1]
+    def _pruned_layer(
+        self, layer: RetNetDecoderLayer, x: Tensor, state: Tensor, layout: Layout, keep: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`_layer` for who reads only each block's last token and the predictions: (B, T + P*K, E).
+
+        What a block's last token reads is the state behind the block.
+        """
+        last = slice(layout.block_len - 1, layout.real_rows, layout.block_len)
+        h = layer.norm1(x)
+        written = self._project(layer, "kv", h[:, : layout.real_rows])[0]
+        real = self._heads("kv", written, layout.positions[:1], layout.num_blocks)
+        states = self.block_states(real["k"], _kept(real["v"], keep), state, self.tables)
+        reading, gate = self._project(layer, "qg", h[:, last])
+        ends = tuple(range(position, position + 1) for position in layout.positions[0][last])
+        q = self._heads("q", reading, ends, layout.num_blocks)["q"].to(reading.dtype)
+        retained, gates, rows = [q @ states[:, :, 1:].to(q.dtype)], [gate], [x[:, last]]
+        if layout.num_predicted:
+            projected, gate = self._project(layer, "qkvg", h[:, layout.real_rows :])
+            retained.append(self._predict(projected, states, layout))
+            gates.append(gate)
+            rows.append(x[:, layout.real_rows :])
+        return self._mix(layer, torch.cat(rows, 1), retained, torch.cat(gates, 1)), states[:, :, -1]
+
+    def _project(self, layer: RetNetDecoderLayer, names: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `names` says of q, k and v side by side (B, rows, .. E), and the gate g (B, rows, E), in one matmul."""
+        parts = [getattr(layer.retention, f"{name}_proj") for name in names]
+        weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
+        projected = F.linear(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
+        width = len(names.rstrip("g")) * x.shape[-1]
+        return projected[..., :width], projected[..., width:]
+
+    def _heads(self, names: str, projected: Tensor, positions: tuple[range, ...], num_blocks: int) -> dict[str, Tensor]:
+        """Each of `names` as (B, H, T, n, D), contiguous; q and k rotated, k scaled by 1/sqrt(D), both float32 or better."""
+        parts = projected.unflatten(-1, (len(names), self.num_heads, self.head_dim)).unflatten(1, (num_blocks, -1))
+        parts = parts.permute(3, 0, 4, 1, 2, 5)
+        num_rotated = len(names.rstrip("v"))
+        rotation = self.tables.rotation(positions, projected).unflatten(0, (num_blocks, -1))
+        found = dict(zip(names, rotate(parts[:num_rotated], rotation).unbind(0), strict=False))
+        if "k" in found:
+            found["k"] = found["k"] / self.head_dim**0.5
+        if "v" in names:
+            found["v"] = parts[-1].contiguous()
+        return found
+
+    def _chunkwise(self, real: QKV, states: Tensor) -> list[Tensor]:
+        """Real blocks (B, H, T, n, D) in chunks of c blocks: all full chunks (B, H, T/c, c*n, D), and what is left over."""
+        T = real.q.shape[2]
         c = min(self.blocks_per_chunk, T)
         whole = T - T % c
-        chunks = qkv.map(lambda t: _merge(t[:, :whole], c))
-        pieces = [_rows(retain(chunks, states[:, 0:whole:c], self.tables))]
+        chunks = real.map(lambda t: t[:, :, :whole].unflatten(2, (-1, c)).flatten(3, 4))
+        pieces = [retain(chunks, states[:, :, 0:whole:c], self.tables)]
         if whole < T:
-            rest = qkv.map(lambda t: _merge(t[:, whole:], T - whole))
-            pieces.append(_rows(retain(rest, states[:, whole : whole + 1], self.tables)))
-        return torch.cat(pieces, dim=1)
+            rest = real.map(lambda t: t[:, :, whole:].flatten(2, 3).unsqueeze(2))
+            pieces.append(retain(rest, states[:, :, whole : whole + 1], self.tables))
+        return pieces
+
+    def _predict(self, projected: Tensor, states: Tensor, layout: Layout) -> Tensor:
+        """Prediction tokens (B, P*K, 3 E), each copy from the state before its block: (B, H, P, K, D)."""
+        u = self._heads("qkv", projected, layout.positions[1:], layout.num_predicted)
+        before = states[:, :, layout.first_predicted : layout.first_predicted + layout.num_predicted]
+        return retain(QKV(**u), before, self.tables)
+
+    def _mix(self, layer: RetNetDecoderLayer, x: Tensor, pieces: list[Tensor], gate: Tensor) -> Tensor:
+        """A layer behind its retention, of which `pieces` (B, H, C, m, D) make up the rows of x (B, rows, E).
+
+        Dropout where the package has it: before the group norm, on both sub-layers, in the FFN.
+        """
+        retained = self._drop(torch.cat([piece.flatten(2, 3) for piece in pieces], dim=2))
+        retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps)
+        retained = retained.to(gate.dtype).transpose(1, 2).flatten(2)
+        x = x + self._drop(layer.retention.out_proj(F.silu(gate) * retained))
+        hidden = self._drop(self.ffn_activation(layer.linear1(layer.norm2(x))))
+        return x + self._drop(layer.linear2(hidden))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 def _decoder(config: WorldModelConfig) -> RetNetDecoder:
@@ -178,16 +220,6 @@ def _decoder(config: WorldModelConfig) -> RetNetDecoder:
     return decoder
 
 
-def _blocks(x: Tensor, num_blocks: int) -> Tensor:
-    """(B, T*n, H, D) as (B, T, H, n, D)."""
-    return x.unflatten(1, (num_blocks, -1)).transpose(2, 3)
-
-
-def _merge(x: Tensor, c: int) -> Tensor:
-    """(B, T, H, n, D) as chunks of c blocks (B, T/c, H, c*n, D)."""
-    return x.unflatten(1, (-1, c)).transpose(2, 3).flatten(3, 4)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(B, T, H, n, D) as (B, T*n, H, D)."""
-    return x.transpose(2, 3).flatten(1, 2)
+def _kept(v: Tensor, keep: Tensor | None) -> Tensor:
+    """Values (B, H, T, n, D) without those of blocks that are not kept (B, T): nothing of them enters a state."""
+    return v if keep is None else v * keep[:, None, :, None, None]

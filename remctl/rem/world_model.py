@@ -75,22 +75,26 @@ class WorldModel(nn.Module):
 
     # Training
 
-    def loss(self, segment: Segment, code_vectors: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, segment: Segment, code_vectors: Tensor, whole: Segment | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropies of observation tokens, reward sign and termination, each a mean over its unmasked positions.
 
-        code_vectors (N, E): V's codebook, not trained here.
+        code_vectors (N, E): V's codebook, not trained here. `whole`: the batch of which `segment` is a part, where it is
+        one; sums are divided by the whole's positions, so that the losses of its parts add up to its own.
         """
         blocks = self._blocks(segment.tokens, segment.actions, code_vectors)
         first = self._first_predicted
         observations, at_action = self._training_outputs(blocks, first)
         observed, rewarded = self._loss_masks(segment)
-        tokens = segment.tokens[:, first:]
+        all_observed, all_rewarded = (observed, rewarded) if whole is None else self._loss_masks(whole)
+        rewards, ends, num_rewarded = segment.rewards.sign().long() + 1, segment.ends.long(), all_rewarded.sum()
         terms = {
             "observation_loss": _cross_entropy(
-                self.observation_head(observations), tokens, _token_mask(observed, tokens, first)
+                self.observation_head(observations), segment.tokens[:, first:], observed, all_observed.sum()
             ),
-            "reward_loss": _cross_entropy(self.reward_head(at_action), segment.rewards.sign().long() + 1, rewarded),
-            "end_loss": _cross_entropy(self.end_head(at_action), segment.ends.long(), rewarded),
+            "reward_loss": _cross_entropy(self.reward_head(at_action), rewards, rewarded, num_rewarded),
+            "end_loss": _cross_entropy(self.end_head(at_action), ends, rewarded, num_rewarded),
         }
         return torch.stack(list(terms.values())).sum(), terms
 
@@ -106,7 +110,7 @@ class WorldModel(nn.Module):
         state = self.sequence_model.initial_state(B, blocks)
         if self.pop:
             u = self._prediction_tokens(B, T - first)
-            out = self.sequence_model(blocks, state, prediction=u, first_predicted=first)
+            out = self.sequence_model(blocks, state, prediction=u, first_predicted=first, last_tokens_only=True)
             return out.predicted, out.real[:, :, -1]
         real = self.sequence_model(blocks, state).real
         # Token by token, the output one position before a token predicts it; before the very first stands none.
@@ -115,7 +119,7 @@ class WorldModel(nn.Module):
         return before[:, :, : self.tokens_per_obs], real[:, :, -1]
 
     def _loss_masks(self, segment: Segment) -> tuple[Tensor, Tensor]:
-        """Which observations (B, T-first) and which rewards and ends (B, T) carry loss."""
+        """Which tokens (B, T-first, K), and which rewards and ends (B, T) carry loss."""
         T, context = segment.real.shape[1], self.config.context_blocks
         block = torch.arange(T, device=segment.real.device)
         observed, rewarded = (block >= context)[None], (block >= context)[None]
@@ -125,7 +129,10 @@ class WorldModel(nn.Module):
             rewarded = (block >= context - 1)[None] | starts
         elif self.config.loss_rule == "all_positions":
             observed = rewarded = (block >= 0)[None]
-        return (observed & segment.real)[:, self._first_predicted :], rewarded & segment.real
+        first = self._first_predicted
+        return _token_mask(
+            (observed & segment.real)[:, first:], segment.tokens[:, first:], first
+        ), rewarded & segment.real
 
     # Imagination
 
@@ -164,7 +171,8 @@ class WorldModel(nn.Module):
     ) -> tuple[WorldModelState, Tensor]:
         block = self._blocks(state.tokens[:, None], action[:, None], state.code_vectors)
         prediction = self._prediction_tokens(action.shape[0], 1)
-        out = self.sequence_model(block, state.memory, state.position, prediction=prediction, first_predicted=1)
+        pop: dict[str, Any] = {"prediction": prediction, "first_predicted": 1, "last_tokens_only": True}
+        out = self.sequence_model(block, state.memory, state.position, **pop)
         tokens = sample_categorical(self.observation_head(out.predicted[:, 0]), generator)
         new_state = WorldModelState(out.state, state.position + self.block_len, tokens, state.code_vectors)
         return new_state, out.real[:, 0, -1]
@@ -229,10 +237,9 @@ def _token_mask(observed: Tensor, tokens: Tensor, first: int) -> Tensor:
     return mask
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the positions where mask; logits (..., N), targets and mask (...). Zero where nothing is unmasked."""
+def _cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor, num_unmasked: Tensor) -> Tensor:
+    """Sum over the positions where mask, over `num_unmasked` (scalar, at least 1); logits (..., N), targets and mask (...)."""
     logits = logits.float() if logits.dtype == torch.bfloat16 else logits
     losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
-    weight = mask.flatten().to(losses.dtype)
     # where, not a product: a masked position must not leak even a NaN.
-    return torch.where(mask.flatten(), losses, 0.0).sum() / weight.sum().clamp(min=1)
+    return torch.where(mask.flatten(), losses, 0.0).sum() / num_unmasked.clamp(min=1)

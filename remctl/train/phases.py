@@ -26,6 +26,7 @@ Metrics = dict[str, float]
 WARMUP_CHECK_STEPS = 50
 PROBE_FRAMES = 256
 MEDIAN_FRAMES = 2000
+PART_SIZES = {"cpu": 16}  # segments whose gradient is taken at once; on other devices all of a batch
 
 
 class Track(Protocol):
@@ -61,6 +62,11 @@ def optimize(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, 
     """One step on a scalar loss; returns the gradient's norm before clipping, and whether it was clipped (0 or 1)."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    return clipped_step(module, optimizer, clip)
+
+
+def clipped_step(module: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> dict[str, Tensor]:
+    """One step with the gradients that are there; their norm before clipping, and whether it was clipped (0 or 1)."""
     norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
     optimizer.step()
     return {"gradient_norm": norm, "gradient_clipped_fraction": (norm > clip).float()}
@@ -187,11 +193,19 @@ def train_world_model(
 
 
 def world_model_step(agent: Agent, optimizer: torch.optim.Optimizer, segment: Segment) -> dict[str, Tensor]:
-    """One step on a batch of segments; scalars. M is in training mode."""
-    with agent.autocast():
-        loss, terms = agent.world_model.loss(segment, agent.tokenizer.code_vectors)
-    norms = optimize(loss, agent.world_model, optimizer, agent.config.world_model.training.gradient_clip)
-    return {"loss": loss} | terms | norms
+    """One step on a batch of segments; scalars. M is in training mode.
+
+    The gradient is summed over parts of the batch that fit into a processor's memory better: same sums, other order.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    found: list[dict[str, Tensor]] = []
+    for part in segment.parts(PART_SIZES.get(agent.device.type, len(segment.real))):
+        with agent.autocast():
+            loss, terms = agent.world_model.loss(part, agent.tokenizer.code_vectors, segment)
+        loss.backward()
+        found.append({"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()})
+    norms = clipped_step(agent.world_model, optimizer, agent.config.world_model.training.gradient_clip)
+    return {name: torch.stack([each[name] for each in found]).sum() for name in found[0]} | norms
 
 
 def train_controller(

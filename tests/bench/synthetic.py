@@ -39,11 +39,11 @@ COMPONENTS_MS = {
 }
 AXES = {
     "tokens_per_obs": (16, 64, 256),
-    "horizon": (5, 10, 20),
+    "imagined_steps": (4, 8, 16),
     "batch_size": (4, 16, 64),
     "num_layers": (2, 5, 10),
 }
-USUAL = {"tokens_per_obs": 64, "horizon": 10, "batch_size": 16, "num_layers": 5}
+USUAL = {"tokens_per_obs": 64, "imagined_steps": 8, "batch_size": 16, "num_layers": 5}
 MODELS = ("POP", "Sequential RetNet", "Transformer")
 PHASES_MS = {"collect": 4.1, "tokenizer": 38.0, "encode": 9.0, "world_model": 52.0, "controller": 96.0, "test": 1900.0}
 PHASE_STEPS = {"collect": 200, "tokenizer": 200, "encode": 1, "world_model": 200, "controller": 100, "test": 1}
@@ -143,7 +143,7 @@ def scaling() -> Iterator[b.Case]:
     for axis, values in AXES.items():
         for value in values:
             for phase in ("imagination", "world_model"):
-                if axis == "horizon" and phase == "world_model":
+                if axis == "imagined_steps" and phase == "world_model":
                     continue
                 base: tuple[float, ...] | None = None
                 for name in MODELS:
@@ -308,7 +308,7 @@ def _iris_work(phase: str, tokens: int, horizon: int, batch_size: int, steps: in
 def _scaled_case(axis: str, value: int, phase: str, name: str, base: tuple[float, ...] | None) -> b.Case:
     size = USUAL | {axis: value}
     tokens, batch = size["tokens_per_obs"], size["batch_size"]
-    horizon = size["horizon"] if phase == "imagination" else 0
+    horizon = size["imagined_steps"] if phase == "imagination" else 0
     per_call = 1.1e-4 * size["num_layers"] * (1 + batch / 64)
     calls = 2 * horizon * (1 + tokens / 100) if name == "POP" else horizon * (tokens + 1)
     growth = 1 + (tokens * 10 / 900 if name == "Transformer" else 0)

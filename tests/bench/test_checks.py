@@ -40,7 +40,8 @@ def test_tables_in_bfloat16_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def rounded(self: RetentionTables, key: tuple, like: torch.Tensor, make: object) -> torch.Tensor:
         table = right(self, key, like, make)  # type: ignore[arg-type]
-        return table if table.dtype == torch.float64 else 1.3 * table.bfloat16().float()
+        is_rounded = table.dtype == torch.float32
+        return 1.3 * table.bfloat16().float() if is_rounded else table
 
     monkeypatch.setattr(RetentionTables, "_get", rounded)
     with pytest.raises(MachineError, match="bf16 = float64"):

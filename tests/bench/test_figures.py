@@ -183,7 +183,7 @@ def test_names_from_files_are_drawn_as_they_are() -> None:
 
 @pytest.mark.parametrize("seconds", [1e-300, 1e300])
 def test_times_that_no_clock_gives(seconds: float) -> None:
-    odd = (of(seconds), of(0.1, name="b"), of(seconds, suite="scaling", axis="horizon", value=3))
+    odd = (of(seconds), of(0.1, name="b"), of(seconds, suite="scaling", axis="imagined_steps", value=3))
     run = b.Prediction(label="", config_hash="", num_epochs=1, hours=seconds, phase_hours={"test": seconds})
     for drawing in drawn(result(cases=odd, exponents=(), predictions=(run,))).values():
         if isinstance(drawing, Drawing):
@@ -192,8 +192,10 @@ def test_times_that_no_clock_gives(seconds: float) -> None:
 
 def test_numbers_without_measure() -> None:
     huge = compared(0.3, 1e300)
-    line = [case("scaling", REM, "imagination", 0.1, _work(), axis="horizon", value=v) for v in (-3, 0, 5, 10**400)]
-    wild = b.Exponent(name=REM, phase="imagination", axis="horizon", exponent=1e300, spread=of(0.1).spread)
+    line = [
+        case("scaling", REM, "imagination", 0.1, _work(), axis="imagined_steps", value=v) for v in (-3, 0, 5, 10**400)
+    ]
+    wild = b.Exponent(name=REM, phase="imagination", axis="imagined_steps", exponent=1e300, spread=of(0.1).spread)
     made = drawn(result(cases=(of(0.1), huge, *line), exponents=(wild,)))
     assert "×" not in made["bench_paper"].alt  # type: ignore[union-attr]
     assert len(svg(made["bench_scaling"])) < 200_000

@@ -84,7 +84,7 @@ def test_scaling_varies_one_quantity_and_the_three_models_imagine_equally_much(s
         assert len({s.config.num_rewarded_steps for s in group.subjects}) == 1
         value = {
             "tokens_per_obs": lambda c: c.tokenizer.tokens_per_obs,
-            "horizon": lambda c: c.num_rewarded_steps + 2,
+            "imagined_steps": lambda c: c.num_rewarded_steps,
             "batch_size": lambda c: c.controller.training.batch_size,
             "num_layers": lambda c: c.world_model.num_layers,
         }[group.axis or ""]
@@ -96,7 +96,7 @@ def _varied(found: list[Group]) -> set[str]:
     """Axes along which POP's configuration changes in that quantity's keys alone."""
     keys = {
         "tokens_per_obs": {"tokenizer.grid_size"},
-        "horizon": {"imagination.horizon"},
+        "imagined_steps": {"imagination.horizon"},
         "batch_size": BATCHES,
         "num_layers": {"world_model.num_layers"},
     }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from remctl.bench.whole_run import COLLECTED_STEPS, TEST_EPISODE_STEPS, Surroundings, per_epoch, predict
+from remctl.bench.whole_run import COLLECTED_STEPS, TEST_EPISODE_STEPS, Surroundings, predict
 from remctl.config import resolve
 from remctl.replay.buffer import ENCODE_BATCH
 from remctl.train.build import build_agent
@@ -31,6 +31,13 @@ def test_every_stored_frame_is_encoded_again_after_v_has_changed() -> None:
     assert hours("encode", 1.0) * ENCODE_BATCH == pytest.approx(frames)
 
 
+def test_a_warm_up_is_counted_at_its_longest() -> None:
+    config = resolve("Pong", "quick")
+    v = config.tokenizer
+    trained = v.training.first_epoch_extra_steps + 2 * v.training.steps_per_epoch
+    assert hours("tokenizer", 1.0, preset="quick") == pytest.approx(v.warmup_steps + trained)
+
+
 def test_frames_are_encoded_once_where_v_is_frozen() -> None:
     config = resolve("Pong", "quick")
     stop, epochs = config.tokenizer.training.stop_after_epoch, config.training.num_epochs
@@ -51,7 +58,7 @@ def test_what_is_measured_around_the_training_steps_runs_on_a_real_environment()
     config = resolve("Catch", "quick", sets=TINY)
     around = Surroundings(build_agent(config, 3, CPU))
     works = around.works()
-    assert set(works) == set(per_epoch(config)) == {"collect", "encode", "test"}
+    assert set(works) == {"collect", "encode", "test"}
     for work in works.values():
         work()
         work()

@@ -58,6 +58,24 @@ def test_pop_parallel_equals_the_block_loop(T: int, c: int, decay: str, activati
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
 
 
+def test_leaving_out_what_nobody_reads_changes_nothing_that_is_read() -> None:
+    """Outputs at the blocks' last tokens, predictions, states and all gradients, with padding and two chunks."""
+    net = make_net(blocks_per_chunk=2)
+    real, u = make_inputs(T=5)
+    keep = torch.tensor([[False, True, True, True, True], [True] * 5])
+    state = [torch.randn_like(s) for s in net.initial_state(2, real)]
+    found = []
+    for last_tokens_only in (False, True):
+        out = net(real, state, 3, u, 1, keep, last_tokens_only)
+        read = [out.real[:, :, -1:], out.predicted, *out.state]
+        weights = [torch.linspace(-1, 1, t.numel(), dtype=t.dtype).view(t.shape) for t in read]
+        loss = sum((w * t).sum() for w, t in zip(weights, read, strict=True))
+        found.append((read, torch.autograd.grad(loss, [real, u, *net.parameters()])))
+    (full, gradients), (pruned, its_gradients) = found
+    for a, b in zip((*full, *gradients), (*pruned, *its_gradients), strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
 @pytest.mark.parametrize("T", [1, 5])
 def test_sequential_states_equal_parallel_ones(T: int) -> None:
     net = make_net(block_states="sequential")

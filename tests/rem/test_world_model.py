@@ -135,11 +135,30 @@ def expected_masks(rule: str, context: int, real: Tensor, starts: Tensor) -> tup
 def test_loss_falls_exactly_where_the_rule_says(rule: str, context: int) -> None:
     model = make_model(loss_rule=rule, context_blocks=context)
     segment = make_segment(torch.arange(T) < torch.tensor([[T], [5], [3]]))
-    observed, rewarded = model._loss_masks(segment)
+    tokens, rewarded = model._loss_masks(segment)
     want_observed, want_rewarded = expected_masks(rule, context, segment.real, segment.starts_episode)
-    assert torch.equal(observed, want_observed[:, model._first_predicted :])
+    want_tokens = want_observed[:, model._first_predicted :, None].expand_as(tokens).clone()
+    if rule == "all_positions":
+        want_tokens[:, 0, 0] = False  # nothing stands before a segment's very first token
+    assert torch.equal(tokens, want_tokens)
     assert not want_observed[:, : model._first_predicted].any()
     assert torch.equal(rewarded, want_rewarded)
+
+
+def test_losses_and_gradients_of_parts_add_up_to_those_of_the_whole() -> None:
+    model = make_model()
+    segment = make_segment(torch.arange(T) < torch.tensor([[T], [5], [3]]))
+    parameters = list(model.parameters())
+    total, terms = model.loss(segment, CODES)
+    whole = torch.autograd.grad(total, parameters, allow_unused=True)
+    parts = [model.loss(part, CODES, segment) for part in segment.parts(2)]
+    assert [len(part.real) for part in segment.parts(2)] == [2, 1]
+    for name, term in terms.items():
+        torch.testing.assert_close(sum(t[name] for _, t in parts), term, **EXACT)
+    added = torch.autograd.grad(sum(loss for loss, _ in parts), parameters, allow_unused=True)
+    for a, b in zip(added, whole, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or torch.allclose(a, b, **EXACT)
 
 
 def test_losses_are_means_of_cross_entropies_over_their_own_positions() -> None:

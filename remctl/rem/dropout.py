@@ -1,0 +1,59 @@
+"""Dropout (Srivastava et al. 2014) whose random numbers do not take a fifth of a training step on a CPU.
+
+torch draws a CPU's masks one number per element. Here one 64-bit number of torch's own generator gives four elements 15 bits
+each, and a dropped element is masked out by an integer AND. Same distribution (p to 1 part in 32,768, scaled by the exact
+share that is kept), same seed same masks, other masks than `torch.nn.functional.dropout`, which every other device uses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+LEVELS = 1 << 15
+LANES = 4  # 16-bit lanes of a 64-bit number
+MASK_TYPES = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """x (any shape) with each element zero with probability `p`, the others scaled so that the mean stays."""
+    if not training or p == 0:
+        return x
+    if x.device.type != "cpu" or x.dtype not in MASK_TYPES:
+        return F.dropout(x, p, training)
+    dropped = round(p * LEVELS)
+    result: Tensor = _MaskedScale.apply(
+        x, keep_mask(x.shape, dropped, MASK_TYPES[x.dtype]), LEVELS / (LEVELS - dropped)
+    )
+    return result
+
+
+def keep_mask(shape: torch.Size, dropped: int, dtype: torch.dtype) -> Tensor:
+    """All bits set where an element is kept, none in `dropped` of LEVELS elements: `shape`, int16 or int32."""
+    numbers = torch.empty(-(-shape.numel() // LANES), dtype=torch.int64).random_(-(2**63), 2**63 - 1)
+    lanes = numbers.view(torch.int16)[: shape.numel()]
+    # 15 bits b; dropped - 1 - b is negative where the element is kept, and its sign fills all bits
+    lanes = lanes.bitwise_and_(LEVELS - 1).neg_().add_(dropped - 1).bitwise_right_shift_(15)
+    return lanes.view(shape).to(dtype)
+
+
+class _MaskedScale(torch.autograd.Function):
+    """(x AND mask) * scale, and the same of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.scale = scale
+        return _masked(x, mask, scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (mask,) = ctx.saved_tensors
+        return _masked(gradients[0], mask, ctx.scale), None, None
+
+
+def _masked(x: Tensor, mask: Tensor, scale: float) -> Tensor:
+    return (x.contiguous().view(mask.dtype) & mask).view(x.dtype).mul_(scale)
