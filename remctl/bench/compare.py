@@ -89,13 +89,13 @@ def compare(a: Result, b: Result) -> Comparison:
             f"the two benchmarks have no case in common ({why}): measure both with the same suites, scale and configuration"
         )
     hardware = _hardware(a, b)
-    drift = None if hardware else _drift(a, b)
+    drift = None if hardware else _drift(a.device.calibration, b.device.calibration)
     return Comparison(
         a=a,
         b=b,
         hardware=hardware,
         drift=drift,
-        changes=tuple(_change(in_a[key], in_b[key], drift, known=bool(hardware)) for key in common),
+        changes=tuple(_change(in_a[key], in_b[key], drift, bool(hardware)) for key in common),
         counts=tuple(made for key in common for made in _count_changes(in_a[key], in_b[key])),
         unmatched=unmatched,
     )
@@ -110,8 +110,8 @@ def _hardware(a: Result, b: Result) -> tuple[str, ...]:
     return tuple(made)
 
 
-def _drift(a: Result, b: Result) -> Ratio | None:
-    ours, theirs = a.device.calibration, b.device.calibration
+def _drift(ours: Sequence[float], theirs: Sequence[float]) -> Ratio | None:
+    """Of the fixed work's times in A and in B; None where they are too few."""
     if not ours or not theirs or min(spread(ours).coverage, spread(theirs).coverage) < CONFIDENCE:
         return None
     return _ratio(statistics.median(ours), spread(ours), statistics.median(theirs), spread(theirs))
@@ -130,8 +130,10 @@ def _side(interval: Spread) -> Verdict:
     return verdict(interval.model_copy(update={"coverage": 1.0}))
 
 
-def _change(a: Case, b: Case, drift: Ratio | None, known: bool) -> Change:
-    """`known`: that there is nothing to correct for. Else a drift nobody measured may explain any difference."""
+def _change(a: Case, b: Case, overall: Ratio | None, other_hardware: bool) -> Change:
+    """A drift is that of the rounds in which the case ran, where these are known. Without one it may explain any difference,
+    but on other hardware, where there is nothing to correct for."""
+    drift = None if other_hardware else (_drift(a.calibration, b.calibration) or overall)
     plain = _ratio(a.median, a.spread, b.median, b.spread)
     corrected = None if drift is None else _without(plain.spread, drift.spread)
     reason: Reason = ""
@@ -139,7 +141,7 @@ def _change(a: Case, b: Case, drift: Ratio | None, known: bool) -> Change:
         reason = "too few rounds"
     elif plain.verdict == "no difference":
         reason = "inside the spread"
-    elif not known and (corrected is None or _side(corrected) != plain.verdict):
+    elif not other_hardware and (corrected is None or _side(corrected) != plain.verdict):
         reason = "machine drift"
     return Change(a, b, plain, corrected, "no difference" if reason else plain.verdict, reason)
 
@@ -191,6 +193,7 @@ def _machines(comparison: Comparison) -> BenchTable:
         ("threads", str(a.device.num_threads), str(b.device.num_threads)),
         ("scale", a.scale, b.scale),
         ("fixed work", _fixed_work(a), _fixed_work(b)),
+        *_libraries(a, b),
     ]
     notes = [f"A: {a.code}. B: {b.code}."]
     notes += [*(made.upper()[:1] + made[1:] + "." for made in comparison.hardware), _drift_note(comparison)]
@@ -200,6 +203,13 @@ def _machines(comparison: Comparison) -> BenchTable:
         "It is slower, or faster, than A by so many times; exact counts are compared as they are.",
     ]
     return BenchTable("machines", title, ("", "A", "B"), tuple(rows), tuple(notes))
+
+
+def _libraries(a: Result, b: Result) -> list[tuple[str, str, str]]:
+    """Those of other versions."""
+    found = [made if isinstance(made := r.provenance.get("packages"), dict) else {} for r in (a, b)]
+    names = sorted({*found[0], *found[1]})
+    return [(n, str(found[0].get(n)), str(found[1].get(n))) for n in names if found[0].get(n) != found[1].get(n)]
 
 
 def _fixed_work(result: Result) -> str:

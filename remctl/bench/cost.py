@@ -134,7 +134,8 @@ class CostModel:
         """Consume the block and predict the next, layer by layer in one call."""
         call = self._call(Call(batch_size, 1, self.n, predicted=1, pruned=True))
         blocks_and_u = Cost(operations=4)  # two embeddings, block, block beside u
-        unfused = int(self.config.training.precision == "fp32")  # its input has gaps: torch adds the bias on its own
+        # The input has gaps between rollouts: in float32 torch then adds the bias on its own.
+        unfused = int(self.config.training.precision == "fp32" and batch_size > 1)
         tokens = self._head(batch_size * self.K, self.config.tokenizer.num_codes, unfused) + self._rewards(batch_size)
         return call + blocks_and_u + tokens
 

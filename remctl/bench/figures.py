@@ -41,7 +41,7 @@ from remctl.drawing import (
     styled,
 )
 from remctl.errors import UserError
-from remctl.runs.files import make_folder, write_atomic
+from remctl.runs.files import make_folder, remove, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,6 +89,10 @@ def write_figures(result: Result, out: Path, formats: Sequence[str] = FORMATS) -
                 for file_format, data in pictures(drawing.figure, formats).items():
                     paths.append(folder / f"{drawing.stem}.{file_format}")
                     write_atomic(paths[-1], data)
+    for stem in STEMS:  # of an earlier benchmark
+        for stale in {folder / f"{stem}.{file_format}" for file_format in FORMATS} - set(paths):
+            if stale.exists():
+                remove(stale)
     return paths
 
 

@@ -20,19 +20,16 @@ OPERATIONS = 1000
 
 
 class Machine:
-    """Measured once; `calibrate` again in every round, so that a machine that changes meanwhile is found out."""
+    """Measured once; `calibrate` is a fixed piece of work for every round, so that a machine that changes
+    meanwhile is found out."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.matmul_flops_per_s = {name: matmul_flops_per_s(device, dtype) for name, dtype in PRECISIONS.items()}
         self.copy_bytes_per_s = copy_bytes_per_s(device)
         self.operation_s = operation_s(device)
-        self.calibration: list[float] = []
-        self._calibration_work = _matmul(device, torch.float32, 1024 if device.type == "cpu" else 4096)
-
-    def calibrate(self) -> None:
-        """One more measurement of a fixed piece of work."""
-        self.calibration.append(seconds_of(self._calibration_work, self.device, 3))
+        self.calibration: list[float] = []  # seconds of `calibrate` in all rounds so far
+        self.calibrate = _matmul(device, torch.float32, 1024 if device.type == "cpu" else 4096)
 
     def describe(self) -> Device:
         """As it stands in bench.json."""

@@ -18,8 +18,9 @@ from remctl.bench.machine import Machine
 from remctl.bench.result import Case, Check, Counts, Exponent, Predicted, Prediction
 from remctl.bench.spread import ratio, spread
 from remctl.bench.suites import Group, Subject
+from remctl.bench.table import words
 from remctl.bench.timing import Work, interleaved, peak_memory_mb, repeats_for
-from remctl.bench.whole_run import ASSUMPTION, Surroundings, num_actions, predict, test_envs
+from remctl.bench.whole_run import ASSUMPTION, Surroundings, num_actions, predict, runs_per_epoch, test_envs
 from remctl.config import RunConfig, config_hash
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.replay.buffer import ENCODE_BATCH
@@ -28,8 +29,8 @@ from remctl.train.phases import PART_SIZES
 from remctl.train.workload import PHASES, Workload
 from remctl.weights import lpips_shapes
 
-Key = tuple[str, str]  # name of the subject, phase
-CALIBRATION: Key = ("", "calibration")
+Key = tuple[int, str]  # number of the subject in its group, phase
+CALIBRATION: Key = (-1, "calibration")
 
 
 @dataclass
@@ -42,55 +43,75 @@ class Measured:
     checked: set[str] = field(default_factory=set)
 
 
+@dataclass
+class Timed:
+    """What the clock said: seconds of each round by work, how often each is repeated within one, memory in 10^6 bytes."""
+
+    seconds: dict[Key, list[float]] = field(default_factory=dict)
+    repeats: dict[Key, int] = field(default_factory=dict)
+    memory_mb: dict[Key, float | None] = field(default_factory=dict)
+    counts: dict[Key, Counts] = field(default_factory=dict)
+
+    def whole_rounds(self) -> None:
+        """Forget a round that was cut off."""
+        rounds = min(map(len, self.seconds.values()))
+        self.seconds = {key: values[:rounds] for key, values in self.seconds.items()}
+
+
 def measure_group(
     group: Group, machine: Machine, rounds: int, found: Measured, log: Callable[[str], None], check: Callable[[], None]
 ) -> None:
-    """Adds the group's cases to `found`. `check` is called between measurements, and may raise to leave."""
-    loads = {s.name: make_workload(s.config, machine.device) for s in group.subjects}
-    for subject in group.subjects:
+    """Adds the group's cases to `found`. `check` is called between measurements, and may raise Interrupted to leave: what
+    whole rounds there are then count."""
+    loads = [make_workload(s.config, machine.device) for s in group.subjects]
+    for subject, load in zip(group.subjects, loads, strict=True):
         check()
-        check_once(subject.name, loads[subject.name].agent, found)
-    works: dict[Key, Work] = {(s.name, p): loads[s.name].step(p) for s in group.subjects for p in s.phases}
+        check_once(subject.name, load.agent, found)
+    works: dict[Key, Work] = {(i, p): loads[i].step(p) for i, s in enumerate(group.subjects) for p in s.phases}
+    timed = Timed()
     with ExitStack() as stack:
         if group.suite == "phases":
-            around = stack.enter_context(closing(Surroundings(loads[group.subjects[0].name].agent)))
-            works |= {(group.subjects[0].name, phase): work for phase, work in around.works().items()}
-        where = f" at {group.axis} {group.value}" if group.axis else ""
-        log(f"{group.suite}{where}: {len(works)} cases, {rounds} rounds in turns")
-        timed = _time(works, machine, rounds, check)
-    for subject in group.subjects:
-        for phase in [p for name, p in works if name == subject.name]:
-            check()
-            counts = count(loads[subject.name], phase) if phase in PHASES else None
-            found.cases.append(_case(group, subject, phase, timed, counts, machine))
-    if group.suite == "phases":
-        medians = {phase: statistics.median(one.seconds) for (_, phase), one in timed.items()}
-        subject = group.subjects[0]
-        found.predictions.append(predict(subject.config, medians, f"{subject.name} ({ASSUMPTION})"))
+            around = stack.enter_context(closing(Surroundings(loads[0].agent)))
+            works |= {(0, phase): work for phase, work in around.works().items()}
+        log(
+            f"{group.suite}{f', {words(group.axis)}' if group.axis else ''}: {len(works)} cases, {rounds} rounds in turns"
+        )
+        try:
+            _time(works, machine, rounds, timed, check)
+            for i, phase in works:
+                check()
+                if phase in PHASES:
+                    timed.counts[i, phase] = count(loads[i], phase)
+        finally:
+            if timed.seconds and all(timed.seconds.values()):
+                timed.whole_rounds()
+                machine.calibration += timed.seconds[CALIBRATION]
+                _record(group, timed, machine, found)
 
 
-@dataclass(frozen=True)
-class Timed:
-    """Seconds of each round, how often the work was repeated within one, and the memory it takes, in 10^6 bytes."""
-
-    seconds: list[float]
-    repeats: int
-    memory_mb: float | None
-
-
-def _time(works: Mapping[Key, Work], machine: Machine, rounds: int, check: Callable[[], None]) -> dict[Key, Timed]:
+def _time(works: Mapping[Key, Work], machine: Machine, rounds: int, timed: Timed, check: Callable[[], None]) -> None:
     """Each work runs alone, twice (tables are built; memory), then a round that does not count, then the rounds."""
-    memory, repeats = {}, {}
     for key, work in works.items():
         check()
         work()
         begin = time.perf_counter()
-        memory[key] = peak_memory_mb(work, machine.device)
-        repeats[key] = repeats_for(time.perf_counter() - begin)
+        timed.memory_mb[key] = peak_memory_mb(work, machine.device)
+        timed.repeats[key] = repeats_for(time.perf_counter() - begin)
     everything: dict[Key, Work] = {**works, CALIBRATION: machine.calibrate}
-    interleaved(works, repeats, 1, machine.device, check)
-    seconds = interleaved(everything, repeats | {CALIBRATION: 1}, rounds, machine.device, check)
-    return {key: Timed(seconds[key], repeats[key], memory[key]) for key in works}
+    repeats = timed.repeats | {CALIBRATION: 1}
+    interleaved(everything, repeats, 1, machine.device, check, {})
+    interleaved(everything, repeats, rounds, machine.device, check, timed.seconds)
+
+
+def _record(group: Group, timed: Timed, machine: Machine, found: Measured) -> None:
+    for i, subject in enumerate(group.subjects):
+        base = group.subjects.index(group.baseline(subject))
+        for phase in [phase for number, phase in timed.memory_mb if number == i]:
+            found.cases.append(_case(group, subject, (i, phase), (base, phase), timed, machine))
+    if group.suite == "phases":
+        medians = {phase: statistics.median(timed.seconds[0, phase]) for _, phase in timed.memory_mb}
+        subject = group.subjects[0]
+        found.predictions.append(predict(subject.config, medians, f"{subject.name} ({ASSUMPTION})"))
 
 
 def make_workload(config: RunConfig, device: torch.device) -> Workload:
@@ -115,20 +136,13 @@ def check_once(name: str, agent: Agent, found: Measured) -> bool:
     return is_new
 
 
-def _case(
-    group: Group,
-    subject: Subject,
-    phase: str,
-    timed: Mapping[Key, Timed],
-    counts: Counts | None,
-    machine: Machine,
-) -> Case:
-    config, mine = subject.config, timed[subject.name, phase]
-    median, base = statistics.median(mine.seconds), group.subjects[0].name
+def _case(group: Group, subject: Subject, key: Key, base: Key, timed: Timed, machine: Machine) -> Case:
+    config, seconds, phase = subject.config, timed.seconds[key], key[1]
+    median, counts = statistics.median(seconds), timed.counts.get(key)
     steps, tokens = _imagined(config, phase)
-    per_epoch = _steps_per_epoch(config, phase)
+    per_epoch = _runs_per_epoch(config, phase)
     flops_per_s = counts.flops / median if counts else None
-    compared = timed.get((base, phase)) if subject.name != base else None
+    compared = timed.seconds.get(base) if base != key else None
     return Case(
         suite=group.suite,
         name=subject.name,
@@ -136,24 +150,25 @@ def _case(
         batch_size=_batch_size(config, phase),
         precision=config.training.precision,
         config_hash=config_hash(config),
-        seconds=tuple(mine.seconds),
+        seconds=tuple(seconds),
+        calibration=tuple(timed.seconds[CALIBRATION]),
         median=median,
-        spread=spread(mine.seconds),
-        runs_per_round=mine.repeats,
-        ratio=ratio(mine.seconds, compared.seconds, base) if compared else None,
+        spread=spread(seconds),
+        runs_per_round=timed.repeats[key],
+        ratio=ratio(seconds, compared, group.subjects[base[0]].name) if compared else None,
         axis=group.axis,
-        value=group.value,
-        steps_per_epoch=per_epoch,
+        value=subject.value,
+        steps_per_epoch=_steps_per_epoch(config, phase),
         imagined_steps=steps,
         imagined_tokens=tokens,
-        per_epoch_s=None if per_epoch is None else median * per_epoch,
+        per_epoch_s=median * per_epoch,
         per_imagined_step_s=median / steps if steps else None,
         per_imagined_token_s=median / tokens if tokens else None,
         counts=counts,
         predicted=_predicted(config, phase, machine),
         flops_per_s=flops_per_s,
         share_of_peak=flops_per_s / machine.matmul_flops_per_s[config.training.precision] if flops_per_s else None,
-        peak_memory_mb=mine.memory_mb,
+        peak_memory_mb=timed.memory_mb[key],
     )
 
 
@@ -171,6 +186,11 @@ def _batch_size(config: RunConfig, phase: str) -> int:
 def _steps_per_epoch(config: RunConfig, phase: str) -> int | None:
     section = getattr(config, _component(phase), None)
     return section.training.steps_per_epoch if section else None
+
+
+def _runs_per_epoch(config: RunConfig, phase: str) -> float:
+    steps = _steps_per_epoch(config, phase)
+    return runs_per_epoch(config)[phase] if steps is None else float(steps)
 
 
 def _imagined(config: RunConfig, phase: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ Durations end in `_s`; rates are per second. A spread is a distribution-free int
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,12 +27,16 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
+Seconds = Annotated[float, Field(gt=1e-12, lt=1e12)]
+Amount = Annotated[int, Field(ge=0, lt=10**30)]
+
+
 class Spread(Record):
     """Interval of a median: `coverage` is the chance that it holds the true one, 0.95 or more where the rounds allow."""
 
     low: float
     high: float
-    coverage: float
+    coverage: Annotated[float, Field(ge=0, le=1)]
 
 
 class Ratio(Record):
@@ -49,26 +54,27 @@ class Counts(Record):
     `model_*`: inside M alone. `model_calls`: sequential calls of M's sequence model. `kernels`: launched on a GPU.
     """
 
-    operations: int
-    copies: int
-    flops: int
-    model_calls: int
-    model_operations: int
-    model_copies: int
-    model_flops: int
-    kernels: int | None = None
+    operations: Amount
+    copies: Amount
+    flops: Amount
+    model_calls: Amount
+    model_operations: Amount
+    model_copies: Amount
+    model_flops: Amount
+    kernels: Amount | None = None
 
 
 class Predicted(Record):
     """What the cost model says of the same work (docs/cost-model.md). None where it says nothing.
 
-    `model_bytes`: memory traffic of M at least. `floor_s`: no schedule of M alone can be faster on the measured machine.
+    `model_bytes`: parameters once per call, layers' inputs and outputs, states. `floor_s`: M's calls one after the other, each
+    only as long as its FLOPs, or its bytes from memory, take at the measured rates.
     """
 
-    model_calls: int
-    model_operations: int | None
-    model_flops: int
-    model_bytes: int
+    model_calls: Amount
+    model_operations: Amount | None
+    model_flops: Amount
+    model_bytes: Amount
     floor_s: float
 
 
@@ -77,6 +83,7 @@ class Case(Record):
 
     `seconds`: every round. `imagined_steps`, `imagined_tokens`: of one run of the work, over the whole batch; 0 where
     nothing is imagined. `axis`, `value`: what a scaling suite varied. `runs_per_round`: repeated so often within a round.
+    `calibration`: seconds of a fixed piece of work in the same rounds.
     """
 
     suite: str
@@ -85,10 +92,11 @@ class Case(Record):
     batch_size: int
     precision: str
     config_hash: str
-    seconds: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
-    median: PositiveFloat
+    seconds: Annotated[tuple[Seconds, ...], Field(min_length=1)]
+    median: Seconds
     spread: Spread
     runs_per_round: int = 1
+    calibration: tuple[Seconds, ...] = ()
     ratio: Ratio | None = None
     axis: str | None = None
     value: int | None = None
@@ -105,12 +113,16 @@ class Case(Record):
     peak_memory_mb: float | None = None
 
     @model_validator(mode="after")
-    def _times_are_positive(self) -> Self:
+    def _is_consistent(self) -> Self:
+        where = f"{self.suite}, {self.name}"
         for interval in (self.spread, *([self.ratio.spread] if self.ratio else [])):
             if not 0 < interval.low <= interval.high:
-                raise ValueError(
-                    f"{self.suite}, {self.name}: [{interval.low:g}, {interval.high:g}] is no interval of times"
-                )
+                raise ValueError(f"{where}: [{interval.low:g}, {interval.high:g}] is no interval of times")
+        low, high = min(self.seconds), max(self.seconds)
+        if not low <= self.spread.low <= self.median <= self.spread.high <= high:
+            raise ValueError(f"{where}: median and spread are not those of its rounds")
+        if self.ratio and not _says(self.ratio):
+            raise ValueError(f"{where}: the verdict is not that of its interval")
         return self
 
     @property
@@ -123,6 +135,11 @@ class Case(Record):
     def baseline(self) -> str | None:
         """The name of the case that this one is compared to."""
         return self.ratio.to if self.ratio else None
+
+
+def _says(ratio: Ratio) -> bool:
+    """Whether its verdict claims no more than its interval."""
+    return {"slower": ratio.spread.low > 1, "faster": ratio.spread.high < 1, "no difference": True}[ratio.verdict]
 
 
 class Exponent(Record):
@@ -179,7 +196,7 @@ class Device(Record):
     copy_bytes_per_s: float
     operation_s: float
     clocks_mhz: dict[str, float]
-    calibration: tuple[PositiveFloat, ...]
+    calibration: tuple[Seconds, ...]
 
 
 class Result(Record):
@@ -199,6 +216,13 @@ class Result(Record):
     exponents: tuple[Exponent, ...] = ()
     predictions: tuple[Prediction, ...] = ()
 
+    @model_validator(mode="after")
+    def _has_each_case_once(self) -> Self:
+        for key, count in Counter(case.key for case in self.cases).items():
+            if count > 1:
+                raise ValueError(f"{', '.join(filter(None, map(str, key)))} stands in it twice")
+        return self
+
     def of(self, suite: str) -> tuple[Case, ...]:
         """The cases of one suite."""
         return tuple(c for c in self.cases if c.suite == suite)
@@ -217,6 +241,17 @@ def write(path: Path, result: Result) -> None:
     write_json(path, result.model_dump(mode="json"))
 
 
+def _printable(content: Any) -> Any:
+    """The same without anything that a terminal would obey or a file could not hold: a foreign file's names are shown."""
+    if isinstance(content, str):
+        return "".join(c if c.isprintable() else "?" for c in content)
+    if isinstance(content, list):
+        return [_printable(value) for value in content]
+    if isinstance(content, dict):
+        return {_printable(key): _printable(value) for key, value in content.items()}
+    return content
+
+
 def read(path: Path) -> Result:
     """Raises UserError for a file that is no benchmark, MachineError for one that cannot be read."""
     if not path.is_file():
@@ -225,7 +260,7 @@ def read(path: Path) -> Result:
         size = path.stat().st_size
         data = path.read_bytes() if size <= MAX_BYTES else b""
     try:
-        content = json.loads(data)
+        content = _printable(json.loads(data))
         if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
             raise UserError(
                 f"{path}: written by another version of remctl (format {str(content['format'])[:20]}): measure again"

@@ -19,7 +19,7 @@ from remctl.config import RunConfig
 from remctl.progress import Reporter, StopFlag
 from remctl.runner import describe_device, pick_device, prepare_torch
 from remctl.runs import provenance
-from remctl.runs.files import make_folder
+from remctl.runs.files import discard
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,29 @@ def plan(
 
 
 def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
-    """Measure, and write what is known after each group to every one of `paths`; the last of these results is returned.
+    """Measure, and write the result to every one of `paths`; until then what is known is kept beside the first of them.
 
     Raises MachineError where a check fails or the machine refuses, Interrupted on a signal.
     """
-    for path in paths:
-        make_folder(path.parent)
     with StopFlag().listening() as stop, Reporter(stop) as reporter:
         prepare_torch(todo.groups[0].subjects[0].config)
         machine, found = Machine(todo.device), Measured()
+        partial = paths[0].with_suffix(".partial.json")
         for number, group in enumerate(todo.groups, start=1):
-            measure_group(group, machine, todo.rounds, found, reporter.log, stop.check)
-            about = provenance.collect(command, describe_device(todo.device))
-            result = _result(todo, machine, found, about, number == len(todo.groups))
-            for path in paths:
-                write(path, result)
+            is_last = False
+            try:
+                measure_group(group, machine, todo.rounds, found, reporter.log, stop.check)
+                is_last = number == len(todo.groups)
+            finally:  # on a signal too: what was measured counts
+                about = provenance.collect(command, describe_device(todo.device))
+                result = _result(todo, machine, found, about, complete=is_last)
+                if found.cases:
+                    write(partial, result)
+                if stop.signum and found.cases:
+                    reporter.log(f"{partial} holds what was measured until now")
+    for path in paths:
+        write(path, result)
+    discard(partial)
     return result
 
 
@@ -84,7 +92,7 @@ def check(todo: Plan) -> list[Check]:
             stop.check()
             workload = make_workload(subject.config, todo.device)
             check_once(subject.name, workload.agent, found)
-            found.checks += check_counts(subject.name, workload)
+            found.checks += check_counts(subject.name, workload, stop.check)
     return found.checks
 
 

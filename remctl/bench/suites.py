@@ -47,21 +47,25 @@ TRAINING_AXES = ("tokens_per_obs", "batch_size", "num_layers")
 
 @dataclass(frozen=True)
 class Subject:
-    """One configuration, and the kinds of work in which it is timed."""
+    """One configuration, and the kinds of work in which it is timed; `value`: to what its group's axis is set."""
 
     name: str
     config: RunConfig
     phases: tuple[str, ...]
+    value: int | None = None
 
 
 @dataclass(frozen=True)
 class Group:
-    """What is measured together. `axis`, `value`: what a scaling suite varies, and to what."""
+    """What is measured together, in the same rounds. `axis`: what a scaling suite varies."""
 
     suite: str
     subjects: tuple[Subject, ...]
     axis: str | None = None
-    value: int | None = None
+
+    def baseline(self, subject: Subject) -> Subject:
+        """What it is compared to: the first of its value."""
+        return next(s for s in self.subjects if s.value == subject.value)
 
 
 def groups(suite: str, scale: Scale, batch: int | None, phases_of: RunConfig) -> list[Group]:
@@ -78,20 +82,27 @@ def groups(suite: str, scale: Scale, batch: int | None, phases_of: RunConfig) ->
 
 def what_was_scaled(suites: tuple[str, ...], scale: Scale, batch: int | None) -> tuple[str, ...]:
     """As sentences, what differs from the published configurations."""
-    said = [f"Batch sizes are all {batch}."] if batch else []
+    said = []
+    if batch:
+        said.append(f"Batch sizes are {batch} (--batch); where the scaling suite varies them, what it says.")
     if scale == "full":
         return tuple(said)
-    if set(suites) == {"phases"}:
-        return tuple(said)
-    if not batch:
-        said.append(f"Batch sizes are {REDUCED_BATCH}, where the published agents have 64 to 256.")
-    said.append(
-        f"Rollouts have a horizon of {REDUCED_HORIZON} blocks (IRIS as published: {2 * REDUCED_HORIZON}) after "
-        f"{REDUCED['imagination.burn_in_frames']} frames of burn-in, where the published have 10 (20) after 20. Networks "
-        "and tokens are those of the published agents."
-    )
+    if set(suites) & {"paper", "ablations", "components"}:
+        size = "" if batch else f"batches of {REDUCED_BATCH}, where the published agents have 64 to 256, and "
+        said.append(
+            f"Reduced scale, suites paper, ablations, components: {size}rollouts with a horizon of {REDUCED_HORIZON} blocks "
+            f"(IRIS as published: {2 * REDUCED_HORIZON}) after {REDUCED['imagination.burn_in_frames']} frames of burn-in, "
+            "where the published have 10 (20) after 20; networks and tokens are those of the published agents."
+        )
     if "scaling" in suites:
-        said.append("The scaling suite varies networks of 2 layers with 16 tokens, where the full scale has 5 and 64.")
+        size = "" if batch else f"batch {SCALING_BATCH['reduced']}, "
+        said.append(
+            f"Reduced scale, suite scaling: 2 layers, 16 tokens, {size}2 imagined steps, where it varies none of them."
+        )
+    if "phases" in suites:
+        said.append(
+            "Suite phases: the named configuration as it is; at the reduced scale preset quick where none is given."
+        )
     return tuple(said)
 
 
@@ -131,13 +142,12 @@ def _scaling(scale: Scale, batch: int | None) -> list[Group]:
     made = []
     for axis, values in SCALED[scale].items():
         phases = (TRAINING, ROLLOUT) if axis in TRAINING_AXES else (ROLLOUT,)
-        for value in values:
-            sizes = base | {axis: value}
-            subjects = tuple(
-                Subject(name, _sized(overrides, sizes, scale, name), phases)
-                for name, overrides in SEQUENCE_MODELS.items()
-            )
-            made.append(Group("scaling", subjects, axis, value))
+        subjects = tuple(
+            Subject(name, _sized(overrides, base | {axis: value}, scale, name), phases, value)
+            for value in values
+            for name, overrides in SEQUENCE_MODELS.items()
+        )
+        made.append(Group("scaling", subjects, axis))
     return made
 
 

@@ -131,7 +131,7 @@ def _times(result: Result, suite: str, cases: list[Case], beside: bool) -> Bench
 def _per_run(case: Case) -> dict[str, float | None]:
     """What a run's seconds are multiplied by for each denominator."""
     return {
-        "epoch": case.steps_per_epoch,
+        "epoch": None if case.per_epoch_s is None else case.per_epoch_s / case.median,
         "step": 1 / case.imagined_steps if case.imagined_steps else None,
         "token": 1 / case.imagined_tokens if case.imagined_tokens else None,
     }

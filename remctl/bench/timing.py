@@ -39,18 +39,23 @@ def repeats_for(warm_s: float) -> int:
 
 
 def interleaved(
-    works: Mapping[K, Work], repeats: Mapping[K, int], rounds: int, device: torch.device, check: Callable[[], None]
-) -> dict[K, list[float]]:
-    """Seconds of each work in each round; every other round in reverse order, so that none always follows the same one.
+    works: Mapping[K, Work],
+    repeats: Mapping[K, int],
+    rounds: int,
+    device: torch.device,
+    check: Callable[[], None],
+    seconds: dict[K, list[float]],
+) -> None:
+    """Adds to `seconds` those of each work in each round; every other round in reverse order, so that none always follows
+    the same one.
 
     `check` is called before each measurement, and may raise to leave.
     """
-    seconds: dict[K, list[float]] = {name: [] for name in works}
+    seconds.update({name: [] for name in works})
     for turn in range(rounds):
         for name in list(works)[:: -1 if turn % 2 else 1]:
             check()
             seconds[name].append(seconds_of(works[name], device, repeats[name]))
-    return seconds
 
 
 def peak_memory_mb(work: Work, device: torch.device) -> float | None:

@@ -76,6 +76,16 @@ def num_actions(config: RunConfig) -> int:
     return env.num_actions
 
 
+def runs_per_epoch(config: RunConfig) -> dict[str, float]:
+    """Measurements of each phase in an epoch of a full-grown run; of a test its share of every epoch."""
+    e = config.evaluation
+    return {
+        "collect": config.collection.steps_per_epoch / COLLECTED_STEPS,
+        "encode": capacity(config) / ENCODE_BATCH,
+        "test": e.num_episodes * TEST_EPISODE_STEPS / test_envs(config) / e.every_epochs,
+    }
+
+
 def test_envs(config: RunConfig) -> int:
     """Environments that play a test side by side."""
     return min(config.evaluation.num_envs, config.evaluation.num_episodes)

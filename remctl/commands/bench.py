@@ -74,12 +74,24 @@ def bench(
     def phases_of(scale: str) -> RunConfig:
         return resolve(game, preset or ("quick" if scale == "reduced" else "paper"), variant, None, sets or ())
 
+    if check and json is not None:
+        raise UserError("--check measures nothing, so there is nothing to write: leave out --json")
+    paths = [] if check else _targets(out, json)
     todo = bench_run.plan(chosen, scale, device, batch, rounds, phases_of)  # type: ignore[arg-type]
     if check:
         _say_checks(bench_run.check(todo))
         return
-    paths = [out / "bench.json", *([json] if json else [])]
     _say(bench_run.run(todo, paths, ["remctl", *sys.argv[1:]]), out)
+
+
+def _targets(out: Path, json: Path | None) -> list[Path]:
+    """Where bench.json goes; UserError now, not after the measurement, for what cannot be written there."""
+    from remctl.runs.files import refuse_target
+
+    paths = [out / "bench.json", *([json] if json is not None else [])]
+    for path in (*paths, out / "bench.partial.json", out / "tables.md", out / "figures" / "bench_paper.png"):
+        refuse_target(path)
+    return paths
 
 
 def _suites(names: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from remctl.errors import MachineError
+from remctl.errors import MachineError, UserError
 
 _AGAIN = "run the same command again; the last checkpoint is intact"
 _OTHER_FOLDER = "make it writable or choose another folder"
@@ -167,6 +167,23 @@ def make_folder(folder: Path) -> None:
                 path.mkdir(exist_ok=True)
             sync_folder(path.parent)
         folder.mkdir(exist_ok=True)  # says what is wrong when a file is in its place
+
+
+def refuse_target(path: Path) -> None:
+    """UserError or MachineError where a file cannot be written to `path`, whose folder is made; an earlier file may be there.
+
+    For results that take long: better refused before than lost after.
+    """
+    if not path.name or path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"{str(path)!r} is no place for a file: give the path of a regular file, or of none yet")
+    taken = next((p for p in path.parents if p.exists()), None)
+    if taken is not None and not taken.is_dir():
+        raise UserError(f"{path}: {taken} is a file, so there can be no folder of that name: choose another")
+    make_folder(path.parent)
+    probe = temporary(path)
+    with named_errors("writing", probe):
+        probe.touch()
+    discard(probe)
 
 
 def temporary(path: Path) -> Path:

@@ -33,6 +33,47 @@ def refused(path: Path) -> str:
     return line
 
 
+def written(tmp_path: Path, **changes: Any) -> Path:
+    """The synthetic result as a file, with keys of its first case replaced."""
+    content = result().model_dump(mode="json")
+    content["cases"][0] |= changes
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+HALF = {"low": 0.4, "high": 0.6, "coverage": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"median": 1e5}, "not those of its rounds"),
+        ({"seconds": [1e-320]}, "seconds"),
+        ({"seconds": [1e308] * 7}, "seconds"),
+        ({"counts": {"operations": 10**400}}, "counts"),
+        ({"ratio": {"to": "x", "median": 0.5, "spread": HALF, "verdict": "slower"}}, "verdict"),
+        ({"spread": {"low": 0.1, "high": 0.2, "coverage": 99}}, "coverage"),
+    ],
+)  # fmt: skip
+def test_a_case_that_contradicts_itself_is_refused(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        bench.read(written(tmp_path, **changes))
+
+
+def test_a_case_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    given = result()
+    content = given.model_dump(mode="json") | {"cases": [given.cases[0].model_dump(mode="json")] * 2}
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="twice"):
+        bench.read(tmp_path / "b.json")
+
+
+def test_what_a_terminal_would_obey_is_not_read(tmp_path: Path) -> None:
+    path = written(tmp_path, name="a\x1b[31m\x00\ud800b")
+    assert bench.read(path).cases[0].name == "a?[31m??b"
+
+
 def test_round_trip(tmp_path: Path) -> None:
     made = result(scaled=("batch 128 -> 8",), complete=False)
     bench.write(tmp_path / "bench.json", made)

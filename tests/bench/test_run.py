@@ -1,6 +1,8 @@
 """`remctl bench` from the command line to its files, on Catch with tiny networks."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from remctl import cli
-from remctl.bench import measure, run
+from remctl.bench import run, timing
 from remctl.bench.result import FORMAT, Result, read
 from remctl.config import config_hash, resolve
-from remctl.errors import Interrupted
 from remctl.runs.provenance import PACKAGES
 from tests.tiny import TINY
 
@@ -62,6 +63,7 @@ def test_machine_code_and_libraries_stand_beside_the_numbers(result: Result) -> 
     assert set(result.device.matmul_flops_per_s) == {"fp32", "bf16"}
     assert min(*result.device.matmul_flops_per_s.values(), result.device.copy_bytes_per_s) > 1e8
     assert len(result.device.calibration) == 6
+    assert {c.calibration for c in result.cases} == {result.device.calibration}
     (prediction,) = result.predictions
     assert prediction.hours == pytest.approx(sum(prediction.phase_hours.values()))
 
@@ -82,24 +84,50 @@ def test_checking_times_nothing_and_writes_nothing(tmp_path: Path, capsys: pytes
 
 
 def test_what_was_measured_before_a_signal_is_kept_and_said_to_be_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right, seen = measure.measure_group, []
+    """In the fourth round of eight; an earlier benchmark in the same folder stays as it is."""
+    (tmp_path / "bench.json").write_text("an earlier one")
+    right, rounds = timing.seconds_of, []
 
-    def interrupted(group, *rest) -> None:
-        seen.append(group)
-        if len(seen) > 1:
-            raise Interrupted(15)
-        right(group, *rest)
+    def interrupted(work, device, repeats=1) -> float:
+        rounds.append(work)
+        if len(rounds) == 4 * 7 + 3:  # a round has six works and the calibration; the first does not count
+            os.kill(os.getpid(), signal.SIGTERM)
+        return right(work, device, repeats)
 
-    monkeypatch.setattr(run, "measure_group", interrupted)
-    two = run.groups
-    monkeypatch.setattr(run, "groups", lambda *args: two(*args) * 2)
-    status = cli.run([*PHASES, "--out", str(tmp_path)])
+    monkeypatch.setattr(timing, "seconds_of", interrupted)
+    status = cli.run([*PHASES, "--rounds", "8", "--out", str(tmp_path)])
     assert status == 128 + 15
-    kept = read(tmp_path / "bench.json")
+    assert "bench.partial.json holds what was measured" in capsys.readouterr().out
+    assert (tmp_path / "bench.json").read_text() == "an earlier one"
+    kept = read(tmp_path / "bench.partial.json")
     assert not kept.complete
-    assert len(kept.cases) == 6
+    assert [len(c.seconds) for c in kept.cases] == [3] * 6
+    assert {c.counts for c in kept.cases} == {None}
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "measure_group", lambda *args: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link.json").symlink_to(tmp_path / "file")
+    for name in ("bench.json", "tables.md"):
+        (tmp_path / f"taken {name}" / name).mkdir(parents=True)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "figures").write_text("")
+    targets = [
+        *(["--out", str(tmp_path / name)] for name in ("file", "taken bench.json", "taken tables.md", "half")),
+        *(["--json", str(tmp_path / name)] for name in ("half", "link.json", "file/x.json")),
+        ["--json", "/dev/full"],
+        ["--json", ""],
+        ["--check", "--json", str(tmp_path / "x.json")],
+    ]
+    for arguments in targets:
+        assert cli.run([*PHASES, "--out", str(tmp_path / "out"), *arguments]) == 2, arguments
+        assert capsys.readouterr().err.count("\n") == 1, arguments
+    assert not list(tmp_path.rglob("*.tmp*"))
 
 
 @pytest.mark.parametrize(

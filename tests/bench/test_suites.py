@@ -71,6 +71,7 @@ def test_the_reduced_scale_keeps_networks_and_tokens_and_says_what_it_changed() 
     assert "horizon" in said
     assert "burn-in" in said
     assert "2 layers" in said
+    assert "preset quick" in said
     assert what_was_scaled(SUITES, "full", None) == ()
     assert "5" in what_was_scaled(SUITES, "full", 5)[0]
 
@@ -78,17 +79,21 @@ def test_the_reduced_scale_keeps_networks_and_tokens_and_says_what_it_changed() 
 @pytest.mark.parametrize("scale", ["full", "reduced"])
 def test_scaling_varies_one_quantity_and_the_three_models_imagine_equally_much(scale: str) -> None:
     found = groups("scaling", scale, None, PAPER)  # type: ignore[arg-type]
-    assert {(g.axis, g.value) for g in found} == {(axis, v) for axis, values in SCALED[scale].items() for v in values}  # type: ignore[index]
+    assert [g.axis for g in found] == list(SCALED[scale])  # type: ignore[index]
     for group in found:
-        assert [s.name for s in group.subjects] == list(SEQUENCE_MODELS)
-        assert len({s.config.num_rewarded_steps for s in group.subjects}) == 1
-        value = {
+        wanted = SCALED[scale][group.axis or ""]  # type: ignore[index]
+        assert [(s.value, s.name) for s in group.subjects] == [(v, name) for v in wanted for name in SEQUENCE_MODELS]
+        assert [group.baseline(s).name for s in group.subjects] == ["POP"] * len(group.subjects)
+        assert all(group.baseline(s).value == s.value for s in group.subjects)
+        for value in wanted:
+            assert len({s.config.num_rewarded_steps for s in group.subjects if s.value == value}) == 1
+        value_of = {
             "tokens_per_obs": lambda c: c.tokenizer.tokens_per_obs,
             "imagined_steps": lambda c: c.num_rewarded_steps,
             "batch_size": lambda c: c.controller.training.batch_size,
             "num_layers": lambda c: c.world_model.num_layers,
         }[group.axis or ""]
-        assert {value(s.config) for s in group.subjects} == {group.value}
+        assert [value_of(s.config) for s in group.subjects] == [s.value for s in group.subjects]
     assert _varied(found) == set(SCALED[scale])  # type: ignore[index]
 
 
@@ -100,9 +105,7 @@ def _varied(found: list[Group]) -> set[str]:
         "batch_size": BATCHES,
         "num_layers": {"world_model.num_layers"},
     }
-    axes: dict[str, list] = {}
-    for group in found:
-        axes.setdefault(group.axis or "", []).append(group.subjects[0].config)
+    axes = {g.axis or "": [s.config for s in g.subjects if s.name == "POP"] for g in found}
     return {axis for axis, (first, *rest) in axes.items() if all(set(differing(first, c)) == keys[axis] for c in rest)}
 
 

@@ -24,7 +24,8 @@ def test_cases_take_turns_and_change_their_order() -> None:
         return lambda: order.append(name)
 
     works = {name: work(name) for name in "abc"}
-    seconds = interleaved(works, dict.fromkeys("abc", 1), 4, CPU, nothing)
+    seconds: dict[str, list[float]] = {}
+    interleaved(works, dict.fromkeys("abc", 1), 4, CPU, nothing, seconds)
     assert "".join(order) == "abccbaabccba"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 4, "b": 4, "c": 4}
 
@@ -63,9 +64,10 @@ def test_a_signal_is_looked_at_before_every_measurement() -> None:
             raise KeyboardInterrupt
 
     done: list[int] = []
+    seconds: dict[str, list[float]] = {}
     with pytest.raises(KeyboardInterrupt):
-        interleaved({"a": lambda: done.append(1)}, {"a": 1}, 10, CPU, check)
-    assert len(done) == 2
+        interleaved({"a": lambda: done.append(1)}, {"a": 1}, 10, CPU, check, seconds)
+    assert len(done) == len(seconds["a"]) == 2, "what was measured until then is there"
 
 
 def test_peak_memory_sees_what_is_taken_and_given_back() -> None:

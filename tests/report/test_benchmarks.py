@@ -161,7 +161,8 @@ def test_names_from_files_are_escaped(tmp_path: Path) -> None:
     given = result()
     evil = result(
         cases=tuple(
-            c.model_copy(update={"suite": c.suite if i % 2 else EVIL, "name": EVIL}) for i, c in enumerate(given.cases)
+            c.model_copy(update={"suite": c.suite if i % 2 else EVIL, "name": f"{EVIL}{i}"})
+            for i, c in enumerate(given.cases)
         ),
         checks=(bench.Check(name=EVIL, error=1.0, tolerance=0.0),),
         device=device(name=EVIL, clocks_mhz={EVIL: 1.0}),
