@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 import threading
 import unicodedata
 import warnings
@@ -141,6 +142,13 @@ def x_label(figure: Figure, text: str) -> None:
     """One label for the horizontal axes of all panels; the figure grows by it."""
     figure.supxlabel(text, fontsize=STYLE["axes.labelsize"])
     figure.set_figheight(figure.get_figheight() + LINE)
+
+
+def footnote(figure: Figure, text: str) -> None:
+    """Small print below everything, for a picture that stands alone; the figure grows by it."""
+    lines = textwrap.wrap(text, int(figure.get_figwidth() * 19))
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=6.5, color=FAINT)
+    figure.set_figheight(figure.get_figheight() + 0.06 + 0.11 * len(lines))
 
 
 def encode(figure: Figure, file_format: str) -> bytes:

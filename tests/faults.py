@@ -53,7 +53,7 @@ RUN, DAMAGE, ENVS = "tests/train/test_trainer.py", "tests/train/test_run_damage.
 BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py", "tests/rem/test_perceptual.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
-BENCH = "tests/bench"
+BENCH, DROPOUT = "tests/bench", "tests/rem/test_dropout.py"
 SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profile.py"
 
 FAULTS = [
@@ -221,6 +221,16 @@ FAULTS = [
     Fault("sweep", "sweep/local.py", "Slot(places[i % len(places)], ", "Slot(places[0], ", "tests/sweep/test_local.py"),
     Fault("sweep", "sweep/profile.py", "(seconds > 0)", "0", SWEEP),
     Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
+    # Speed: fast forms against their plain twins
+    Fault("speed", "rem/retnet.py", "q @ states[:, :, 1:].to(q.dtype)", "q @ states[:, :, :-1].to(q.dtype)", POP),
+    Fault("speed", "rem/retnet.py", "real = self._heads(\"kv\", written, layout.positions[:1]", "real = self._heads(\"kv\", written, layout.positions[1:2]", POP),
+    Fault("speed", "rem/retnet.py", 'self.block_states(real["k"], _kept(real["v"], keep), state, self.tables)', 'self.block_states(real["k"], real["v"], state, self.tables)', POP),
+    Fault("speed", "rem/retention.py", "torch.view_as_real(pairs * rotation)", "torch.view_as_real(pairs * rotation.conj())", POP),
+    Fault("speed", "rem/dropout.py", "dropped = round(p * LEVELS)", "dropped = round(p * LEVELS) // 2", DROPOUT),
+    Fault("speed", "rem/dropout.py", "LEVELS / (LEVELS - dropped)", "1.0", DROPOUT),
+    Fault("speed", "rem/dropout.py", "_masked(gradients[0], mask, ctx.scale)", "gradients[0]", DROPOUT),
+    Fault("speed", "rem/world_model.py", "0.0).sum() / num_unmasked.clamp(min=1)", "0.0).sum() / mask.sum().clamp(min=1)", M),
+    Fault("speed", "train/phases.py", "agent.tokenizer.code_vectors, segment)\n        loss.backward()", "agent.tokenizer.code_vectors)\n        loss.backward()", PHASES),
     # Benchmarks: what is timed, counted, compared and said
     Fault("bench", "bench/timing.py", "[:: -1 if turn % 2 else 1]", "", BENCH),
     Fault("bench", "bench/timing.py", "        work()\n    synchronize(device)\n", "        work()\n", BENCH),

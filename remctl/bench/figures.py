@@ -34,6 +34,7 @@ from remctl.drawing import (
     PAGE,
     Drawing,
     LeftOut,
+    footnote,
     legend_above,
     panels,
     pictures,
@@ -86,6 +87,7 @@ def write_figures(result: Result, out: Path, formats: Sequence[str] = FORMATS) -
     with styled():
         for drawing in draw(result):
             if isinstance(drawing, Drawing):
+                footnote(drawing.figure, drawing.explanation)
                 for file_format, data in pictures(drawing.figure, formats).items():
                     paths.append(folder / f"{drawing.stem}.{file_format}")
                     write_atomic(paths[-1], data)

@@ -20,7 +20,7 @@ from remctl.bench.spread import ratio, spread
 from remctl.bench.suites import Group, Subject
 from remctl.bench.table import words
 from remctl.bench.timing import Work, interleaved, peak_memory_mb, repeats_for
-from remctl.bench.whole_run import ASSUMPTION, Surroundings, num_actions, predict, runs_per_epoch, test_envs
+from remctl.bench.whole_run import Surroundings, num_actions, predict, runs_per_epoch, test_envs
 from remctl.config import RunConfig, config_hash
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.replay.buffer import ENCODE_BATCH
@@ -111,7 +111,7 @@ def _record(group: Group, timed: Timed, machine: Machine, found: Measured) -> No
     if group.suite == "phases":
         medians = {phase: statistics.median(timed.seconds[0, phase]) for _, phase in timed.memory_mb}
         subject = group.subjects[0]
-        found.predictions.append(predict(subject.config, medians, f"{subject.name} ({ASSUMPTION})"))
+        found.predictions.append(predict(subject.config, medians, subject.name))
 
 
 def make_workload(config: RunConfig, device: torch.device) -> Workload:

@@ -170,17 +170,21 @@ class Bound(Record):
 
 
 class Prediction(Record):
-    """Hours of a whole run from the measured phases of an epoch; `phase_hours` add up to `hours`."""
+    """Hours of a whole run from the measured phases of an epoch; `phase_hours` add up to `hours`.
+
+    `assumption`: what was taken for granted or left out.
+    """
 
     label: str
     config_hash: str
     num_epochs: int
     hours: float
     phase_hours: dict[str, float]
+    assumption: str = ""
 
 
 class Check(Record):
-    """Outputs against the reference, before anything was timed: largest error relative to the largest reference value."""
+    """Outputs against the reference, before anything was timed: `error` is relative to the reference (docs/benchmarks.md)."""
 
     name: str
     error: float

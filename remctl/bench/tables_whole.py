@@ -45,7 +45,8 @@ def predictions(result: Result) -> BenchTable:
         rows.append((made.label, "whole run", str(made.num_epochs), f"{digits(made.hours)} h"))
         rows += [("", words(phase), "", f"{digits(hours)} h") for phase, hours in made.phase_hours.items()]
     header = ("run", "phase", "epochs", "predicted")
-    notes = ("From the medians of the phases measured here; the machine is taken to stay as it was.",)
+    assumed = dict.fromkeys(f"Assumed: {made.assumption}." for made in result.predictions if made.assumption)
+    notes = ("From the medians of the phases measured here; the machine is taken to stay as it was.", *assumed)
     return BenchTable("predictions", "predicted duration of a whole run", header, tuple(rows), notes, 2)
 
 
@@ -55,7 +56,9 @@ def checks(done: Sequence[Check]) -> BenchTable:
         (c.name, "equal" if c.error <= c.tolerance else "DIFFERENT", f"{c.error:.2g}", f"{c.tolerance:.2g}")
         for c in done
     ]
-    notes = ("Before anything was timed: largest error over the largest value of the reference.",)
+    notes = (
+        "error: largest error over the largest value of the reference; of the timed precision, root mean squares of both.",
+    )
     return BenchTable(
         "checks", "outputs against the reference", ("check", "verdict", "error", "allowed"), tuple(rows), notes, 2
     )

@@ -101,7 +101,12 @@ def predict(config: RunConfig, seconds: Mapping[str, float], label: str) -> Pred
     hours = {name: times * seconds[name] / 3600 for name, times in count.items()}
     epochs = config.training.num_epochs
     return Prediction(
-        label=label, config_hash=config_hash(config), num_epochs=epochs, hours=sum(hours.values()), phase_hours=hours
+        label=label,
+        config_hash=config_hash(config),
+        num_epochs=epochs,
+        hours=sum(hours.values()),
+        phase_hours=hours,
+        assumption=ASSUMPTION,
     )
 
 

@@ -20,7 +20,7 @@ from remctl.report.cells import NOTHING, Cell, Table, count, span
 from remctl.report.results import Benchmark
 
 CASES = "cases"
-LONG = re.compile(rf".*_counts|scaling|phases|checks|device|{CASES}")  # tables that the page shows closed
+LONG = re.compile(rf".*_counts|scaling|checks|device|{CASES}")  # tables that the page shows closed
 _NAME = re.compile(r"[a-z][a-z_]{0,39}")  # of a table: part of a file's name
 
 

@@ -21,6 +21,7 @@ from remctl.train.phases import (
     train_controller,
     train_tokenizer,
     train_world_model,
+    world_model_step,
 )
 from remctl.train.seeding import Randomness
 from remctl.weights import lpips_shapes
@@ -243,6 +244,24 @@ def test_steps_left_and_durations() -> None:
     assert steps_left(config, "tokenizer", 0) == 595 * 200
     assert steps_left(config, "controller", 590) == 10 * 100
     assert [duration(s) for s in (30, 300, 30_000, 3e6)] == ["30 seconds", "5.0 minutes", "8.3 hours", "34.7 days"]
+
+
+def test_a_batch_in_parts_takes_the_step_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments that reach over an episode's end, so that parts have different numbers of positions with loss."""
+    outcomes = []
+    for part_size in (5, 100):
+        monkeypatch.setitem(phases.PART_SIZES, "cpu", part_size)
+        agent = make_agent(*TINY, "world_model.dropout=0", "world_model.training.batch_size=12")
+        optimizer, buffer = build_optimizers(agent)["world_model"], make_buffer(agent.config)
+        buffer.refresh_tokens(agent.encode)
+        segment = buffer.segments(np.arange(3, 51, 4), agent.config.world_model.sequence_blocks)
+        assert len({int(part.real.sum()) for part in segment.parts(5)}) == 3
+        metrics = world_model_step(agent, optimizer, segment)
+        outcomes.append((metrics, [p.detach() for p in agent.world_model.parameters()]))
+    (whole, its_weights), (in_parts, weights) = outcomes[1], outcomes[0]
+    torch.testing.assert_close(in_parts, whole)
+    for a, b in zip(weights, its_weights, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 PAPER_PARAMETERS = {"tokenizer": 3_189_667, "world_model": 4_625_925, "controller": 4_574_407}
