@@ -49,6 +49,11 @@ class Layout(NamedTuple):
         return self.num_blocks * self.block_len
 
     @property
+    def rows(self) -> list[int]:
+        """Real ones, and those of u."""
+        return [self.real_rows, self.num_predicted * self.num_prediction_tokens]
+
+    @property
     def positions(self) -> tuple[range, ...]:
         begins = (self.start + (self.first_predicted + i) * self.block_len for i in range(self.num_predicted))
         return (
@@ -119,11 +124,12 @@ class RetNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Eqs. 9 and 10, Algorithm 2: (B, rows, E) and the state after the last real block."""
         projected, gate = self._project(layer, "qkvg", layer.norm1(x))
-        real = self._heads("qkv", projected[:, : layout.real_rows], layout.positions[:1], layout.num_blocks)
+        written, predicting = projected.split(layout.rows, dim=1)
+        real = self._heads("qkv", written, layout.positions[:1], layout.num_blocks)
         states = self.block_states(real["k"], values := _kept(real["v"], keep), state, self.tables)
         retained = self._chunkwise(QKV(real["q"], real["k"], values), states)
         if layout.num_predicted:
-            retained.append(self._predict(projected[:, layout.real_rows :], states, layout))
+            retained.append(self._predict(predicting, states, layout))
         return self._mix(layer, x, retained, gate), states[:, :, -1]
 
     def _pruned_layer(
@@ -134,19 +140,19 @@ class RetNet(nn.Module):
         What a block's last token reads is the state behind the block.
         """
         last = slice(layout.block_len - 1, layout.real_rows, layout.block_len)
-        h = layer.norm1(x)
-        written = self._project(layer, "kv", h[:, : layout.real_rows])[0]
+        (x_real, x_u), (h_real, h_u) = x.split(layout.rows, dim=1), layer.norm1(x).split(layout.rows, dim=1)
+        written = self._project(layer, "kv", h_real)[0]
         real = self._heads("kv", written, layout.positions[:1], layout.num_blocks)
         states = self.block_states(real["k"], _kept(real["v"], keep), state, self.tables)
-        reading, gate = self._project(layer, "qg", h[:, last])
+        reading, gate = self._project(layer, "qg", h_real[:, last])
         ends = tuple(range(position, position + 1) for position in layout.positions[0][last])
         q = self._heads("q", reading, ends, layout.num_blocks)["q"].to(reading.dtype)
-        retained, gates, rows = [q @ states[:, :, 1:].to(q.dtype)], [gate], [x[:, last]]
+        retained, gates, rows = [q @ states[:, :, 1:].to(q.dtype)], [gate], [x_real[:, last]]
         if layout.num_predicted:
-            projected, gate = self._project(layer, "qkvg", h[:, layout.real_rows :])
+            projected, gate = self._project(layer, "qkvg", h_u)
             retained.append(self._predict(projected, states, layout))
             gates.append(gate)
-            rows.append(x[:, layout.real_rows :])
+            rows.append(x_u)
         return self._mix(layer, torch.cat(rows, 1), retained, torch.cat(gates, 1)), states[:, :, -1]
 
     def _project(self, layer: RetNetDecoderLayer, names: str, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,19 +161,20 @@ class RetNet(nn.Module):
         weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
         projected = F.linear(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
         width = len(names.rstrip("g")) * x.shape[-1]
-        return projected[..., :width], projected[..., width:]
+        return projected.split([width, projected.shape[-1] - width], dim=-1)
 
     def _heads(self, names: str, projected: Tensor, positions: tuple[range, ...], num_blocks: int) -> dict[str, Tensor]:
         """Each of `names` as (B, H, T, n, D), contiguous; q and k rotated, k scaled by 1/sqrt(D), both float32 or better."""
         parts = projected.unflatten(-1, (len(names), self.num_heads, self.head_dim)).unflatten(1, (num_blocks, -1))
         parts = parts.permute(3, 0, 4, 1, 2, 5)
         num_rotated = len(names.rstrip("v"))
+        rotating, values = parts.split([num_rotated, len(names) - num_rotated])
         rotation = self.tables.rotation(positions, projected).unflatten(0, (num_blocks, -1))
-        found = dict(zip(names, rotate(parts[:num_rotated], rotation).unbind(0), strict=False))
+        found = dict(zip(names, rotate(rotating, rotation).unbind(0), strict=False))
         if "k" in found:
             found["k"] = found["k"] / self.head_dim**0.5
         if "v" in names:
-            found["v"] = parts[-1].contiguous()
+            found["v"] = values[0].contiguous()
         return found
 
     def _chunkwise(self, real: QKV, states: Tensor) -> list[Tensor]:
@@ -193,7 +200,7 @@ class RetNet(nn.Module):
 
         Dropout where the package has it: before the group norm, on both sub-layers, in the FFN.
         """
-        retained = self._drop(torch.cat([piece.flatten(2, 3) for piece in pieces], dim=2))
+        retained = self._drop(torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2))
         retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps)
         retained = retained.to(gate.dtype).transpose(1, 2).flatten(2)
         x = x + self._drop(layer.retention.out_proj(F.silu(gate) * retained))
