@@ -15,7 +15,7 @@ LAYERS = (
     ("errors",),
     ("games", "variants", "interfaces"),
     ("config",),
-    ("weights", "progress", "drawing"),
+    ("weights", "progress", "drawing", "dropout"),
     ("rem", "iris", "envs", "runs"),
     ("replay",),
     ("train",),

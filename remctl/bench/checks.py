@@ -95,7 +95,7 @@ def _errors(agent: Agent) -> Iterator[tuple[str, float, float]]:
 
 def _outputs(net: Any, x: Tensor, u: Tensor | None) -> Tensor:
     """Everything that a segment's blocks give, real ones and predicted ones: (B, rows, E)."""
-    pop = {} if u is None else {"prediction": u, "first_predicted": 0}
+    pop = {} if u is None else {"prediction": u, "first_predicted": 0, "last_tokens_only": True}  # as M calls it
     out = net(x, net.initial_state(len(x), x), **pop)
     return _flat(out.real, None if u is None else out.predicted)
 
@@ -104,7 +104,7 @@ def _obvious(net: Any, x: Tensor, u: Tensor | None) -> Tensor:
     if not isinstance(net, RetNet):
         return _by_tokens(net, x)
     out = pop_loop(net, x, net.initial_state(len(x), x), prediction=u)
-    return _flat(out.real, out.predicted)
+    return _flat(out.real if u is None else out.real[:, :, -1:], out.predicted)
 
 
 def _stepped(net: Any, x: Tensor, u: Tensor | None) -> Tensor:
@@ -112,10 +112,12 @@ def _stepped(net: Any, x: Tensor, u: Tensor | None) -> Tensor:
     if u is None:
         return _by_tokens(net, x)
     state, n = net.initial_state(len(x), x), x.shape[2]
-    first = net(x[:, :1], state, 0, prediction=u[:, :1], first_predicted=0)
+    first = net(x[:, :1], state, 0, prediction=u[:, :1], first_predicted=0, last_tokens_only=True)
     real, predicted = [], [first.predicted]
     for t in range(x.shape[1]):
-        out = net(x[:, t : t + 1], state, t * n, prediction=u[:, t + 1 : t + 2], first_predicted=1)
+        out = net(
+            x[:, t : t + 1], state, t * n, prediction=u[:, t + 1 : t + 2], first_predicted=1, last_tokens_only=True
+        )
         state = out.state
         real.append(out.real)
         predicted.append(out.predicted)

@@ -70,7 +70,6 @@ class Watched:
 
     def __init__(self, world_model: WorldModel[Any], counter: Counter) -> None:
         self._world_model, self._counter = world_model, counter
-        self.loss = world_model.loss
 
     def begin(self, tokens: Tensor, actions: Tensor, real: Tensor, code_vectors: Tensor) -> Any:
         """M's own, tokens (B, T, K), counted."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 BAR, ROW_HEIGHT, FRAME_HEIGHT = 0.6, 0.3, 0.72  # of a row; inches: of a row, of title and axis
 TEXT_ROOM = 1.55  # the axis ends at so many times the longest bar, so that numbers stand beside all
-INSIDE = 0.055  # of the axis: narrower segments bear no number
+INSIDE = 0.09  # of the axis: narrower segments bear no number
 MAX_PANELS = 12
 MAX_RATIO = 1e6
 WHISKER: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 1.0, "capsize": 2, "capthick": 1.0}

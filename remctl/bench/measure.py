@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from remctl.bench.result import Case, Check, Counts, Exponent, Predicted, Predic
 from remctl.bench.spread import ratio, spread
 from remctl.bench.suites import Group, Subject
 from remctl.bench.table import words
-from remctl.bench.timing import Work, interleaved, peak_memory_mb, repeats_for
+from remctl.bench.timing import Work, interleaved, peak_memory_mb, repeats_for, seconds_of
 from remctl.bench.whole_run import Surroundings, num_actions, predict, runs_per_epoch, test_envs
 from remctl.config import RunConfig, config_hash
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
@@ -90,13 +89,12 @@ def measure_group(
 
 
 def _time(works: Mapping[Key, Work], machine: Machine, rounds: int, timed: Timed, check: Callable[[], None]) -> None:
-    """Each work runs alone, twice (tables are built; memory), then a round that does not count, then the rounds."""
+    """Each work runs alone (tables are built; memory; its length), then a round that does not count, then the rounds."""
     for key, work in works.items():
         check()
         work()
-        begin = time.perf_counter()
         timed.memory_mb[key] = peak_memory_mb(work, machine.device)
-        timed.repeats[key] = repeats_for(time.perf_counter() - begin)
+        timed.repeats[key] = repeats_for(seconds_of(work, machine.device))
     everything: dict[Key, Work] = {**works, CALIBRATION: machine.calibrate}
     repeats = timed.repeats | {CALIBRATION: 1}
     interleaved(everything, repeats, 1, machine.device, check, {})
@@ -125,15 +123,13 @@ def make_workload(config: RunConfig, device: torch.device) -> Workload:
     )
 
 
-def check_once(name: str, agent: Agent, found: Measured) -> bool:
-    """The checks of this M, unless one like it was checked already; whether it was new. Raises MachineError."""
+def check_once(name: str, agent: Agent, found: Measured) -> None:
+    """The checks of this M, unless one like it was checked already. Raises MachineError."""
     config = agent.config
     what = f"{config.world_model.model_dump_json(exclude={'training'})} {config.tokenizer.grid_size} {config.training}"
-    is_new = what not in found.checked
-    if is_new:
+    if what not in found.checked:
         found.checked.add(what)
         found.checks += check_agent(name, agent)
-    return is_new
 
 
 def _case(group: Group, subject: Subject, key: Key, base: Key, timed: Timed, machine: Machine) -> Case:

@@ -59,11 +59,11 @@ def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
     Raises MachineError where a check fails or the machine refuses, Interrupted on a signal.
     """
     with StopFlag().listening() as stop, Reporter(stop) as reporter:
-        prepare_torch(todo.groups[0].subjects[0].config)
         machine, found = Machine(todo.device), Measured()
         partial = paths[0].with_suffix(".partial.json")
         for number, group in enumerate(todo.groups, start=1):
             is_last = False
+            prepare_torch(group.subjects[0].config)
             try:
                 measure_group(group, machine, todo.rounds, found, reporter.log, stop.check)
                 is_last = number == len(todo.groups)
@@ -87,9 +87,9 @@ def check(todo: Plan) -> list[Check]:
     """
     found = Measured()
     with StopFlag().listening() as stop:
-        prepare_torch(todo.groups[0].subjects[0].config)
         for subject in (subject for group in todo.groups for subject in group.subjects):
             stop.check()
+            prepare_torch(subject.config)
             workload = make_workload(subject.config, todo.device)
             check_once(subject.name, workload.agent, found)
             found.checks += check_counts(subject.name, workload, stop.check)

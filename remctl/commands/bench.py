@@ -76,11 +76,11 @@ def bench(
 
     if check and json is not None:
         raise UserError("--check measures nothing, so there is nothing to write: leave out --json")
-    paths = [] if check else _targets(out, json)
     todo = bench_run.plan(chosen, scale, device, batch, rounds, phases_of)  # type: ignore[arg-type]
     if check:
         _say_checks(bench_run.check(todo))
         return
+    paths = _targets(out, json)
     _say(bench_run.run(todo, paths, ["remctl", *sys.argv[1:]]), out)
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from remctl.config import WorldModelConfig
+from remctl.dropout import dropout
 
 
 class KeysValues:
@@ -112,7 +113,7 @@ class Transformer(nn.Module):
         return TransformerOutput(self.norm(x).reshape(B, T, n, E), TransformerState(held, visible))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class TransformerLayer(nn.Module):
@@ -148,7 +149,7 @@ class TransformerLayer(nn.Module):
         return x + self._drop(self.linear2(self.ffn_activation(self.linear1(self.norm2(x))))), after
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 def _visible(

@@ -93,7 +93,7 @@ class RetentionTables:
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Rotate neighbouring pairs of x (..., n, D) by rotation (n, D/2), complex numbers of length 1; float32 or better."""
-    x = x.to(rotation.real.dtype, memory_format=torch.contiguous_format)
+    x = x.to(rotation.real.dtype, memory_format=torch.contiguous_format).contiguous()
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotation).flatten(-2)
 

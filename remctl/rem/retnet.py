@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from yet_another_retnet.retnet import RetNetDecoder, RetNetDecoderLayer
 
 from remctl.config import WorldModelConfig
-from remctl.rem.dropout import dropout
+from remctl.dropout import dropout
 from remctl.rem.retention import QKV, RetentionTables, block_states, block_states_in_turn, retain, rotate
 
 State = list[Tensor]  # one (B, H, D, D) per layer
@@ -117,7 +117,9 @@ class RetNet(nn.Module):
             x, new_state = (self._pruned_layer if is_pruned else self._layer)(layer, x, layer_state, layout, keep)
             states.append(new_state)
         predicted = x[:, x.shape[1] - P * K :].reshape(B, P, K, E) if P else None
-        return RetNetOutput(x[:, : x.shape[1] - P * K].reshape(B, T, -1, E), predicted, states)
+        return RetNetOutput(
+            x[:, : x.shape[1] - P * K].reshape(B, T, 1 if last_tokens_only else n, E), predicted, states
+        )
 
     def _layer(
         self, layer: RetNetDecoderLayer, x: Tensor, state: Tensor, layout: Layout, keep: Tensor | None
@@ -126,8 +128,9 @@ class RetNet(nn.Module):
         projected, gate = self._project(layer, "qkvg", layer.norm1(x))
         written, predicting = projected.split(layout.rows, dim=1)
         real = self._heads("qkv", written, layout.positions[:1], layout.num_blocks)
-        states = self.block_states(real["k"], values := _kept(real["v"], keep), state, self.tables)
-        retained = self._chunkwise(QKV(real["q"], real["k"], values), states)
+        real["v"] = _kept(real["v"], keep)
+        states = self.block_states(real["k"], real["v"], state, self.tables)
+        retained = self._chunkwise(QKV(**real), states)
         if layout.num_predicted:
             retained.append(self._predict(predicting, states, layout))
         return self._mix(layer, x, retained, gate), states[:, :, -1]

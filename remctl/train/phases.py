@@ -66,7 +66,7 @@ def optimize(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, 
 
 
 def clipped_step(module: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> dict[str, Tensor]:
-    """One step with the gradients that are there; their norm before clipping, and whether it was clipped (0 or 1)."""
+    """One step with the gradients that are there; their norm before clipping, and whether it was clipped (0 or 1), scalars."""
     norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
     optimizer.step()
     return {"gradient_norm": norm, "gradient_clipped_fraction": (norm > clip).float()}

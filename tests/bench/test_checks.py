@@ -34,6 +34,19 @@ def test_a_state_that_decays_too_much_is_found(monkeypatch: pytest.MonkeyPatch) 
         check_agent("REM", agent)
 
 
+def test_a_last_layer_that_leaves_out_too_much_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = make_workload(build(SMALL), CPU).agent
+    right = retnet.RetNet._pruned_layer
+
+    def wrong(self: retnet.RetNet, *args: object) -> tuple[torch.Tensor, torch.Tensor]:
+        x, state = right(self, *args)  # type: ignore[arg-type]
+        return x.roll(1, dims=1), state
+
+    monkeypatch.setattr(retnet.RetNet, "_pruned_layer", wrong)
+    with pytest.raises(MachineError, match="token by token"):
+        check_agent("REM", agent)
+
+
 def test_tables_in_bfloat16_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = make_workload(build(SMALL | {"training.precision": "bf16"}), CPU).agent
     right = RetentionTables._get

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from remctl.rem import dropout as module
-from remctl.rem.dropout import LEVELS, dropout, keep_mask
+from remctl import dropout as module
+from remctl.dropout import LEVELS, dropout, keep_mask
 
 SHAPE = (97, 1031)  # no multiple of four
 

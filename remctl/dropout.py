@@ -24,7 +24,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return x
     if x.device.type != "cpu" or x.dtype not in MASK_TYPES:
         return F.dropout(x, p, training)
-    dropped = round(p * LEVELS)
+    dropped = min(round(p * LEVELS), LEVELS - 1)
     result: Tensor = _MaskedScale.apply(
         x, keep_mask(x.shape, dropped, MASK_TYPES[x.dtype]), LEVELS / (LEVELS - dropped)
     )
@@ -32,7 +32,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 def keep_mask(shape: torch.Size, dropped: int, dtype: torch.dtype) -> Tensor:
-    """All bits set where an element is kept, none in `dropped` of LEVELS elements: `shape`, int16 or int32."""
+    """All bits set where an element is kept, none in `dropped` of LEVELS elements: int16 or int32 of `shape` (any shape)."""
     numbers = torch.empty(-(-shape.numel() // LANES), dtype=torch.int64).random_(-(2**63), 2**63 - 1)
     lanes = numbers.view(torch.int16)[: shape.numel()]
     # 15 bits b; dropped - 1 - b is negative where the element is kept, and its sign fills all bits
