@@ -43,6 +43,7 @@ VERBS = [
     "weights fetch",
     "weights status",
     "scores export",
+    "bench compare",
 ]
 
 
@@ -86,7 +87,7 @@ def test_these_are_the_verbs() -> None:
     ]
 
 
-@pytest.mark.parametrize("verb", ["", "config", "list", "weights", "scores", *VERBS])
+@pytest.mark.parametrize("verb", ["", "bench", "config", "list", "weights", "scores", *VERBS])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_of_every_verb_fits_80_columns(cli: Callable, verb: str, flag: str) -> None:
     done = cli(*verb.split(), flag)
