@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 LEVELS = 1 << 15
 LANES = 4  # 16-bit lanes of a 64-bit number
@@ -25,19 +26,16 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if x.device.type != "cpu" or x.dtype not in MASK_TYPES:
         return F.dropout(x, p, training)
     dropped = min(round(p * LEVELS), LEVELS - 1)
-    result: Tensor = _MaskedScale.apply(
-        x, keep_mask(x.shape, dropped, MASK_TYPES[x.dtype]), LEVELS / (LEVELS - dropped)
-    )
+    result: Tensor = _MaskedScale.apply(x, keep_mask(x.shape, dropped), LEVELS / (LEVELS - dropped))
     return result
 
 
-def keep_mask(shape: torch.Size, dropped: int, dtype: torch.dtype) -> Tensor:
-    """All bits set where an element is kept, none in `dropped` of LEVELS elements: int16 or int32 of `shape` (any shape)."""
+def keep_mask(shape: torch.Size, dropped: int) -> Tensor:
+    """All bits set where an element is kept, none in `dropped` of LEVELS elements: int16 of `shape` (any shape)."""
     numbers = torch.empty(-(-shape.numel() // LANES), dtype=torch.int64).random_(-(2**63), 2**63 - 1)
     lanes = numbers.view(torch.int16)[: shape.numel()]
     # 15 bits b; dropped - 1 - b is negative where the element is kept, and its sign fills all bits
-    lanes = lanes.bitwise_and_(LEVELS - 1).neg_().add_(dropped - 1).bitwise_right_shift_(15)
-    return lanes.view(shape).to(dtype)
+    return lanes.bitwise_and_(LEVELS - 1).neg_().add_(dropped - 1).bitwise_right_shift_(15).view(shape)
 
 
 class _MaskedScale(torch.autograd.Function):
@@ -50,10 +48,12 @@ class _MaskedScale(torch.autograd.Function):
         return _masked(x, mask, scale)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (mask,) = ctx.saved_tensors
         return _masked(gradients[0], mask, ctx.scale), None, None
 
 
 def _masked(x: Tensor, mask: Tensor, scale: float) -> Tensor:
-    return (x.contiguous().view(mask.dtype) & mask).view(x.dtype).mul_(scale)
+    bits = x.contiguous().view(MASK_TYPES[x.dtype])
+    return (bits & mask).view(x.dtype).mul_(scale)  # an int16 of all or no bits widens to an int32 of all or no bits

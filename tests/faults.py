@@ -229,7 +229,7 @@ FAULTS = [
     Fault("speed", "dropout.py", "LEVELS / (LEVELS - dropped)", "1.0", DROPOUT),
     Fault("speed", "dropout.py", "_masked(gradients[0], mask, ctx.scale)", "gradients[0]", DROPOUT),
     Fault("speed", "rem/world_model.py", "0.0).sum() / num_unmasked.clamp(min=1)", "0.0).sum() / mask.sum().clamp(min=1)", M),
-    Fault("speed", "train/phases.py", "agent.tokenizer.code_vectors, segment)\n        loss.backward()", "agent.tokenizer.code_vectors)\n        loss.backward()", PHASES),
+    Fault("speed", "train/phases.py", "agent.tokenizer.code_vectors, whole)\n        loss.backward()", "agent.tokenizer.code_vectors)\n        loss.backward()", PHASES),
     # Benchmarks: what is timed, counted, compared and said
     Fault("bench", "bench/timing.py", "[:: -1 if turn % 2 else 1]", "", BENCH),
     Fault("bench", "bench/timing.py", "        work()\n    synchronize(device)\n", "        work()\n", BENCH),

@@ -28,7 +28,7 @@ def test_a_share_of_p_is_dropped_and_the_mean_stays(p: float, dtype: torch.dtype
 
 def test_neighbours_in_one_random_number_are_independent() -> None:
     torch.manual_seed(1)
-    kept = (keep_mask(torch.Size([400_000]), LEVELS // 4, torch.int16) != 0).double().view(-1, 4)
+    kept = (keep_mask(torch.Size([400_000]), LEVELS // 4) != 0).double().view(-1, 4)
     correlation = torch.corrcoef(kept.T) - torch.eye(4)
     assert correlation.abs().max() < 5 / kept.shape[0] ** 0.5
 

@@ -130,9 +130,8 @@ class WorldModel(nn.Module):
         elif self.config.loss_rule == "all_positions":
             observed = rewarded = (block >= 0)[None]
         first = self._first_predicted
-        return _token_mask(
-            (observed & segment.real)[:, first:], segment.tokens[:, first:], first
-        ), rewarded & segment.real
+        tokens = _token_mask((observed & segment.real)[:, first:], segment.tokens[:, first:], first)
+        return tokens, rewarded & segment.real
 
     # Imagination
 
@@ -171,8 +170,9 @@ class WorldModel(nn.Module):
     ) -> tuple[WorldModelState, Tensor]:
         block = self._blocks(state.tokens[:, None], action[:, None], state.code_vectors)
         prediction = self._prediction_tokens(action.shape[0], 1)
-        pop: dict[str, Any] = {"prediction": prediction, "first_predicted": 1, "last_tokens_only": True}
-        out = self.sequence_model(block, state.memory, state.position, **pop)
+        out = self.sequence_model(
+            block, state.memory, state.position, prediction=prediction, first_predicted=1, last_tokens_only=True
+        )
         tokens = sample_categorical(self.observation_head(out.predicted[:, 0]), generator)
         new_state = WorldModelState(out.state, state.position + self.block_len, tokens, state.code_vectors)
         return new_state, out.real[:, 0, -1]

@@ -199,9 +199,11 @@ def world_model_step(agent: Agent, optimizer: torch.optim.Optimizer, segment: Se
     """
     optimizer.zero_grad(set_to_none=True)
     found: list[dict[str, Tensor]] = []
-    for part in segment.parts(PART_SIZES.get(agent.device.type, len(segment.real))):
+    parts = segment.parts(PART_SIZES.get(agent.device.type, len(segment.real)))
+    whole = segment if len(parts) > 1 else None
+    for part in parts:
         with agent.autocast():
-            loss, terms = agent.world_model.loss(part, agent.tokenizer.code_vectors, segment)
+            loss, terms = agent.world_model.loss(part, agent.tokenizer.code_vectors, whole)
         loss.backward()
         found.append({"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()})
     norms = clipped_step(agent.world_model, optimizer, agent.config.world_model.training.gradient_clip)
