@@ -50,6 +50,9 @@ def test_every_phase_has_its_rounds_and_says_what_it_is_of(result: Result) -> No
     assert controller.imagined_steps == 4 * config.num_imagined_steps
     assert controller.imagined_tokens == controller.imagined_steps * 16
     assert controller.per_epoch_s == pytest.approx(2 * controller.median)
+    assert controller.per_imagined_step_s == pytest.approx(controller.median / controller.imagined_steps)
+    assert controller.per_imagined_token_s == pytest.approx(controller.median / controller.imagined_tokens)
+    assert {c.per_imagined_step_s for c in result.cases if c.phase != "controller"} == {None}
     assert controller.counts is not None
     assert controller.predicted is not None
     assert controller.counts.model_calls == controller.predicted.model_calls == 1 + config.num_rewarded_steps
