@@ -53,15 +53,24 @@ def predictions(result: Result) -> BenchTable:
 def checks(done: Sequence[Check]) -> BenchTable:
     """What was verified before anything was timed; without rows where nothing was."""
     rows = [
-        (c.name, "equal" if c.error <= c.tolerance else "DIFFERENT", f"{c.error:.2g}", f"{c.tolerance:.2g}")
+        (
+            *_case_and_check(c.name),
+            "equal" if c.error <= c.tolerance else "DIFFERENT",
+            f"{c.error:.2g}",
+            f"{c.tolerance:.2g}",
+        )
         for c in done
     ]
     notes = (
         "error: largest error over the largest value of the reference; of the timed precision, root mean squares of both.",
     )
-    return BenchTable(
-        "checks", "outputs against the reference", ("check", "verdict", "error", "allowed"), tuple(rows), notes, 2
-    )
+    header = ("case", "check", "verdict", "error", "allowed")
+    return BenchTable("checks", "outputs against the reference", header, tuple(rows), notes, 2)
+
+
+def _case_and_check(name: str) -> tuple[str, str]:
+    case, _, check = name.rpartition(": ")
+    return case, check
 
 
 def device(result: Result) -> BenchTable:
