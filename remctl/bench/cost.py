@@ -91,7 +91,7 @@ class CostModel:
         return [self._trained(size) for size in [part_size or batch_size] * whole + [rest] * (rest > 0)]
 
     def _trained(self, batch_size: int) -> Cost:
-        T, first = self.m.sequence_blocks, self._first_predicted
+        T, first = self.m.sequence_blocks, self.m.first_predicted_block
         call = Call(batch_size, T, self.n, predicted=T - first if self.pop else 0, pruned=self.pop)
         tokens = (T - first) * self.K * self._head_flops(self.config.tokenizer.num_codes)
         actions = T * (self._head_flops(REWARDS) + self._head_flops(ENDS))
@@ -99,11 +99,6 @@ class CostModel:
         backward = BACKWARD * forward - batch_size * self._carry_flops(T)  # its table of decays is not trained
         traffic = self._call_bytes(call) * (1 + BACKWARD)
         return Cost(1, None, forward + backward, traffic)
-
-    @property
-    def _first_predicted(self) -> int:
-        rules = {"published": self.m.context_blocks, "supervise_starts": 1, "all_positions": 0}
-        return rules[self.m.loss_rule]
 
     def _begin(self, batch_size: int, T: int) -> Iterator[Cost]:
         """T context blocks at once; token by token, the current observation too."""

@@ -20,10 +20,9 @@ from remctl.bench.marks import (
     is_drawn,
     measured_on,
     phase_name,
-    unit_of,
     whiskers,
 )
-from remctl.bench.numbers import digits
+from remctl.bench.numbers import digits, unit_of
 from remctl.bench.result import Case, Prediction, Result, Spread
 from remctl.bench.spread import verdict
 from remctl.drawing import (

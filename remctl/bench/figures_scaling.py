@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from remctl.bench.marks import PHASES, colors, is_drawn, measured_on, phase_name, unit_of, whiskers
+from remctl.bench.marks import PHASES, colors, is_drawn, measured_on, phase_name, whiskers
+from remctl.bench.numbers import unit_of
 from remctl.bench.result import Case, Exponent, Result
 from remctl.drawing import INK, LINES, MARKERS, PAGE, Drawing, LeftOut, legend_above, panels, shown
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from remctl.bench.numbers import TIME_UNITS
 from remctl.bench.result import Case, Result
 from remctl.drawing import COLORS, shown
 
@@ -53,11 +52,6 @@ def colors(result: Result) -> dict[str, str]:
 def is_drawn(case: Case) -> bool:
     """Whether its times are ones that a clock can give."""
     return MIN_SECONDS < case.spread.low <= case.median <= case.spread.high < MAX_SECONDS
-
-
-def unit_of(seconds: float) -> tuple[str, float]:
-    """Name, and size in seconds, of the unit in which so long a time is a number from 1 on."""
-    return next((unit for unit in TIME_UNITS if seconds >= 0.9999 * unit[1]), TIME_UNITS[-1])
 
 
 def whiskers(cases: Sequence[Case]) -> str:

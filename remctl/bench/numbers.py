@@ -14,7 +14,7 @@ MAX_DECIMALS = 6
 
 def seconds_text(median: float, interval: Spread) -> str:
     """`2.31 s [2.28, 2.40]`: the interval in the unit of the median."""
-    unit, size = _unit(median)
+    unit, size = unit_of(median)
     return f"{digits(median / size)} {unit} [{digits(interval.low / size)}, {digits(interval.high / size)}]"
 
 
@@ -22,7 +22,7 @@ def plain(seconds: float | None) -> str:
     """A duration that has no spread, because it was computed or printed by others: `309 s`; `-` for none."""
     if seconds is None:
         return NOTHING
-    unit, size = _unit(seconds)
+    unit, size = unit_of(seconds)
     return f"{digits(seconds / size)} {unit}"
 
 
@@ -83,8 +83,9 @@ def digits(number: float) -> str:
     return f"{number:.{max(0, decimals)}f}"
 
 
-def _unit(seconds: float) -> tuple[str, float]:
-    return next((u for u in TIME_UNITS if abs(seconds) >= u[1]), TIME_UNITS[-1])
+def unit_of(seconds: float) -> tuple[str, float]:
+    """Name, and size in seconds, of the unit in which so long a time is a number from 1 on."""
+    return next((unit for unit in TIME_UNITS if seconds >= 0.9999 * unit[1]), TIME_UNITS[-1])
 
 
 def _interval(low: float, middle: float, high: float, decimals: int) -> str:

@@ -59,6 +59,7 @@ def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
     Raises MachineError where a check fails or the machine refuses, Interrupted on a signal.
     """
     with StopFlag().listening() as stop, Reporter(stop) as reporter:
+        prepare_torch(todo.groups[0].subjects[0].config)  # the machine's rates are of the same settings
         machine, found = Machine(todo.device), Measured()
         partial = paths[0].with_suffix(".partial.json")
         for number, group in enumerate(todo.groups, start=1):

@@ -210,6 +210,11 @@ class WorldModelConfig(Section):
         gradient_clip=100.0,
     )
 
+    @property
+    def first_predicted_block(self) -> int:
+        """First block of a segment (from 0) whose observation ever carries a loss."""
+        return {"published": self.context_blocks, "supervise_starts": 1, "all_positions": 0}[self.loss_rule]
+
 
 class ImaginationConfig(Section):
     """Where rollouts start and how long they are (Section 2.3, Algorithm 7)."""

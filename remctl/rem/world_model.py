@@ -84,7 +84,7 @@ class WorldModel(nn.Module):
         one; sums are divided by the whole's positions, so that the losses of its parts add up to its own.
         """
         blocks = self._blocks(segment.tokens, segment.actions, code_vectors)
-        first = self._first_predicted
+        first = self.config.first_predicted_block
         observations, at_action = self._training_outputs(blocks, first)
         observed, rewarded = self._loss_masks(segment)
         all_observed, all_rewarded = (observed, rewarded) if whole is None else self._loss_masks(whole)
@@ -97,12 +97,6 @@ class WorldModel(nn.Module):
             "end_loss": _cross_entropy(self.end_head(at_action), ends, rewarded, num_rewarded),
         }
         return torch.stack(list(terms.values())).sum(), terms
-
-    @property
-    def _first_predicted(self) -> int:
-        """First block (from 0) whose observation ever carries a loss."""
-        rules = {"published": self.config.context_blocks, "supervise_starts": 1, "all_positions": 0}
-        return rules[self.config.loss_rule]
 
     def _training_outputs(self, blocks: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """Outputs that predict the tokens of blocks first..T-1 (B, T-first, K, E), and those at the actions (B, T, E)."""
@@ -129,7 +123,7 @@ class WorldModel(nn.Module):
             rewarded = (block >= context - 1)[None] | starts
         elif self.config.loss_rule == "all_positions":
             observed = rewarded = (block >= 0)[None]
-        first = self._first_predicted
+        first = self.config.first_predicted_block
         tokens = _token_mask((observed & segment.real)[:, first:], segment.tokens[:, first:], first)
         return tokens, rewarded & segment.real
 

@@ -137,11 +137,11 @@ def test_loss_falls_exactly_where_the_rule_says(rule: str, context: int) -> None
     segment = make_segment(torch.arange(T) < torch.tensor([[T], [5], [3]]))
     tokens, rewarded = model._loss_masks(segment)
     want_observed, want_rewarded = expected_masks(rule, context, segment.real, segment.starts_episode)
-    want_tokens = want_observed[:, model._first_predicted :, None].expand_as(tokens).clone()
+    want_tokens = want_observed[:, model.config.first_predicted_block :, None].expand_as(tokens).clone()
     if rule == "all_positions":
         want_tokens[:, 0, 0] = False  # nothing stands before a segment's very first token
     assert torch.equal(tokens, want_tokens)
-    assert not want_observed[:, : model._first_predicted].any()
+    assert not want_observed[:, : model.config.first_predicted_block].any()
     assert torch.equal(rewarded, want_rewarded)
 
 
@@ -266,7 +266,7 @@ def test_what_context_blocks_should_have_predicted_has_exactly_no_influence(pred
     for a, b in zip(*losses, strict=True):
         assert (a is None) == (b is None)
         assert a is None or torch.equal(a, b)
-    assert model._first_predicted == context
+    assert model.config.first_predicted_block == context
     later = segment._replace(rewards=-segment.rewards - 5)
     assert not torch.equal(model.loss(later, CODES)[0], losses[0][0])
 
