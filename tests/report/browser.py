@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -124,9 +123,10 @@ class Browser:
             mobile=phone,
         )
 
-    def scheme(self, name: str) -> None:
-        """`light` or `dark`."""
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+    def scheme(self, name: str, media: str = "screen") -> None:
+        """`light` or `dark`, on `screen` or in `print`. No screenshot, no PDF: headless Chromium sometimes never answers."""
+        features = [{"name": "prefers-color-scheme", "value": name}]
+        self.call("Emulation.setEmulatedMedia", media=media, features=features)
 
     def press(self, key: str, text: str = "") -> None:
         """A key down and up, as from the keyboard: `Tab`, `Enter` (text \\r), `Escape`."""
@@ -134,16 +134,6 @@ class Browser:
         about = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
-
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """The page, or what is in view, as PNG."""
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(answer["data"]))
-
-    def pdf(self, path: Path) -> None:
-        """The page as printed."""
-        answer = self.call("Page.printToPDF", preferCSSPageSize=True, printBackground=False)
-        path.write_bytes(base64.b64decode(answer["data"]))
 
     def complaints(self) -> list[str]:
         """Errors, warnings and exceptions that the page caused so far."""
