@@ -2,7 +2,8 @@
 
 torch draws a CPU's masks one number per element. Here one 64-bit number of torch's own generator gives four elements 15 bits
 each, and a dropped element is masked out by an integer AND. Same distribution (p to 1 part in 32,768, scaled by the exact
-share that is kept), same seed same masks, other masks than `torch.nn.functional.dropout`, which every other device uses.
+share that is kept), same seed same masks, other masks than `torch.nn.functional.dropout`, which every other device and compiled
+code use.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """x (any shape) with each element zero with probability `p`, the others scaled so that the mean stays."""
     if not training or p == 0:
         return x
-    if x.device.type != "cpu" or x.dtype not in MASK_TYPES:
+    if x.device.type != "cpu" or x.dtype not in MASK_TYPES or torch.compiler.is_compiling():
         return F.dropout(x, p, training)
     dropped = min(round(p * LEVELS), LEVELS - 1)
     result: Tensor = _MaskedScale.apply(x, keep_mask(x.shape, dropped), LEVELS / (LEVELS - dropped))

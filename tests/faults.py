@@ -58,14 +58,14 @@ SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profi
 
 FAULTS = [
     # Numerics: retention
-    Fault("numerics", "rem/retention.py", "torch.arange(n - 1, -1, -1)", "torch.arange(n, 0, -1)", POP),
-    Fault("numerics", "rem/retention.py", "torch.arange(1, n + 1)", "torch.arange(n)", POP),
-    Fault("numerics", "rem/retention.py", ".clamp(min=0)).tril()\n\n        return self._get((\"causal\"", ".abs())\n\n        return self._get((\"causal\"", POP),
+    Fault("numerics", "rem/retention.py", "self._powers(n - 1 - i[:, None])", "self._powers(n - i[:, None])", POP),
+    Fault("numerics", "rem/retention.py", "self._powers(i[:, None] + 1)", "self._powers(i[:, None])", POP),
+    Fault("numerics", "rem/retention.py", "self._powers((i[:, None] - i).clamp(min=0)).tril()", "self._powers((i[:, None] - i).abs())", POP),
     Fault("numerics", "rem/retention.py", "THETA_BASE = 10_000.0", "THETA_BASE = 1_000.0", POP),
     Fault("numerics", "rem/retention.py", "else torch.float32\n        full_key", "else like.dtype\n        full_key", POP),
     Fault("numerics", "rem/retnet.py", 'found["k"] / self.head_dim**0.5', 'found["k"]', POP),
     Fault("numerics", "rem/retnet.py", "states[:, :, layout.first_predicted : layout.first_predicted + layout.num_predicted]", "states[:, :, 1 + layout.first_predicted : 1 + layout.first_predicted + layout.num_predicted]", POP),
-    Fault("numerics", "rem/retnet.py", "(self.start + (self.first_predicted + i) * self.block_len", "(self.start + i * self.block_len", POP),
+    Fault("numerics", "rem/retnet.py", "ahead, tables = start + first * n, self.tables", "ahead, tables = start, self.tables", POP),
     Fault("numerics", "rem/retnet.py", "states[:, :, 0:whole:c]", "states[:, :, 0 : whole // c]", POP),
     Fault("numerics", "rem/retnet.py", '        real["v"] = _kept(real["v"], keep)\n', "", POP),
     Fault("numerics", "rem/retnet.py", "eps=layer.retention.group_norm.eps", "eps=1e-2", POP),
@@ -222,9 +222,9 @@ FAULTS = [
     Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
     # Speed: fast forms against their plain twins
     Fault("speed", "rem/retnet.py", "q @ states[:, :, 1:].to(q.dtype)", "q @ states[:, :, :-1].to(q.dtype)", POP),
-    Fault("speed", "rem/retnet.py", "real = self._heads(\"kv\", written, layout.positions[:1]", "real = self._heads(\"kv\", written, layout.positions[1:2]", POP),
-    Fault("speed", "rem/retnet.py", 'self.block_states(real["k"], _kept(real["v"], keep), state, self.tables)', 'self.block_states(real["k"], real["v"], state, self.tables)', POP),
-    Fault("speed", "rem/retention.py", "torch.view_as_real(pairs * rotation)", "torch.view_as_real(pairs * rotation.conj())", POP),
+    Fault("speed", "rem/retnet.py", "reading, layout.real_turns[:, -1:]", "reading, layout.real_turns[:, :1]", POP),
+    Fault("speed", "rem/retnet.py", 'self.block_states(real["k"], _kept(real["v"], keep), state, layout.writing)', 'self.block_states(real["k"], real["v"], state, layout.writing)', POP),
+    Fault("speed", "rem/retention.py", "torch.view_as_complex(rotation))", "torch.view_as_complex(rotation).conj())", POP),
     Fault("speed", "dropout.py", "min(round(p * LEVELS), LEVELS - 1)", "round(p * LEVELS) // 2", DROPOUT),
     Fault("speed", "dropout.py", "LEVELS / (LEVELS - dropped)", "1.0", DROPOUT),
     Fault("speed", "dropout.py", "_masked(gradients[0], mask, ctx.scale)", "gradients[0]", DROPOUT),

@@ -31,6 +31,25 @@ def decay_rates(kind: str, num_heads: int) -> Tensor:
     return 1 - torch.linspace(math.log(1 / 32), math.log(1 / 512), num_heads, dtype=torch.float64).exp()
 
 
+class Decays(NamedTuple):
+    """For chunks of n tokens: `causal` (H, n, n) is decay^(i-j) for i >= j, else 0; `read` (H, n, 1) decay^(i+1), what is
+    left of the state at token i.
+    """
+
+    causal: Tensor
+    read: Tensor
+
+
+class Writing(NamedTuple):
+    """For T blocks of n tokens: `decay` (H, n, 1) is decay^(n-1-i), what is left of token i at the end of its block.
+
+    `carry` (H, T+1, T+1), lower triangular: weights of (S_0, S~_1 .. S~_T) in (S_0 .. S_T) (Eq. 7).
+    """
+
+    decay: Tensor
+    carry: Tensor
+
+
 class RetentionTables:
     """Rotation and decay tables of one model, built once per shape, device and dtype, and shared by its layers.
 
@@ -42,41 +61,31 @@ class RetentionTables:
         self.thetas = THETA_BASE ** -torch.linspace(0, 1, head_dim // 2, dtype=torch.float64)
         self._cache: dict[tuple, Tensor] = {}
 
-    def rotation(self, positions: tuple[range, ...], like: Tensor) -> Tensor:
-        """cos + i sin of the angles at the concatenated positions: (n, D/2), complex."""
+    def rotation(self, begins: range, n: int, like: Tensor) -> Tensor:
+        """Cosines and sines of blocks of n tokens, whose first tokens are at `begins`: (blocks, n, D/2, 2)."""
 
         def build() -> Tensor:
-            index = torch.cat([torch.arange(r.start, r.stop, dtype=torch.float64) for r in positions])
-            angles = index[:, None] * self.thetas
-            return torch.polar(torch.ones_like(angles), angles)
+            positions = torch.tensor(begins, dtype=torch.float64)[:, None] + torch.arange(n)
+            angles = positions[..., None] * self.thetas
+            return torch.stack([angles.cos(), angles.sin()], dim=-1)
 
-        return self._get(("rotation", *positions), like, build)
+        return self._get(("rotation", begins, n), like, build)
 
-    def causal_decay(self, n: int, like: Tensor) -> Tensor:
-        """decay^(i-j) for i >= j, else 0: (H, n, n)."""
+    def decays(self, n: int, like: Tensor) -> Decays:
+        """Of chunks of `n` tokens."""
+        i = torch.arange(n, dtype=torch.float64)
+        return Decays(
+            self._get(("causal", n), like, lambda: self._powers((i[:, None] - i).clamp(min=0)).tril()),
+            self._get(("read", n), like, lambda: self._powers(i[:, None] + 1)),
+        )
 
-        def build() -> Tensor:
-            i = torch.arange(n, dtype=torch.float64)
-            return self._powers((i[:, None] - i).clamp(min=0)).tril()
-
-        return self._get(("causal", n), like, build)
-
-    def read_decay(self, n: int, like: Tensor) -> Tensor:
-        """decay^(i+1), what is left of the state at token i: (H, n, 1)."""
-        return self._get(("read", n), like, lambda: self._powers(torch.arange(1, n + 1).double()[:, None]))
-
-    def write_decay(self, n: int, like: Tensor) -> Tensor:
-        """decay^(n-1-i), what is left of token i at the end of its chunk: (H, n, 1)."""
-        return self._get(("write", n), like, lambda: self._powers(torch.arange(n - 1, -1, -1).double()[:, None]))
-
-    def carry(self, num_blocks: int, n: int, like: Tensor) -> Tensor:
-        """Weights of (S_0, S~_1 .. S~_T) in (S_0 .. S_T), blocks of n tokens: (H, T+1, T+1), lower triangular (Eq. 7)."""
-
-        def build() -> Tensor:
-            j = torch.arange(num_blocks + 1, dtype=torch.float64)
-            return self._powers(n * (j[:, None] - j).clamp(min=0)).tril()
-
-        return self._get(("carry", num_blocks, n), like, build)
+    def writing(self, num_blocks: int, n: int, like: Tensor) -> Writing:
+        """Of `num_blocks` blocks of `n` tokens."""
+        i, j = torch.arange(n, dtype=torch.float64), torch.arange(num_blocks + 1, dtype=torch.float64)
+        return Writing(
+            self._get(("write", n), like, lambda: self._powers(n - 1 - i[:, None])),
+            self._get(("carry", num_blocks, n), like, lambda: self._powers(n * (j[:, None] - j).clamp(min=0)).tril()),
+        )
 
     def _powers(self, exponents: Tensor) -> Tensor:
         return self.rates_H.view(-1, *[1] * exponents.ndim) ** exponents
@@ -86,16 +95,25 @@ class RetentionTables:
         full_key = (*key, like.device, dtype)
         if full_key not in self._cache:
             with torch.inference_mode(False):
-                table = build()
-                self._cache[full_key] = table.to(like.device, dtype.to_complex() if table.is_complex() else dtype)
+                self._cache[full_key] = build().to(like.device, dtype)
         return self._cache[full_key]
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of x (..., n, D) by rotation (n, D/2), complex numbers of length 1; float32 or better."""
-    x = x.to(rotation.real.dtype, memory_format=torch.contiguous_format).contiguous()
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation).flatten(-2)
+    """Turn neighbouring pairs of x (..., n, D) by rotation (n, D/2, 2), cosine and sine; float32 or better.
+
+    One complex product; compiled, its four real ones, which the compiler fuses with what stands around them.
+    """
+    x = x.to(rotation.dtype, memory_format=torch.contiguous_format).contiguous().unflatten(-1, (-1, 2))
+    if not torch.compiler.is_compiling():
+        return torch.view_as_real(torch.view_as_complex(x) * torch.view_as_complex(rotation)).flatten(-2)
+    return rotate_pairs(x, rotation).flatten(-2)
+
+
+def rotate_pairs(pairs: Tensor, rotation: Tensor) -> Tensor:
+    """The same in real numbers: pairs (..., n, D/2, 2), rotation (n, D/2, 2)."""
+    (a, b), (cosine, sine) = pairs.unbind(-1), rotation.unbind(-1)
+    return torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
 
 
 class QKV(NamedTuple):
@@ -110,38 +128,36 @@ class QKV(NamedTuple):
         return QKV(function(self.q), function(self.k), function(self.v))
 
 
-def retain(x: QKV, states: Tensor, tables: RetentionTables) -> Tensor:
-    """Eq. 4 for T chunks of n tokens, each from its own state.
+def retain(x: QKV, states: Tensor, decays: Decays) -> Tensor:
+    """Eq. 4 for T chunks of n tokens, each from its own state; `decays` of that n.
 
     x (B, H, T, n, D); states (B, H, T, D, D). Returns (B, H, T, n, D).
     """
-    v, n = x.v, x.q.shape[-2]
+    v = x.v
     q, k = x.q.to(v.dtype), x.k.to(v.dtype)
-    scores = (q @ k.transpose(-1, -2)) * tables.causal_decay(n, q)[:, None]
-    return scores.to(v.dtype) @ v + (q @ states.to(v.dtype)) * tables.read_decay(n, q)[:, None]
+    scores = (q @ k.transpose(-1, -2)) * decays.causal[:, None]
+    return scores.to(v.dtype) @ v + (q @ states.to(v.dtype)) * decays.read[:, None]
 
 
-def block_states(k: Tensor, v: Tensor, state: Tensor, tables: RetentionTables) -> Tensor:
+def block_states(k: Tensor, v: Tensor, state: Tensor, writing: Writing) -> Tensor:
     """States at the ends of all blocks, in parallel (Eqs. 6 and 7).
 
     k, v (B, H, T, n, D); state (B, H, D, D) before the first block. Returns (B, H, T+1, D, D): S_0 .. S_T, float32 or
     better.
     """
-    num_blocks, n = k.shape[2:4]
     with torch.autocast(k.device.type, enabled=False):
-        k = k.to(state.dtype) * tables.write_decay(n, state)[:, None]
+        k = k.to(state.dtype) * writing.decay[:, None]
         partial = k.transpose(-1, -2) @ v.to(state.dtype)
         all_partial = torch.cat([state.unsqueeze(2), partial], dim=2).flatten(-2)
-        return (tables.carry(num_blocks, n, state) @ all_partial).unflatten(-1, state.shape[-2:])
+        return (writing.carry @ all_partial).unflatten(-1, state.shape[-2:])
 
 
-def block_states_in_turn(k: Tensor, v: Tensor, state: Tensor, tables: RetentionTables) -> Tensor:
+def block_states_in_turn(k: Tensor, v: Tensor, state: Tensor, writing: Writing) -> Tensor:
     """What `block_states` gives, (B, H, T+1, D, D), each state from the one before it (Eq. 5): the schedule without POP."""
-    n = k.shape[-2]
     states = [state]
     with torch.autocast(k.device.type, enabled=False):
-        k = k.to(state.dtype) * tables.write_decay(n, state)[:, None]
-        whole_block = tables.carry(1, n, state)[:, 1, 0].view(-1, 1, 1)
+        k = k.to(state.dtype) * writing.decay[:, None]
+        whole_block = writing.carry[:, 1, 0].view(-1, 1, 1)
         for j in range(k.shape[2]):
             states.append(whole_block * states[-1] + k[:, :, j].transpose(-1, -2) @ v[:, :, j].to(state.dtype))
     return torch.stack(states, dim=2)

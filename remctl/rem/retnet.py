@@ -21,7 +21,16 @@ from yet_another_retnet.retnet import RetNetDecoder, RetNetDecoderLayer
 
 from remctl.config import WorldModelConfig
 from remctl.dropout import dropout
-from remctl.rem.retention import QKV, RetentionTables, block_states, block_states_in_turn, retain, rotate
+from remctl.rem.retention import (
+    QKV,
+    Decays,
+    RetentionTables,
+    Writing,
+    block_states,
+    block_states_in_turn,
+    retain,
+    rotate,
+)
 
 State = list[Tensor]  # one (B, H, D, D) per layer
 
@@ -35,31 +44,37 @@ class RetNetOutput(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Which rows of the (B, rows, E) stream are what. `start`: absolute position of the first real token."""
+    """Which rows of the (B, rows, E) stream are what, and the tables of their retention.
 
-    num_blocks: int
-    block_len: int
-    num_predicted: int
-    num_prediction_tokens: int
+    How far tokens are turned: T real blocks (T, n, D/2, 2), and P predicted ones (P, K, D/2, 2). Decays of a chunk of c
+    blocks, of what is left behind the last whole chunk, and of a predicted block.
+    """
+
     first_predicted: int
-    start: int
+    blocks_per_chunk: int
+    real_turns: Tensor
+    predicted_turns: Tensor
+    writing: Writing
+    chunk: Decays
+    rest: Decays
+    predicted: Decays
 
     @property
-    def real_rows(self) -> int:
-        return self.num_blocks * self.block_len
+    def num_blocks(self) -> int:
+        return self.real_turns.shape[0]
+
+    @property
+    def block_len(self) -> int:
+        return self.real_turns.shape[1]
+
+    @property
+    def num_predicted(self) -> int:
+        return self.predicted_turns.shape[0]
 
     @property
     def rows(self) -> list[int]:
         """Real ones, and those of u."""
-        return [self.real_rows, self.num_predicted * self.num_prediction_tokens]
-
-    @property
-    def positions(self) -> tuple[range, ...]:
-        begins = (self.start + (self.first_predicted + i) * self.block_len for i in range(self.num_predicted))
-        return (
-            range(self.start, self.start + self.real_rows),
-            *(range(begin, begin + self.num_prediction_tokens) for begin in begins),
-        )
+        return [turns.shape[0] * turns.shape[1] for turns in (self.real_turns, self.predicted_turns)]
 
 
 class RetNet(nn.Module):
@@ -107,7 +122,7 @@ class RetNet(nn.Module):
         B, T, n, E = real.shape
         assert prediction is None or first_predicted + prediction.shape[1] <= T + 1, (prediction.shape, real.shape)
         P, K = (0, 0) if prediction is None else prediction.shape[1:3]
-        layout = Layout(T, n, P, K, first_predicted, start)
+        layout = self._layout((T, n), (P, K), first_predicted, start, real)
         x = real.reshape(B, T * n, E)
         if prediction is not None:
             x = torch.cat([x, prediction.reshape(B, P * K, E)], dim=1)
@@ -121,16 +136,33 @@ class RetNet(nn.Module):
             x[:, : x.shape[1] - P * K].reshape(B, T, 1 if last_tokens_only else n, E), predicted, states
         )
 
+    def _layout(
+        self, real: tuple[int, int], predicted: tuple[int, int], first: int, start: int, like: Tensor
+    ) -> Layout:
+        """Of `real` (T, n) and `predicted` (P, K) blocks and tokens; a predicted block stands where its own tokens do."""
+        (T, n), (P, K), c = real, predicted, min(self.blocks_per_chunk, real[0])
+        ahead, tables = start + first * n, self.tables
+        return Layout(
+            first,
+            c,
+            tables.rotation(range(start, start + T * n, n), n, like),
+            tables.rotation(range(ahead, ahead + P * n, n), K, like),
+            tables.writing(T, n, like),
+            tables.decays(c * n, like),
+            tables.decays(T % c * n, like),
+            tables.decays(K, like),
+        )
+
     def _layer(
         self, layer: RetNetDecoderLayer, x: Tensor, state: Tensor, layout: Layout, keep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Eqs. 9 and 10, Algorithm 2: (B, rows, E) and the state after the last real block."""
         projected, gate = self._project(layer, "qkvg", layer.norm1(x))
         written, predicting = projected.split(layout.rows, dim=1)
-        real = self._heads("qkv", written, layout.positions[:1], layout.num_blocks)
+        real = self._heads("qkv", written, layout.real_turns)
         real["v"] = _kept(real["v"], keep)
-        states = self.block_states(real["k"], real["v"], state, self.tables)
-        retained = self._chunkwise(QKV(**real), states)
+        states = self.block_states(real["k"], real["v"], state, layout.writing)
+        retained = _chunkwise(QKV(**real), states, layout)
         if layout.num_predicted:
             retained.append(self._predict(predicting, states, layout))
         return self._mix(layer, x, retained, gate), states[:, :, -1]
@@ -142,14 +174,13 @@ class RetNet(nn.Module):
 
         What a block's last token reads is the state behind the block.
         """
-        last = slice(layout.block_len - 1, layout.real_rows, layout.block_len)
+        last = slice(layout.block_len - 1, layout.rows[0], layout.block_len)
         (x_real, x_u), (h_real, h_u) = x.split(layout.rows, dim=1), layer.norm1(x).split(layout.rows, dim=1)
         written = self._project(layer, "kv", h_real)[0]
-        real = self._heads("kv", written, layout.positions[:1], layout.num_blocks)
-        states = self.block_states(real["k"], _kept(real["v"], keep), state, self.tables)
+        real = self._heads("kv", written, layout.real_turns)
+        states = self.block_states(real["k"], _kept(real["v"], keep), state, layout.writing)
         reading, gate = self._project(layer, "qg", h_real[:, last])
-        ends = tuple(range(position, position + 1) for position in layout.positions[0][last])
-        q = self._heads("q", reading, ends, layout.num_blocks)["q"].to(reading.dtype)
+        q = self._heads("q", reading, layout.real_turns[:, -1:])["q"].to(reading.dtype)
         retained, gates, rows = [q @ states[:, :, 1:].to(q.dtype)], [gate], [x_real[:, last]]
         if layout.num_predicted:
             projected, gate = self._project(layer, "qkvg", h_u)
@@ -166,37 +197,26 @@ class RetNet(nn.Module):
         width = len(names.rstrip("g")) * x.shape[-1]
         return projected.split([width, projected.shape[-1] - width], dim=-1)
 
-    def _heads(self, names: str, projected: Tensor, positions: tuple[range, ...], num_blocks: int) -> dict[str, Tensor]:
-        """Each of `names` as (B, H, T, n, D), contiguous; q and k rotated, k scaled by 1/sqrt(D), both float32 or better."""
-        parts = projected.unflatten(-1, (len(names), self.num_heads, self.head_dim)).unflatten(1, (num_blocks, -1))
+    def _heads(self, names: str, projected: Tensor, turns: Tensor) -> dict[str, Tensor]:
+        """Each of `names` as (B, H, T, n, D), contiguous; q and k turned by `turns` (T, n, D/2, 2), k scaled by 1/sqrt(D), both
+        float32 or better.
+        """
+        parts = projected.unflatten(-1, (len(names), self.num_heads, self.head_dim)).unflatten(1, turns.shape[:2])
         parts = parts.permute(3, 0, 4, 1, 2, 5)
         num_rotated = len(names.rstrip("v"))
         rotating, values = parts.split([num_rotated, len(names) - num_rotated])
-        rotation = self.tables.rotation(positions, projected).unflatten(0, (num_blocks, -1))
-        found = dict(zip(names, rotate(rotating, rotation).unbind(0), strict=False))
+        found = dict(zip(names, rotate(rotating, turns).unbind(0), strict=False))
         if "k" in found:
             found["k"] = found["k"] / self.head_dim**0.5
         if "v" in names:
             found["v"] = values[0].contiguous()
         return found
 
-    def _chunkwise(self, real: QKV, states: Tensor) -> list[Tensor]:
-        """Real blocks (B, H, T, n, D) in chunks of c blocks: all full chunks (B, H, T/c, c*n, D), and what is left over."""
-        T = real.q.shape[2]
-        c = min(self.blocks_per_chunk, T)
-        whole = T - T % c
-        chunks = real.map(lambda t: t[:, :, :whole].unflatten(2, (-1, c)).flatten(3, 4))
-        pieces = [retain(chunks, states[:, :, 0:whole:c], self.tables)]
-        if whole < T:
-            rest = real.map(lambda t: t[:, :, whole:].flatten(2, 3).unsqueeze(2))
-            pieces.append(retain(rest, states[:, :, whole : whole + 1], self.tables))
-        return pieces
-
     def _predict(self, projected: Tensor, states: Tensor, layout: Layout) -> Tensor:
         """Prediction tokens (B, P*K, 3 E), each copy from the state before its block: (B, H, P, K, D)."""
-        u = self._heads("qkv", projected, layout.positions[1:], layout.num_predicted)
+        u = self._heads("qkv", projected, layout.predicted_turns)
         before = states[:, :, layout.first_predicted : layout.first_predicted + layout.num_predicted]
-        return retain(QKV(**u), before, self.tables)
+        return retain(QKV(**u), before, layout.predicted)
 
     def _mix(self, layer: RetNetDecoderLayer, x: Tensor, pieces: list[Tensor], gate: Tensor) -> Tensor:
         """A layer behind its retention, of which `pieces` (B, H, C, m, D) make up the rows of x (B, rows, E).
@@ -228,6 +248,18 @@ def _decoder(config: WorldModelConfig) -> RetNetDecoder:
     if config.layer_init == "independent":
         decoder.layers = nn.ModuleList([layer() for _ in range(config.num_layers)])
     return decoder
+
+
+def _chunkwise(real: QKV, states: Tensor, layout: Layout) -> list[Tensor]:
+    """Real blocks (B, H, T, n, D) in chunks of c blocks: all full chunks (B, H, T/c, c*n, D), and what is left over."""
+    T, c = layout.num_blocks, layout.blocks_per_chunk
+    whole = T - T % c
+    chunks = real.map(lambda t: t[:, :, :whole].unflatten(2, (-1, c)).flatten(3, 4))
+    pieces = [retain(chunks, states[:, :, 0:whole:c], layout.chunk)]
+    if whole < T:
+        rest = real.map(lambda t: t[:, :, whole:].flatten(2, 3).unsqueeze(2))
+        pieces.append(retain(rest, states[:, :, whole : whole + 1], layout.rest))
+    return pieces
 
 
 def _kept(v: Tensor, keep: Tensor | None) -> Tensor:

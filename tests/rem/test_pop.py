@@ -251,7 +251,7 @@ def test_copies_start_equal_and_independent_layers_do_not() -> None:
 
 def test_tables_of_the_last_head_survive_bfloat16() -> None:
     tables = RetentionTables(4, 64)
-    decay = tables.causal_decay(650, torch.zeros(1, dtype=torch.bfloat16))
+    decay = tables.decays(650, torch.zeros(1, dtype=torch.bfloat16)).causal
     assert decay.dtype == torch.float32
     assert decay[-1, 649, 0] == pytest.approx((1 - 1 / 512) ** 649, rel=1e-5)
 
