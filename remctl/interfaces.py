@@ -120,6 +120,10 @@ class SequenceModel(Protocol):
         """Nothing seen; on the device of `like` (any shape)."""
         ...
 
+    def compile_layers(self, **options: Any) -> None:
+        """From now on its layers run compiled, if that can gain anything; `options` as torch.compile's."""
+        ...
+
     def __call__(self, real: Tensor, state: Any, start: int = 0, *, keep: Tensor | None = None, **pop: Any) -> Any:
         """Blocks real (B, T, n, E) from absolute position `start`: an output with `real` (B, T, n, E) and `state`.
 

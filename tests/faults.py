@@ -58,9 +58,9 @@ SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profi
 
 FAULTS = [
     # Numerics: retention
-    Fault("numerics", "rem/retention.py", "self._powers(n - 1 - i[:, None])", "self._powers(n - i[:, None])", POP),
-    Fault("numerics", "rem/retention.py", "self._powers(i[:, None] + 1)", "self._powers(i[:, None])", POP),
-    Fault("numerics", "rem/retention.py", "self._powers((i[:, None] - i).clamp(min=0)).tril()", "self._powers((i[:, None] - i).abs())", POP),
+    Fault("numerics", "rem/retention.py", "self._powers(n - 1 - _index(n)[:, None])", "self._powers(n - _index(n)[:, None])", POP),
+    Fault("numerics", "rem/retention.py", "self._powers(_index(n)[:, None] + 1)", "self._powers(_index(n)[:, None])", POP),
+    Fault("numerics", "rem/retention.py", "self._powers((_index(n)[:, None] - _index(n)).clamp(min=0)).tril()", "self._powers((_index(n)[:, None] - _index(n)).abs())", POP),
     Fault("numerics", "rem/retention.py", "THETA_BASE = 10_000.0", "THETA_BASE = 1_000.0", POP),
     Fault("numerics", "rem/retention.py", "else torch.float32\n        full_key", "else like.dtype\n        full_key", POP),
     Fault("numerics", "rem/retnet.py", 'found["k"] / self.head_dim**0.5', 'found["k"]', POP),

@@ -21,7 +21,7 @@ from remctl.errors import MachineError
 from remctl.rem.reference import pop_loop
 from remctl.rem.retnet import RetNet
 from remctl.train.build import Agent
-from remctl.train.phases import PART_SIZES
+from remctl.train.learner import PART_SIZES
 from remctl.train.workload import Workload
 
 BLOCKS, BATCH = 4, 2

@@ -16,10 +16,9 @@ REWARDS, ENDS = 3, 2
 STATE_BYTES = 4  # kept in float32
 BACKWARD = 2  # a matrix product has two products as its gradient
 # Operations of a RetNet layer (rem/retnet.py): norm; q, k, v, gate as one product with two tables side by side; rotation
-# and 1/sqrt(D); states of the blocks; retention; a last token's reading of a state; chunks side by side, head norm, gate,
-# output, feed-forward network; padding.
-NORM, PROJECT, ROTATE, SCALE, STATES, RETAIN, READ, JOIN, KEEP = 1, 3, 1, 1, 4, 6, 1, 1, 1
-HEADS = ROTATE + SCALE
+# (1/sqrt(D) is in its table); states of the blocks; retention; a last token's reading of a state; chunks side by side,
+# head norm, gate, output, feed-forward network; padding.
+NORM, PROJECT, ROTATE, STATES, RETAIN, READ, JOIN, KEEP = 1, 3, 1, 4, 6, 1, 1, 1
 GATED_OUTPUT, FEED_FORWARD = 4, 4
 REST_OF_LAYER = JOIN + NORM + GATED_OUTPUT + NORM + FEED_FORWARD
 # Of a Transformer layer (iris/transformer.py): norm, q-k-v, attention, projection, sum; norm, feed-forward network.
@@ -48,6 +47,7 @@ class Call:
     """One pass of the sequence model: `blocks` of `block_len` real tokens behind `held` ones, and `predicted` blocks of u.
 
     `masked`: some blocks are padding. `pruned`: of the last layer's real tokens only the blocks' last ones are read.
+    `predicts_next`: one of the predicted blocks is the one behind the last real one.
     """
 
     batch_size: int
@@ -57,6 +57,7 @@ class Call:
     held: int = 0
     masked: bool = False
     pruned: bool = False
+    predicts_next: bool = False
 
     @property
     def rows(self) -> int:
@@ -96,7 +97,7 @@ class CostModel:
         tokens = (T - first) * self.K * self._head_flops(self.config.tokenizer.num_codes)
         actions = T * (self._head_flops(REWARDS) + self._head_flops(ENDS))
         forward = self._call_flops(call) + batch_size * (tokens + actions)
-        backward = BACKWARD * forward - batch_size * self._carry_flops(T)  # its table of decays is not trained
+        backward = BACKWARD * forward - batch_size * self._carry_flops(call)  # its table of decays is not trained
         traffic = self._call_bytes(call) * (1 + BACKWARD)
         return Cost(1, None, forward + backward, traffic)
 
@@ -105,7 +106,7 @@ class CostModel:
         states = self.m.num_layers if self.is_retnet else 0
         yield Cost(operations=states)  # nothing seen yet: zeros
         if T:
-            yield self._call(Call(batch_size, T, self.n, masked=True)) + Cost(operations=3)
+            yield self._call(Call(batch_size, T, self.n, masked=True, pruned=self.pop)) + Cost(operations=3)
         if not self.pop:
             yield self._observe(batch_size, T * self.n)
 
@@ -127,7 +128,7 @@ class CostModel:
 
     def _step_pop(self, batch_size: int) -> Cost:
         """Consume the block and predict the next, layer by layer in one call."""
-        call = self._call(Call(batch_size, 1, self.n, predicted=1, pruned=True))
+        call = self._call(Call(batch_size, 1, self.n, predicted=1, pruned=True, predicts_next=True))
         blocks_and_u = Cost(operations=4)  # two embeddings, block, block beside u
         # The input has gaps between rollouts: in float32 torch then adds the bias on its own.
         unfused = int(self.config.training.precision == "fp32" and batch_size > 1)
@@ -157,13 +158,13 @@ class CostModel:
                 return None  # building and applying the mask is not modelled
             return POSITIONS + NORM + TRANSFORMER_LAYER * m.num_layers
         states = STATES if m.block_states == "parallel" else 2 + 3 * call.blocks
-        predicted = (HEADS + RETAIN) * (call.predicted > 0)
+        predicted = (ROTATE + RETAIN) * (call.predicted > 0)
         common = NORM + states + KEEP * call.masked + predicted + REST_OF_LAYER
-        layer = common + PROJECT + HEADS + RETAIN + RETAIN * (call.blocks % c > 0)
+        layer = common + PROJECT + ROTATE + RETAIN + RETAIN * (call.blocks % c > 0)
         if not call.pruned:
             return layer * m.num_layers
         # keys and values of all, query and gate of the last tokens, u; rows and gates of both side by side
-        last = common + 2 * (PROJECT + HEADS) - SCALE + READ + PROJECT * (call.predicted > 0) + 2 * JOIN
+        last = common + 2 * (PROJECT + ROTATE) + READ + PROJECT * (call.predicted > 0) + 2 * JOIN
         return layer * (m.num_layers - 1) + last
 
     def _call_flops(self, call: Call) -> int:
@@ -183,18 +184,22 @@ class CostModel:
             dense = 4 * call.rows * E * E + 4 * call.blocks * E * E + 8 * call.predicted * self.K * E * E
             dense += 2 * read * E * E + 4 * read * E * m.ffn_dim
             layers += dense + states + u + 2 * call.blocks * D * E - layer
-        return call.batch_size * (layers + self._carry_flops(call.blocks))
+        return call.batch_size * (layers + self._carry_flops(call))
 
     def _chunk_flops(self, rows: int) -> int:
         """Of a chunk, one layer: scores and values, reading the state."""
         E = self.m.embed_dim
         return 4 * rows * rows * E + 2 * rows * self.head_dim * E
 
-    def _carry_flops(self, blocks: int) -> int:
-        """Of one sequence, all layers: states of all blocks from their parts (Eq. 7) by a table of decays."""
+    def _carry_flops(self, call: Call) -> int:
+        """Of one sequence, all layers: the states that are read, from the blocks' parts (Eq. 7), by a table of decays."""
         if not self.is_retnet or self.m.block_states == "sequential":
             return 0
-        return self.m.num_layers * 2 * (blocks + 1) ** 2 * self.head_dim * self.m.embed_dim
+        c = min(self.m.blocks_per_chunk, call.blocks)
+        before = call.predicted + (not call.predicts_next)  # the state behind everything is read in any case
+        chunks, ends = -(-call.blocks // c) + before, call.blocks + (before if call.predicted else 0)
+        reads = chunks * self.m.num_layers + (ends - chunks) * call.pruned
+        return reads * 2 * (call.blocks + 1) * self.head_dim * self.m.embed_dim
 
     def _call_bytes(self, call: Call) -> int:
         """The parameters once per call, each layer's input and output, what is remembered read and written."""

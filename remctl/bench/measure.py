@@ -24,7 +24,7 @@ from remctl.config import RunConfig, config_hash
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.replay.buffer import ENCODE_BATCH
 from remctl.train.build import Agent, build_agent
-from remctl.train.phases import PART_SIZES
+from remctl.train.learner import PART_SIZES
 from remctl.train.workload import PHASES, Workload
 from remctl.weights import lpips_shapes
 

@@ -293,8 +293,14 @@ class TrainingConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """How a run is executed. Not part of a run's identity: no result depends on it."""
+    """How a run is executed. Not part of a run's identity: no result depends on it, but for rounding and dropout's masks."""
 
+    compile: Literal["auto", "off"] = option(
+        "auto",
+        "on CUDA: layers compiled, training steps captured as CUDA graphs; off: operation by operation",
+        "",
+        "ours",
+    )
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = option((), "extra metric sinks", "", "ours")
 
 

@@ -10,7 +10,7 @@ held). What is held is a value: no call changes a state that it was given.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -91,6 +91,9 @@ class Transformer(nn.Module):
         """Nothing held; in the type and on the device of `like` (any shape)."""
         shape = (2, batch_size, self.num_heads, 0, self.head_dim)
         return TransformerState([KeysValues(like.new_empty(shape), 0, [0]) for _ in self.layers], None)
+
+    def compile_layers(self, **options: Any) -> None:
+        """Nothing: its window grows with every token, and a layer would be compiled for each length."""
 
     def forward(
         self, real: Tensor, state: TransformerState, start: int = 0, keep: Tensor | None = None

@@ -41,12 +41,15 @@ class Decays(NamedTuple):
 
 
 class Writing(NamedTuple):
-    """For T blocks of n tokens: `decay` (H, n, 1) is decay^(n-1-i), what is left of token i at the end of its block.
+    """For T blocks of n tokens, of whose states those at `reads` (R of 0 .. T, in any order) are wanted.
 
-    `carry` (H, T+1, T+1), lower triangular: weights of (S_0, S~_1 .. S~_T) in (S_0 .. S_T) (Eq. 7).
+    `decay` (H, n, 1) is decay^(n-1-i), what is left of token i at the end of its block; `block` (H, 1, 1) decay^n;
+    `carry` (H, R, T+1) the weights of (S_0, S~_1 .. S~_T) in the wanted ones of (S_0 .. S_T) (Eq. 7).
     """
 
+    reads: tuple[int, ...]
     decay: Tensor
+    block: Tensor
     carry: Tensor
 
 
@@ -58,33 +61,43 @@ class RetentionTables:
 
     def __init__(self, num_heads: int, head_dim: int, decay: str = "log_linear") -> None:
         self.rates_H = decay_rates(decay, num_heads)
+        self.head_dim = head_dim
         self.thetas = THETA_BASE ** -torch.linspace(0, 1, head_dim // 2, dtype=torch.float64)
         self._cache: dict[tuple, Tensor] = {}
 
     def rotation(self, begins: range, n: int, like: Tensor) -> Tensor:
-        """Cosines and sines of blocks of n tokens, whose first tokens are at `begins`: (blocks, n, D/2, 2)."""
+        """Cosines and sines of blocks of n tokens, whose first tokens are at `begins`: (2, blocks, n, D/2, 2).
+
+        The first for queries, the second over sqrt(D) for keys.
+        """
 
         def build() -> Tensor:
             positions = torch.tensor(begins, dtype=torch.float64)[:, None] + torch.arange(n)
             angles = positions[..., None] * self.thetas
-            return torch.stack([angles.cos(), angles.sin()], dim=-1)
+            turns = torch.stack([angles.cos(), angles.sin()], dim=-1)
+            return torch.stack([turns, turns / self.head_dim**0.5])
 
         return self._get(("rotation", begins, n), like, build)
 
     def decays(self, n: int, like: Tensor) -> Decays:
-        """Of chunks of `n` tokens."""
-        i = torch.arange(n, dtype=torch.float64)
+        """Of chunks of `n` tokens, for a model of tensors like `like` (any shape)."""
         return Decays(
-            self._get(("causal", n), like, lambda: self._powers((i[:, None] - i).clamp(min=0)).tril()),
-            self._get(("read", n), like, lambda: self._powers(i[:, None] + 1)),
+            self._get(("causal", n), like, lambda: self._powers((_index(n)[:, None] - _index(n)).clamp(min=0)).tril()),
+            self._get(("read", n), like, lambda: self._powers(_index(n)[:, None] + 1)),
         )
 
-    def writing(self, num_blocks: int, n: int, like: Tensor) -> Writing:
-        """Of `num_blocks` blocks of `n` tokens."""
-        i, j = torch.arange(n, dtype=torch.float64), torch.arange(num_blocks + 1, dtype=torch.float64)
+    def writing(self, num_blocks: int, n: int, reads: tuple[int, ...], like: Tensor) -> Writing:
+        """Of `num_blocks` blocks of `n` tokens, of whose states those at `reads` are wanted; `like` (any shape)."""
+
+        def carry() -> Tensor:
+            j = _index(num_blocks + 1)
+            return self._powers(n * (j[:, None] - j).clamp(min=0)).tril()[:, list(reads)]
+
         return Writing(
-            self._get(("write", n), like, lambda: self._powers(n - 1 - i[:, None])),
-            self._get(("carry", num_blocks, n), like, lambda: self._powers(n * (j[:, None] - j).clamp(min=0)).tril()),
+            reads,
+            self._get(("write", n), like, lambda: self._powers(n - 1 - _index(n)[:, None])),
+            self._get(("block", n), like, lambda: self._powers(n * torch.ones(1, 1))),
+            self._get(("carry", num_blocks, n, reads), like, carry),
         )
 
     def _powers(self, exponents: Tensor) -> Tensor:
@@ -99,8 +112,12 @@ class RetentionTables:
         return self._cache[full_key]
 
 
+def _index(n: int) -> Tensor:
+    return torch.arange(n, dtype=torch.float64)
+
+
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn neighbouring pairs of x (..., n, D) by rotation (n, D/2, 2), cosine and sine; float32 or better.
+    """Turn neighbouring pairs of x (..., n, D) by rotation (..., n, D/2, 2), cosine and sine; float32 or better.
 
     One complex product; compiled, its four real ones, which the compiler fuses with what stands around them.
     """
@@ -111,7 +128,7 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
 
 def rotate_pairs(pairs: Tensor, rotation: Tensor) -> Tensor:
-    """The same in real numbers: pairs (..., n, D/2, 2), rotation (n, D/2, 2)."""
+    """The same in real numbers: pairs (..., n, D/2, 2), rotation (..., n, D/2, 2)."""
     (a, b), (cosine, sine) = pairs.unbind(-1), rotation.unbind(-1)
     return torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
 
@@ -140,10 +157,10 @@ def retain(x: QKV, states: Tensor, decays: Decays) -> Tensor:
 
 
 def block_states(k: Tensor, v: Tensor, state: Tensor, writing: Writing) -> Tensor:
-    """States at the ends of all blocks, in parallel (Eqs. 6 and 7).
+    """The wanted states between T blocks, in parallel (Eqs. 6 and 7).
 
-    k, v (B, H, T, n, D); state (B, H, D, D) before the first block. Returns (B, H, T+1, D, D): S_0 .. S_T, float32 or
-    better.
+    k, v (B, H, T, n, D); state (B, H, D, D) before the first block. Returns (B, H, R, D, D): those of S_0 .. S_T at
+    `writing.reads`, float32 or better.
     """
     with torch.autocast(k.device.type, enabled=False):
         k = k.to(state.dtype) * writing.decay[:, None]
@@ -153,11 +170,10 @@ def block_states(k: Tensor, v: Tensor, state: Tensor, writing: Writing) -> Tenso
 
 
 def block_states_in_turn(k: Tensor, v: Tensor, state: Tensor, writing: Writing) -> Tensor:
-    """What `block_states` gives, (B, H, T+1, D, D), each state from the one before it (Eq. 5): the schedule without POP."""
+    """What `block_states` gives, (B, H, R, D, D), each state from the one before it (Eq. 5): the schedule without POP."""
     states = [state]
     with torch.autocast(k.device.type, enabled=False):
         k = k.to(state.dtype) * writing.decay[:, None]
-        whole_block = writing.carry[:, 1, 0].view(-1, 1, 1)
         for j in range(k.shape[2]):
-            states.append(whole_block * states[-1] + k[:, :, j].transpose(-1, -2) @ v[:, :, j].to(state.dtype))
-    return torch.stack(states, dim=2)
+            states.append(writing.block * states[-1] + k[:, :, j].transpose(-1, -2) @ v[:, :, j].to(state.dtype))
+    return torch.stack([states[j] for j in writing.reads], dim=2)

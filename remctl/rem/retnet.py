@@ -12,7 +12,8 @@ Parameters live in yet-another-retnet's modules, so that names and initialisatio
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -33,6 +34,7 @@ from remctl.rem.retention import (
 )
 
 State = list[Tensor]  # one (B, H, D, D) per layer
+Layer = Callable[..., tuple[Tensor, Tensor]]
 
 
 class RetNetOutput(NamedTuple):
@@ -46,35 +48,43 @@ class RetNetOutput(NamedTuple):
 class Layout(NamedTuple):
     """Which rows of the (B, rows, E) stream are what, and the tables of their retention.
 
-    How far tokens are turned: T real blocks (T, n, D/2, 2), and P predicted ones (P, K, D/2, 2). Decays of a chunk of c
-    blocks, of what is left behind the last whole chunk, and of a predicted block.
+    How far tokens are turned: T real blocks (2, T, n, D/2, 2), and P predicted ones (2, P, K, D/2, 2). States that are
+    read, in a whole and in a pruned layer: those before chunks or behind blocks, those before predicted blocks, and
+    always last the one behind everything. Decays of a chunk of c blocks, of what is left behind the last whole chunk, and
+    of a predicted block.
     """
 
-    first_predicted: int
     blocks_per_chunk: int
     real_turns: Tensor
     predicted_turns: Tensor
     writing: Writing
+    pruned_writing: Writing
     chunk: Decays
     rest: Decays
     predicted: Decays
 
     @property
     def num_blocks(self) -> int:
-        return self.real_turns.shape[0]
-
-    @property
-    def block_len(self) -> int:
         return self.real_turns.shape[1]
 
     @property
+    def block_len(self) -> int:
+        return self.real_turns.shape[2]
+
+    @property
     def num_predicted(self) -> int:
-        return self.predicted_turns.shape[0]
+        return self.predicted_turns.shape[1]
+
+    @property
+    def num_chunks(self) -> list[int]:
+        """Whole ones, and the rest's."""
+        whole, left = divmod(self.num_blocks, self.blocks_per_chunk)
+        return [whole, int(left > 0)]
 
     @property
     def rows(self) -> list[int]:
         """Real ones, and those of u."""
-        return [turns.shape[0] * turns.shape[1] for turns in (self.real_turns, self.predicted_turns)]
+        return [turns.shape[1] * turns.shape[2] for turns in (self.real_turns, self.predicted_turns)]
 
 
 class RetNet(nn.Module):
@@ -93,12 +103,18 @@ class RetNet(nn.Module):
         self.ffn_activation = F.gelu if config.ffn_activation == "gelu" else F.silu
         self.decoder = _decoder(config)
         self.tables = RetentionTables(config.num_heads, self.head_dim, config.decay)
+        self._forms: tuple[Layer, Layer] = self._layer, self._pruned_layer
 
     def initial_state(self, batch_size: int, like: Tensor) -> State:
         """Zeros, one (B, H, D, D) per layer, float32 (float64 for a float64 model)."""
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         shape = (batch_size, self.num_heads, self.head_dim, self.head_dim)
         return [torch.zeros(shape, device=like.device, dtype=dtype) for _ in self.decoder.layers]
+
+    def compile_layers(self, **options: Any) -> None:
+        """Compile a layer, not the stack: equal ones share the code, so that this takes seconds. `options`: torch.compile's."""
+        whole, pruned = self._forms
+        self._forms = torch.compile(whole, **options), torch.compile(pruned, **options)
 
     def forward(
         self,
@@ -129,7 +145,7 @@ class RetNet(nn.Module):
         states: State = []
         for layer, layer_state in zip(self.decoder.layers, state, strict=True):
             is_pruned = last_tokens_only and len(states) + 1 == len(state)
-            x, new_state = (self._pruned_layer if is_pruned else self._layer)(layer, x, layer_state, layout, keep)
+            x, new_state = self._forms[is_pruned](layer, x, layer_state, layout, keep)
             states.append(new_state)
         predicted = x[:, x.shape[1] - P * K :].reshape(B, P, K, E) if P else None
         return RetNetOutput(
@@ -141,13 +157,13 @@ class RetNet(nn.Module):
     ) -> Layout:
         """Of `real` (T, n) and `predicted` (P, K) blocks and tokens; a predicted block stands where its own tokens do."""
         (T, n), (P, K), c = real, predicted, min(self.blocks_per_chunk, real[0])
-        ahead, tables = start + first * n, self.tables
+        ahead, tables, before = start + first * n, self.tables, tuple(range(first, first + P))
         return Layout(
-            first,
             c,
             tables.rotation(range(start, start + T * n, n), n, like),
             tables.rotation(range(ahead, ahead + P * n, n), K, like),
-            tables.writing(T, n, like),
+            tables.writing(T, n, _to_the_end((*range(0, T, c), *before), T), like),
+            tables.writing(T, n, _to_the_end((*range(1, T + 1), *before), T), like),
             tables.decays(c * n, like),
             tables.decays(T % c * n, like),
             tables.decays(K, like),
@@ -162,9 +178,10 @@ class RetNet(nn.Module):
         real = self._heads("qkv", written, layout.real_turns)
         real["v"] = _kept(real["v"], keep)
         states = self.block_states(real["k"], real["v"], state, layout.writing)
-        retained = _chunkwise(QKV(**real), states, layout)
+        *before_chunks, before, _ = _split(states, [*layout.num_chunks, layout.num_predicted])
+        retained = _chunkwise(QKV(**real), before_chunks, layout)
         if layout.num_predicted:
-            retained.append(self._predict(predicting, states, layout))
+            retained.append(self._predict(predicting, before, layout))
         return self._mix(layer, x, retained, gate), states[:, :, -1]
 
     def _pruned_layer(
@@ -178,13 +195,14 @@ class RetNet(nn.Module):
         (x_real, x_u), (h_real, h_u) = x.split(layout.rows, dim=1), layer.norm1(x).split(layout.rows, dim=1)
         written = self._project(layer, "kv", h_real)[0]
         real = self._heads("kv", written, layout.real_turns)
-        states = self.block_states(real["k"], _kept(real["v"], keep), state, layout.writing)
+        states = self.block_states(real["k"], _kept(real["v"], keep), state, layout.pruned_writing)
         reading, gate = self._project(layer, "qg", h_real[:, last])
-        q = self._heads("q", reading, layout.real_turns[:, -1:])["q"].to(reading.dtype)
-        retained, gates, rows = [q @ states[:, :, 1:].to(q.dtype)], [gate], [x_real[:, last]]
+        q = self._heads("q", reading, layout.real_turns[:, :, -1:])["q"].to(reading.dtype)
+        behind, before, _ = _split(states, [layout.num_blocks, layout.num_predicted])
+        retained, gates, rows = [q @ behind.to(q.dtype)], [gate], [x_real[:, last]]
         if layout.num_predicted:
             projected, gate = self._project(layer, "qkvg", h_u)
-            retained.append(self._predict(projected, states, layout))
+            retained.append(self._predict(projected, before, layout))
             gates.append(gate)
             rows.append(x_u)
         return self._mix(layer, torch.cat(rows, 1), retained, torch.cat(gates, 1)), states[:, :, -1]
@@ -198,24 +216,20 @@ class RetNet(nn.Module):
         return projected.split([width, projected.shape[-1] - width], dim=-1)
 
     def _heads(self, names: str, projected: Tensor, turns: Tensor) -> dict[str, Tensor]:
-        """Each of `names` as (B, H, T, n, D), contiguous; q and k turned by `turns` (T, n, D/2, 2), k scaled by 1/sqrt(D), both
-        float32 or better.
-        """
-        parts = projected.unflatten(-1, (len(names), self.num_heads, self.head_dim)).unflatten(1, turns.shape[:2])
+        """Each of `names` as (B, H, T, n, D), contiguous; q and k turned by `turns` (2, T, n, D/2, 2), float32 or better."""
+        parts = projected.unflatten(-1, (len(names), self.num_heads, self.head_dim)).unflatten(1, turns.shape[1:3])
         parts = parts.permute(3, 0, 4, 1, 2, 5)
-        num_rotated = len(names.rstrip("v"))
-        rotating, values = parts.split([num_rotated, len(names) - num_rotated])
-        found = dict(zip(names, rotate(rotating, turns).unbind(0), strict=False))
-        if "k" in found:
-            found["k"] = found["k"] / self.head_dim**0.5
+        rotated = names.rstrip("v")
+        rotating, values = parts.split([len(rotated), len(names) - len(rotated)])
+        turns = turns["qk".index(rotated[0]) :][: len(rotated), None, None]
+        found = dict(zip(rotated, rotate(rotating, turns).unbind(0), strict=True))
         if "v" in names:
             found["v"] = values[0].contiguous()
         return found
 
-    def _predict(self, projected: Tensor, states: Tensor, layout: Layout) -> Tensor:
-        """Prediction tokens (B, P*K, 3 E), each copy from the state before its block: (B, H, P, K, D)."""
+    def _predict(self, projected: Tensor, before: Tensor, layout: Layout) -> Tensor:
+        """Prediction tokens (B, P*K, 3 E), each copy from the state before its block (B, H, P, D, D): (B, H, P, K, D)."""
         u = self._heads("qkv", projected, layout.predicted_turns)
-        before = states[:, :, layout.first_predicted : layout.first_predicted + layout.num_predicted]
         return retain(QKV(**u), before, layout.predicted)
 
     def _mix(self, layer: RetNetDecoderLayer, x: Tensor, pieces: list[Tensor], gate: Tensor) -> Tensor:
@@ -224,8 +238,11 @@ class RetNet(nn.Module):
         Dropout where the package has it: before the group norm, on both sub-layers, in the FFN.
         """
         retained = self._drop(torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2))
-        retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps)
-        retained = retained.to(gate.dtype).transpose(1, 2).flatten(2)
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # its sums are float32 all the same, and nothing is converted
+            retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps)
+        retained = retained.transpose(1, 2).flatten(2)
         x = x + self._drop(layer.retention.out_proj(F.silu(gate) * retained))
         hidden = self._drop(self.ffn_activation(layer.linear1(layer.norm2(x))))
         return x + self._drop(layer.linear2(hidden))
@@ -250,16 +267,28 @@ def _decoder(config: WorldModelConfig) -> RetNetDecoder:
     return decoder
 
 
-def _chunkwise(real: QKV, states: Tensor, layout: Layout) -> list[Tensor]:
-    """Real blocks (B, H, T, n, D) in chunks of c blocks: all full chunks (B, H, T/c, c*n, D), and what is left over."""
-    T, c = layout.num_blocks, layout.blocks_per_chunk
-    whole = T - T % c
+def _chunkwise(real: QKV, before: list[Tensor], layout: Layout) -> list[Tensor]:
+    """Real blocks (B, H, T, n, D) in chunks of c blocks: all full chunks (B, H, T/c, c*n, D), and what is left over.
+
+    `before`: the states (B, H, .., D, D) before the full chunks, and before the rest.
+    """
+    c = layout.blocks_per_chunk
+    whole = layout.num_chunks[0] * c
     chunks = real.map(lambda t: t[:, :, :whole].unflatten(2, (-1, c)).flatten(3, 4))
-    pieces = [retain(chunks, states[:, :, 0:whole:c], layout.chunk)]
-    if whole < T:
+    pieces = [retain(chunks, before[0], layout.chunk)]
+    if layout.num_chunks[1]:
         rest = real.map(lambda t: t[:, :, whole:].flatten(2, 3).unsqueeze(2))
-        pieces.append(retain(rest, states[:, :, whole : whole + 1], layout.rest))
+        pieces.append(retain(rest, before[1], layout.rest))
     return pieces
+
+
+def _to_the_end(reads: tuple[int, ...], num_blocks: int) -> tuple[int, ...]:
+    return reads if reads[-1] == num_blocks else (*reads, num_blocks)
+
+
+def _split(states: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+    """States (B, H, R, D, D) of each reader, and what is left; one split, so that their gradient is one copy."""
+    return states.split([*sizes, states.shape[2] - sum(sizes)], dim=2)
 
 
 def _kept(v: Tensor, keep: Tensor | None) -> Tensor:

@@ -139,7 +139,8 @@ class WorldModel(nn.Module):
         state, position = self.sequence_model.initial_state(B, code_vectors), (T - 1) * self.block_len
         if T > 1:
             blocks = self._blocks(tokens[:, :-1], actions, code_vectors)
-            state = self.sequence_model(blocks, state, keep=real).state
+            pruned = {"last_tokens_only": True} if self.pop else {}  # nobody reads what comes out
+            state = self.sequence_model(blocks, state, keep=real, **pruned).state
         if not self.pop:
             current = self._embed_observations(tokens[:, -1:], code_vectors)
             state = self.sequence_model(current, state, start=position).state
@@ -235,5 +236,5 @@ def _cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor, num_unmasked: 
     """Sum over the positions where mask, over `num_unmasked` (scalar, at least 1); logits (..., N), targets and mask (...)."""
     logits = logits.float() if logits.dtype == torch.bfloat16 else logits
     losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
-    # where, not a product: a masked position must not leak even a NaN.
-    return torch.where(mask.flatten(), losses, 0.0).sum() / num_unmasked.clamp(min=1)
+    # filled, not a product: a masked position must not leak even a NaN.
+    return losses.masked_fill(~mask.flatten(), 0.0).sum() / num_unmasked.clamp(min=1)

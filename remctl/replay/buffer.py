@@ -158,8 +158,8 @@ class ReplayBuffer:
         where, real = window
         return Segment(
             tokens=self._tokens(window),
-            actions=torch.where(real, self.actions[where], 0),
-            rewards=torch.where(real, self.rewards[where], 0.0),
+            actions=self.actions[where].masked_fill(~real, 0),
+            rewards=self.rewards[where].masked_fill(~real, 0.0),
             ends=self.ends[where] & real,
             real=real,
             starts_episode=self.starts_episode[where[..., 0]],
@@ -168,7 +168,7 @@ class ReplayBuffer:
     def start(self, window: Window) -> Start:
         """What imagination starts from, of windows padded left."""
         where, real = window
-        return Start(self._tokens(window), torch.where(real, self.actions[where], 0)[..., :-1], real)
+        return Start(self._tokens(window), self.actions[where].masked_fill(~real, 0)[..., :-1], real)
 
     def segments(self, starts: np.ndarray, num_blocks: int) -> Segment:
         """The segments that begin at the steps `starts` (B,)."""
@@ -181,7 +181,7 @@ class ReplayBuffer:
     def _tokens(self, window: Window) -> Tensor:
         assert self.num_tokenized == self.size, "tokens are stale: refresh_tokens first"
         # Padding is code 0 and action 0, never a neighbour episode's content.
-        return torch.where(window.real[..., None], self.tokens[window.where].long(), 0)
+        return self.tokens[window.where].long().masked_fill(~window.real[..., None], 0)
 
     def _window(self, at: np.ndarray, offset: np.ndarray, real: np.ndarray) -> Window:
         index = np.where(real, at[..., None] + offset, at[..., None])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Generator
 
 
 def derive_seed(seed: int, *path: str | int) -> int:
@@ -31,9 +32,13 @@ class Randomness:
         """A numpy generator; `path` names a stream within the phase."""
         return np.random.default_rng(derive_seed(self.seed, self.epoch, self.phase, *path))
 
-    def torch(self, device: torch.device, *path: str | int) -> torch.Generator:
+    def torch(self, device: torch.device, *path: str | int) -> Generator:
         """A torch generator on `device`."""
-        return torch.Generator(device).manual_seed(derive_seed(self.seed, self.epoch, self.phase, *path))
+        return self.seed_generator(Generator(device), *path)
+
+    def seed_generator(self, generator: Generator, *path: str | int) -> Generator:
+        """`generator`, which from now on draws what one of `torch` would."""
+        return generator.manual_seed(derive_seed(self.seed, self.epoch, self.phase, *path))
 
     def seed_global(self) -> None:
         """Seed torch's own generators, which dropout and initialisation draw from."""

@@ -29,10 +29,12 @@ from remctl.runs.metrics import MetricsLog
 from remctl.runs.provenance import last_version
 from remctl.train import checkpoint
 from remctl.train.acting import Policy
-from remctl.train.build import build_agent, build_image_loss, build_optimizers
+from remctl.train.build import build_agent, build_image_loss
+from remctl.train.captured import accelerate, is_fast
 from remctl.train.collector import Collector, Record
 from remctl.train.diagnosis import diagnose, flat
 from remctl.train.evaluate import Episode, as_steps, play
+from remctl.train.learner import Learner
 from remctl.train.phases import Metrics, num_steps, train_controller, train_tokenizer, train_world_model
 from remctl.train.seeding import Randomness, derive_seed
 
@@ -67,11 +69,13 @@ class Trainer:
         env = make_env(config.game, config.environment, training=True, seed=self._env_seed())
         self.collector = Collector(env)
         self.agent = build_agent(config, env.num_actions, device)
-        self.optimizers = build_optimizers(self.agent)
         self.image_loss = build_image_loss(config, device, reporter.log)
         self.buffer = ReplayBuffer(
             capacity(config), config.environment.frame_size, config.tokenizer.tokens_per_obs, device
         )
+        self.learner = Learner(self.agent, self.image_loss, self.buffer)
+        if is_fast(config, device):
+            accelerate(self.learner, reporter.log)
 
     def _env_seed(self) -> int:
         if self.config.environment.seeding == "unseeded":
@@ -130,7 +134,7 @@ class Trainer:
 
     def _restore(self, loaded: checkpoint.Checkpoint) -> None:
         self.agent.load_state_dict(loaded.agent)
-        for name, optimizer in self.optimizers.items():
+        for name, optimizer in self.learner.optimizers.items():
             optimizer.load_state_dict(loaded.trainer["optimizers"][name])
         self.collector.set_state(loaded.trainer["collector"], self.device)
         self.clock.seconds = dict(loaded.trainer["wall_s"])
@@ -196,17 +200,16 @@ class Trainer:
         track = self.reporter.track
         if num_steps(self.config.tokenizer.training, epoch):
             with self.clock.measure("tokenizer", metrics):
-                optimizer = self.optimizers["tokenizer"]
-                metrics |= train_tokenizer(self.agent, optimizer, self.image_loss, self.buffer, epoch, track)
+                metrics |= train_tokenizer(self.learner, epoch, track)
         if num_steps(self.config.world_model.training, epoch) or num_steps(self.config.controller.training, epoch):
             with self.clock.measure("encode", metrics):
                 self.buffer.refresh_tokens(self.agent.encode, self.reporter.stop.check)
         if num_steps(self.config.world_model.training, epoch):
             with self.clock.measure("world_model", metrics):
-                metrics |= train_world_model(self.agent, self.optimizers["world_model"], self.buffer, epoch, track)
+                metrics |= train_world_model(self.learner, epoch, track)
         if num_steps(self.config.controller.training, epoch):
             with self.clock.measure("controller", metrics):
-                metrics |= train_controller(self.agent, self.optimizers["controller"], self.buffer, epoch, track)
+                metrics |= train_controller(self.learner, epoch, track)
 
     def _test(self, epoch: int, metrics: Metrics) -> list[Record]:
         with self.clock.measure("test", metrics):
@@ -234,7 +237,7 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.learner.optimizers.items()},
             "collector": self.collector.get_state(),
             "wall_s": dict(self.clock.seconds),
             "num_threads": torch.get_num_threads(),

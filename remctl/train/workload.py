@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from remctl.rem.imagination import Trajectory, imagine
 from remctl.rem.perceptual import PerceptualLoss
 from remctl.replay.synthetic import random_buffer
-from remctl.train.build import Agent, build_optimizers
-from remctl.train.phases import controller_step, tokenizer_step, world_model_step
+from remctl.train.build import Agent
+from remctl.train.captured import WARM_UP_CALLS, Captured, accelerate, is_fast
+from remctl.train.learner import Learner, controller_step, tokenizer_step, world_model_step
 
 PHASES = ("tokenizer", "world_model", "imagination", "controller")
 
@@ -25,17 +27,25 @@ class Workload:
     def __init__(self, agent: Agent, image_loss: PerceptualLoss) -> None:
         config = agent.config
         self.agent, self.image_loss = agent, image_loss
-        self.optimizers = build_optimizers(agent)
         longest = config.world_model.sequence_blocks + config.imagination.burn_in_frames
         buffer = random_buffer(config, agent.controller.num_actions, agent.device, max(256, 2 * longest))
         batches = {name: getattr(config, name).training.batch_size for name in agent.components}
         rng = np.random.default_rng(0)
-        self.frames = buffer.frames_at(torch.arange(batches["tokenizer"], device=agent.device) % buffer.size)
         first = rng.integers(buffer.size - config.world_model.sequence_blocks, size=batches["world_model"])
-        self.segment = buffer.segments(first, config.world_model.sequence_blocks)
         current = rng.integers(config.imagination.burn_in_frames, buffer.size, size=batches["controller"])
-        self.start = buffer.starts(current, config.imagination.burn_in_frames)
-        self.generator = torch.Generator(agent.device).manual_seed(0)
+        segments = buffer.after(first, config.world_model.sequence_blocks)
+        starts = buffer.before(current, config.imagination.burn_in_frames)
+        self._inputs: dict[str, tuple[Tensor, ...]] = {
+            "tokenizer": (torch.arange(batches["tokenizer"], device=agent.device) % buffer.size,),
+            "world_model": segments,
+            "controller": starts,
+            "imagination": (),
+        }
+        self.frames = buffer.frames_at(*self._inputs["tokenizer"])
+        self.segment, self.start = buffer.segment(segments), buffer.start(starts)
+        self.learner = Learner(agent, image_loss, buffer)
+        self.learner.generator.manual_seed(0)
+        self._fast: dict[str, Callable[..., object]] = {}
 
     def step(self, phase: str) -> Callable[[], object]:
         """What a step of `phase` does: one of PHASES; `imagination` is the rollout of a controller step, alone."""
@@ -47,6 +57,27 @@ class Workload:
         }
         return steps[phase]
 
+    def fast_step(self, phase: str) -> Callable[[], object]:
+        """`step` as a run takes it: compiled and captured where its configuration and the device say so.
+
+        Called often enough for that (not in the work that is returned).
+        """
+        if not is_fast(self.agent.config, self.agent.device):
+            return self.step(phase)
+        if not self._fast:
+            recorder = accelerate(self.learner, lambda _: None)
+            self._fast = {**self.learner.steps, "imagination": Captured(self.imagine, recorder.record, recorder.aside)}
+
+        def work() -> object:
+            self.agent.world_model.train(phase == "world_model")
+            result = self._fast[phase](*self._inputs[phase])
+            self.agent.world_model.eval()
+            return result
+
+        for _ in range(WARM_UP_CALLS + 1):
+            work()
+        return work
+
     @torch.no_grad()
     def imagine(self) -> Trajectory:
         """A batch of rollouts without gradients."""
@@ -54,16 +85,17 @@ class Workload:
         with agent.autocast():
             codes = agent.tokenizer.code_vectors
             return imagine(
-                agent.world_model, agent.controller, agent.view, self.start, codes, agent.config, self.generator
+                agent.world_model, agent.controller, agent.view, self.start, codes, agent.config, self.learner.generator
             )
 
     def _tokenizer(self) -> None:
-        tokenizer_step(self.agent, self.optimizers["tokenizer"], self.image_loss, self.frames)
+        tokenizer_step(self.agent, self.learner.optimizers["tokenizer"], self.image_loss, self.frames)
 
     def _world_model(self) -> None:
         self.agent.world_model.train()
-        world_model_step(self.agent, self.optimizers["world_model"], self.segment)
+        world_model_step(self.agent, self.learner.optimizers["world_model"], self.segment)
         self.agent.world_model.eval()
 
     def _controller(self) -> None:
-        controller_step(self.agent, self.optimizers["controller"], self.start, self.generator)
+        learner = self.learner
+        controller_step(self.agent, learner.optimizers["controller"], self.start, learner.generator)

@@ -35,7 +35,6 @@ def test_a_state_that_decays_too_much_is_found(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_last_layer_that_leaves_out_too_much_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = make_workload(build(SMALL), CPU).agent
     right = retnet.RetNet._pruned_layer
 
     def wrong(self: retnet.RetNet, *args: object) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,6 +42,7 @@ def test_a_last_layer_that_leaves_out_too_much_is_found(monkeypatch: pytest.Monk
         return x.roll(1, dims=1), state
 
     monkeypatch.setattr(retnet.RetNet, "_pruned_layer", wrong)
+    agent = make_workload(build(SMALL), CPU).agent
     with pytest.raises(MachineError, match="token by token"):
         check_agent("REM", agent)
 

@@ -9,7 +9,7 @@ from remctl.bench.counting import count
 from remctl.bench.measure import make_workload
 from remctl.bench.result import Device
 from remctl.config import build, resolve
-from remctl.train.phases import PART_SIZES
+from remctl.train.learner import PART_SIZES
 from remctl.variants import VARIANTS
 
 SMALL = {

@@ -1,7 +1,5 @@
 """Training phases: schedules, optimiser groups, the warm-up, one step at the paper's size."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,18 +8,16 @@ from remctl.config import RunConfig, TrainingPhase, resolve
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer, Steps
-from remctl.train import estimate, phases
+from remctl.train import estimate, learner, phases
 from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizer, build_optimizers
 from remctl.train.estimate import announce, duration, measure, steps_left
+from remctl.train.learner import Learner, optimize, world_model_step
 from remctl.train.phases import (
     median_image_error,
     num_steps,
-    optimize,
-    tokenizer_step,
     train_controller,
     train_tokenizer,
     train_world_model,
-    world_model_step,
 )
 from remctl.train.seeding import Randomness
 from remctl.weights import lpips_shapes
@@ -62,16 +58,12 @@ class Phases:
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.buffer = agent, make_buffer(agent.config)
-        self.optimizers, self.image_loss = build_optimizers(agent), build_image_loss(agent.config, CPU, print)
+        self.learner = Learner(agent, build_image_loss(agent.config, CPU, print), self.buffer)
 
     def train(self, name: str, epoch: int) -> phases.Metrics:
         self.buffer.refresh_tokens(self.agent.encode)
-        rest = (self.buffer, epoch, no_track)
-        if name == "tokenizer":
-            return train_tokenizer(self.agent, self.optimizers[name], self.image_loss, *rest)
-        return {"world_model": train_world_model, "controller": train_controller}[name](
-            self.agent, self.optimizers[name], *rest
-        )
+        train = {"tokenizer": train_tokenizer, "world_model": train_world_model, "controller": train_controller}
+        return train[name](self.learner, epoch, no_track)
 
 
 def test_components_train_in_their_epochs_only() -> None:
@@ -119,17 +111,16 @@ def test_a_phase_changes_its_own_component_only_and_leaves_evaluation_mode() -> 
         assert all(np.isfinite(v) for v in metrics.values())
         assert not agent.world_model.training
         assert not agent.tokenizer.training
-        assert not trainer.image_loss.training
+        assert not trainer.learner.image_loss.training
 
 
 @pytest.mark.parametrize(("rule", "least"), [("third_frame", 2), ("any_frame", 0)])
 def test_rollouts_start_where_the_rule_allows(rule: str, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = make_agent(*TINY, f"imagination.imagine_from={rule}", "controller.training.batch_size=200")
-    buffer, seen = make_buffer(agent.config), []
-    buffer.refresh_tokens(agent.encode)
+    trainer = Phases(make_agent(*TINY, f"imagination.imagine_from={rule}", "controller.training.batch_size=200"))
+    buffer, seen = trainer.buffer, []
     before = buffer.before
     monkeypatch.setattr(buffer, "before", lambda current, n: seen.append(current) or before(current, n))
-    train_controller(agent, build_optimizers(agent)["controller"], buffer, 1, no_track)
+    trainer.train("controller", 1)
     places = buffer.episodes.before[seen[0]]
     assert places.min() == least
     assert places.max() == 15
@@ -161,10 +152,10 @@ def test_m_trains_with_dropout_and_imagines_without() -> None:
 
 def test_the_image_loss_is_in_training_mode_while_v_trains_and_only_then() -> None:
     trainer, modes = Phases(make_agent(*TINY)), []
-    trainer.image_loss.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    trainer.learner.image_loss.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     trainer.train("tokenizer", 1)
     assert set(modes) == {True}
-    assert not trainer.image_loss.training
+    assert not trainer.learner.image_loss.training
 
 
 def test_one_step_clips_the_gradient_and_returns_its_norm_before() -> None:
@@ -200,13 +191,10 @@ def test_the_median_image_error_is_that_of_painting_the_median() -> None:
 
 def test_warm_up_stops_when_it_beats_the_median_image_and_the_codebook_lies_on_the_latents() -> None:
     sets = (*TINY, "tokenizer.warmup=beats_median", "tokenizer.warmup_steps=150", "tokenizer.warmup_margin=1000")
-    agent = make_agent(*sets)
-    buffer = make_buffer(agent.config)
-    metrics = train_tokenizer(
-        agent, build_optimizers(agent)["tokenizer"], build_image_loss(agent.config, CPU, print), buffer, 1, no_track
-    )
+    trainer = Phases(make_agent(*sets))
+    metrics = trainer.train("tokenizer", 1)
     assert metrics["tokenizer/warmup_steps"] == 50
-    assert agent.encode(buffer.frames).unique().numel() > 4
+    assert trainer.agent.encode(trainer.buffer.frames).unique().numel() > 4
 
 
 def test_randomness_is_a_function_of_its_name() -> None:
@@ -250,7 +238,7 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole(monkeypatch: pytest.Monkey
     """Segments that reach over an episode's end, so that parts have different numbers of positions with loss."""
     outcomes = []
     for part_size in (5, 100):
-        monkeypatch.setitem(phases.PART_SIZES, "cpu", part_size)
+        monkeypatch.setitem(learner.PART_SIZES, "cpu", part_size)
         agent = make_agent(*TINY, "world_model.dropout=0", "world_model.training.batch_size=12")
         optimizer, buffer = build_optimizers(agent)["world_model"], make_buffer(agent.config)
         buffer.refresh_tokens(agent.encode)
@@ -292,19 +280,17 @@ def test_dropout_of_lpips_heads_acts_in_training_mode_and_only_then() -> None:
 @pytest.mark.parametrize(("preset", "num_frames"), [("paper", 128), ("iris", 32)])
 def test_one_training_step_of_each_component_at_the_papers_size(preset: str, num_frames: int) -> None:
     """In bf16, LPIPS with random weights: the computation is the same."""
-    agent = build_agent(resolve("Pong", preset), 6, CPU)
+    sets = [
+        f"{name}.training.{key}" for name in PAPER_PARAMETERS for key in ("start_after_epoch=0", "steps_per_epoch=1")
+    ]
+    agent = build_agent(resolve("Pong", preset, sets=(*sets, f"tokenizer.training.batch_size={num_frames}")), 6, CPU)
     tensors = {name: torch.randn(shape) * 0.05 for name, shape in lpips_shapes().items()}
-    optimizers, buffer = build_optimizers(agent), make_buffer(agent.config, 256)
-    loss = PerceptualLoss("lpips", LPIPS(tensors))
-    v = tokenizer_step(agent, optimizers["tokenizer"], loss, buffer.frames[:num_frames])
+    buffer = make_buffer(agent.config, 256)
+    trainer = Learner(agent, PerceptualLoss("lpips", LPIPS(tensors)), buffer)
+    v = train_tokenizer(trainer, 2, no_track)
     buffer.refresh_tokens(agent.encode)
-    config = agent.config
-    for name in ("world_model", "controller"):
-        phase = getattr(config, name).training.model_copy(update={"start_after_epoch": 0, "steps_per_epoch": 1})
-        config = config.model_copy(update={name: getattr(config, name).model_copy(update={"training": phase})})
-    agent = replace(agent, config=config)
-    m = train_world_model(agent, optimizers["world_model"], buffer, 1, no_track)
-    c = train_controller(agent, optimizers["controller"], buffer, 1, no_track)
+    m = train_world_model(trainer, 1, no_track)
+    c = train_controller(trainer, 1, no_track)
     assert all(np.isfinite(float(x)) for x in (*v.values(), *m.values(), *c.values()))
     # An untrained M is close to uniform over 512 codes, 3 signs and 2 ends.
     assert m["world_model/observation_loss"] == pytest.approx(np.log(512), rel=0.1)

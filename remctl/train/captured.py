@@ -1,0 +1,162 @@
+"""Training steps on a GPU without waiting for the host: compiled layers, and whole steps captured as CUDA graphs.
+
+REM's networks are small: launched one by one, a step's thousands of kernels leave the GPU idle. A captured step is launched
+whole. What a step needs for that holds for every step of `Learner`: shapes never change, nothing is read back, and what it
+reads and writes stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from remctl.config import RunConfig
+from remctl.errors import MachineError
+from remctl.train.learner import Learner
+
+WARM_UP_CALLS = 3  # before a capture: compilation, the optimiser's state, tables, the libraries' workspaces
+COMPILE_OPTIONS: dict[str, Any] = {"dynamic": False}
+RECOMPILE_LIMIT = 32  # of one function: as many combinations of shapes and modes are compiled, others run as they are
+
+
+class Recorded(NamedTuple):
+    """`replay()` runs the recorded work on the tensors that were its inputs, and writes to `outputs`."""
+
+    replay: Callable[[], None]
+    outputs: Any
+
+
+Record = Callable[[Callable[..., Any], tuple[Tensor, ...]], Recorded]
+
+
+class Captured:
+    """`step` as one launch: a function of tensors whose shapes are the same in every call, and which runs in every call.
+
+    The first calls run as they are, the next one is recorded (which runs nothing) and replayed, as all that follow.
+    What a call returns holds until the next.
+    """
+
+    def __init__(self, step: Callable[..., Any], record: Record, aside: Callable[..., Any] | None = None) -> None:
+        """`aside(step, inputs)` runs a call of the warm-up, if it has to run in a place of its own."""
+        self._step, self._record = step, record
+        self._aside = aside or (lambda step, inputs: step(*inputs))
+        self._calls = 0
+        self._inputs: tuple[Tensor, ...] = ()
+        self._recorded: Recorded | None = None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        if self._recorded is None and self._calls < WARM_UP_CALLS:
+            self._calls += 1
+            return self._aside(self._step, inputs)
+        if self._recorded is None:
+            self._inputs = tuple(x.clone() for x in inputs)
+            self._recorded = self._record(self._step, self._inputs)
+        for place, x in zip(self._inputs, inputs, strict=True):
+            assert place.shape == x.shape, f"a captured step of {tuple(place.shape)} was given {tuple(x.shape)}"
+            place.copy_(x)
+        self._recorded.replay()
+        return self._recorded.outputs
+
+
+class GraphRecorder:
+    """Records a learner's steps as CUDA graphs, on one stream and in one pool of memory: they never run at the same time.
+
+    Inputs may have any shape, but the same in every call.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._stream = torch.cuda.Stream(learner.agent.device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def aside(self, step: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
+        """Run `step` on the stream that it will be captured on. Raises MachineError with the remedy."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with _remedy(), torch.cuda.stream(self._stream):
+            result = step(*inputs)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return result
+
+    def record(self, step: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Recorded:
+        """Capture `step`; nothing of it runs. Raises MachineError with the remedy."""
+        graph = torch.cuda.CUDAGraph()
+        if hasattr(graph, "register_generator_state"):  # newer torch finds out by itself
+            graph.register_generator_state(self._learner.generator)
+        with (
+            _remedy(),
+            _capturable(self._learner.optimizers.values()),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+        ):
+            outputs = step(*inputs)
+        return Recorded(graph.replay, outputs)
+
+
+@contextmanager
+def _remedy() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise MachineError(
+            f"a training step cannot be compiled or captured here: {first_line(error)}; use --set runtime.compile=off"
+        ) from error
+
+
+@contextmanager
+def _capturable(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+    """Optimisers refuse to be captured without being told; told all the time they would warn, and a checkpoint keep it."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group in groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["capturable"] = False
+
+
+def is_fast(config: RunConfig, device: torch.device) -> bool:
+    """Whether a run's steps are compiled and captured: on CUDA, unless `runtime.compile` is off."""
+    return config.runtime.compile == "auto" and device.type == "cuda"
+
+
+def accelerate(learner: Learner, log: Callable[[str], None]) -> GraphRecorder:
+    """From now on `learner`'s steps run compiled, where this machine can compile, and captured. For CUDA devices only.
+
+    Returns what records them.
+    """
+    reason = why_not_compiled(learner.agent.device)
+    if reason:
+        log(f"layers run uncompiled, and slower: {reason}")
+    else:
+        compile_layers(learner)
+    recorder = GraphRecorder(learner)
+    learner.steps = {name: Captured(step, recorder.record, recorder.aside) for name, step in learner.steps.items()}
+    return recorder
+
+
+def compile_layers(learner: Learner, **options: Any) -> None:
+    """Compile V's loss, and a layer of M (`options` as torch.compile's)."""
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    options = COMPILE_OPTIONS | options
+    learner.tokenizer_loss = torch.compile(learner.tokenizer_loss, **options)
+    learner.agent.world_model.sequence_model.compile_layers(**options)
+
+
+def why_not_compiled(device: torch.device) -> str | None:
+    """What torch.compile fails with on this machine (no compiler, no Triton); None where it works."""
+    try:
+        torch.compile(lambda x: (x + 1) * x, **COMPILE_OPTIONS)(torch.ones(8, device=device))
+    except Exception as error:  # whatever a missing part of a tool chain raises
+        return first_line(error)
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:200]

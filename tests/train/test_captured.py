@@ -1,0 +1,280 @@
+"""Compiled and captured steps: what they need of every step, and that they are the plain ones."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from remctl.config import RunConfig, resolve
+from remctl.errors import MachineError
+from remctl.rem.perceptual import LPIPS, PerceptualLoss
+from remctl.replay.synthetic import random_buffer
+from remctl.train import captured, learner
+from remctl.train.build import build_agent
+from remctl.train.captured import WARM_UP_CALLS, Captured, Recorded, accelerate, compile_layers, is_fast
+from remctl.train.learner import Learner
+from remctl.train.seeding import Randomness
+from remctl.weights import lpips_shapes
+from tests.tiny import TINY, TINY_IRIS
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+COMPONENTS = ("tokenizer", "world_model", "controller")
+VARIANTS = ("rem", "no_pop", "no_latent_space", "iris")
+
+
+def make_config(variant: str = "rem", *sets: str) -> RunConfig:
+    tiny = TINY_IRIS if variant == "iris" else TINY
+    return resolve("Catch", "quick", variant=variant, sets=(*tiny, "world_model.num_layers=3", *sets))
+
+
+def make_learner(config: RunConfig, device: torch.device = CPU, lpips: bool = False) -> Learner:
+    tensors = {name: torch.ones(shape, device=device) * 0.01 for name, shape in lpips_shapes().items()}
+    loss = PerceptualLoss("lpips", LPIPS(tensors).to(device)) if lpips else PerceptualLoss("pixel")
+    agent = build_agent(config, 3, device)
+    trained = Learner(agent, loss, random_buffer(config, 3, device, 64))
+    agent.tokenizer.train()
+    agent.world_model.train()
+    return trained
+
+
+def inputs_of(trained: Learner, component: str, offset: int = 0) -> tuple[Tensor, ...]:
+    config, buffer = trained.agent.config, trained.buffer
+    at = torch.arange(4).numpy() * 3 + 8 + offset
+    if component == "tokenizer":
+        return (torch.from_numpy(at).to(buffer.device),)
+    if component == "world_model":
+        return buffer.after(at, config.world_model.sequence_blocks)
+    return buffer.before(at, config.imagination.burn_in_frames)
+
+
+class OneDeviceOnly(TorchDispatchMode):
+    """No operation may take or make a tensor anywhere else: that is a copy from or to the host, and waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, kwargs, result)):
+            assert not isinstance(tensor, Tensor) or tensor.device == self.device, f"{func} with one on {tensor.device}"
+        return result
+
+
+class GeneratorAnywhere(torch.Generator):
+    """The host's, whatever device is asked for."""
+
+    def __new__(cls, _device: object = None) -> GeneratorAnywhere:
+        return super().__new__(cls)
+
+
+@pytest.fixture
+def without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device has shapes and no numbers: whatever asks for a number fails. It has no autocast and no generators."""
+
+    def plain(agent: Any) -> dict[str, torch.optim.Optimizer]:
+        return {name: torch.optim.SGD(module.parameters(), lr=0.1) for name, module in agent.components.items()}
+
+    monkeypatch.setattr(learner, "build_optimizers", plain)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "Generator", GeneratorAnywhere)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_step_asks_the_device_for_a_number(variant: str, component: str, without_a_device: None) -> None:
+    trained = make_learner(make_config(variant), META, lpips=True)
+    if component == "controller":
+        trained.agent.world_model.eval()
+    inputs, step = inputs_of(trained, component), trained.steps[component]
+    step(*inputs)  # builds the tables
+    with OneDeviceOnly(META):
+        step(*inputs)
+
+
+def test_the_watch_sees_what_would_wait() -> None:
+    x = torch.zeros(3, device=META)
+    asking: list[Callable[[], object]] = [
+        lambda: x.sum().item(),
+        lambda: x[x > 0],
+        lambda: x + torch.tensor([1.0, 2.0, 3.0]).to(META),
+    ]
+    for ask in asking:
+        with pytest.raises((RuntimeError, AssertionError)), OneDeviceOnly(META):
+            ask()
+
+
+def again(step: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Recorded:
+    """A recorder for CPUs: a replay runs the step on the recorded inputs. Recording runs nothing, as on a GPU."""
+    outputs: dict[str, Tensor] = {}
+    return Recorded(lambda: outputs.update(step(*inputs)), outputs)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_captured_step_takes_the_steps_of_a_plain_one(component: str) -> None:
+    """Every call with other inputs and exactly one step, also while it warms up and while it is recorded."""
+    outcomes = []
+    for is_captured in (False, True):
+        trained = make_learner(make_config())
+        step = trained.steps[component]
+        run = Captured(step, again) if is_captured else step
+        Randomness(0, 1, component).seed_global()
+        losses = [run(*inputs_of(trained, component, offset=i))["loss"].clone() for i in range(WARM_UP_CALLS + 3)]
+        outcomes.append((torch.stack(losses), *trained.agent.components[component].parameters()))
+    for plain, fast in zip(*outcomes, strict=True):
+        assert torch.equal(plain, fast)
+
+
+def test_a_captured_step_refuses_other_shapes() -> None:
+    run = Captured(lambda x: {"sum": x.sum()}, again)
+    for _ in range(WARM_UP_CALLS + 1):
+        run(torch.zeros(3))
+    with pytest.raises(AssertionError, match=r"\(3,\) was given \(1,\)"):
+        run(torch.zeros(1))
+
+
+def losses_and_gradients(trained: Learner, component: str) -> list[Tensor]:
+    """Of one step."""
+    Randomness(0, 1, component).seed_global()
+    scalars = trained.steps[component](*inputs_of(trained, component))
+    gradients = [p.grad for p in trained.agent.components[component].parameters() if p.grad is not None]
+    return [*scalars.values(), *gradients]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_layers_compute_what_plain_ones_do(backend: str, component: str) -> None:
+    config = make_config("rem", "world_model.dropout=0")
+    plain, fast = (make_learner(config, lpips=True) for _ in range(2))
+    compile_layers(fast, backend=backend, fullgraph=True)
+    if component != "tokenizer":  # frames are float32
+        for trained in (plain, fast):
+            trained.agent.world_model.double()
+            trained.agent.controller.double()
+            trained.agent.tokenizer.double()
+    wanted, found = losses_and_gradients(plain, component), losses_and_gradients(fast, component)
+    tolerance = 1e-3 if component == "tokenizer" else 1e-7
+    for a, b in zip(wanted, found, strict=True):
+        torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance / 100)
+
+
+def test_equal_layers_share_one_compilation() -> None:
+    """The first layer of M has no gradient before it, the last one is pruned; steps of a rollout differ in nothing."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    trained = make_learner(make_config("rem", "world_model.num_layers=5"))
+    compile_layers(trained, backend=counter, fullgraph=True)
+    trained.steps["world_model"](*inputs_of(trained, "world_model"))
+    assert counter.frame_count <= 3
+    trained.agent.world_model.eval()
+    trained.steps["controller"](*inputs_of(trained, "controller"))
+    in_rollout = counter.frame_count
+    assert in_rollout <= 3 + 8
+    trained.steps["controller"](*inputs_of(trained, "controller", offset=2))
+    assert counter.frame_count == in_rollout
+
+
+def test_compiled_dropout_drops() -> None:
+    """Compiled code draws its masks elsewhere: other ones each time, as many as asked for."""
+    from remctl.dropout import dropout
+
+    drop = torch.compile(dropout, backend="aot_eager", fullgraph=True)
+    first, second = (drop(torch.ones(4000), 0.25, True) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert (first == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert first.mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_only_cuda_runs_are_fast_and_only_if_wanted() -> None:
+    wanted, refused = make_config(), make_config("rem", "runtime.compile=off")
+    assert [is_fast(wanted, torch.device(d)) for d in ("cpu", "cuda")] == [False, True]
+    assert not is_fast(refused, torch.device("cuda"))
+
+
+def test_a_machine_without_a_compiler_is_told_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to find C compiler\nmore")
+
+    class Recorder:
+        record, aside = staticmethod(again), None
+
+    lines: list[str] = []
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(captured, "GraphRecorder", lambda _: Recorder())
+    trained = make_learner(make_config())
+    accelerate(trained, lines.append)
+    assert lines == ["layers run uncompiled, and slower: RuntimeError: Failed to find C compiler"]
+    assert all(isinstance(step, Captured) for step in trained.steps.values())
+    assert trained.steps["controller"](*inputs_of(trained, "controller"))["loss"].isfinite()
+
+
+def test_what_cannot_be_captured_is_told_with_the_remedy() -> None:
+    with pytest.raises(MachineError, match=r"no such kernel; use --set runtime\.compile=off"), captured._remedy():
+        raise RuntimeError("no such kernel\nand a long story")
+
+
+def test_optimizers_are_capturable_while_they_are_captured_only() -> None:
+    optimizers = list(make_learner(make_config()).optimizers.values())
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    with captured._capturable(optimizers):
+        assert all(group["capturable"] for group in groups)
+    assert not any(group["capturable"] for group in groups)
+
+
+# On a GPU
+
+
+@contextlib.contextmanager
+def no_synchronisation() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_steps_on_a_gpu_never_wait_for_it(variant: str, component: str) -> None:
+    cuda = torch.device("cuda")
+    plain, fast = (make_learner(make_config(variant, "training.precision=bf16"), cuda, lpips=True) for _ in range(2))
+    accelerate(fast, pytest.fail)
+    for trained in (plain, fast):
+        trained.agent.world_model.train(component != "controller")
+        inputs = inputs_of(trained, component)
+        for _ in range(WARM_UP_CALLS + 1):
+            trained.steps[component](*inputs)
+        with no_synchronisation():
+            trained.steps[component](*inputs)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_captured_steps_on_a_gpu_are_the_plain_ones(component: str) -> None:
+    """Uncompiled, so that the same kernels run and draw the same numbers, in an epoch and in one that is seeded anew."""
+    cuda, outcomes = torch.device("cuda"), []
+    for is_captured in (False, True):
+        trained = make_learner(make_config(), cuda)
+        trained.agent.world_model.train(component != "controller")
+        if is_captured:
+            recorder = captured.GraphRecorder(trained)
+            trained.steps = {n: Captured(s, recorder.record, recorder.aside) for n, s in trained.steps.items()}
+        losses = []
+        for epoch in (1, 2):
+            random = Randomness(0, epoch, component)
+            random.seed_global()
+            random.seed_generator(trained.generator, "imagination")
+            for i in range(WARM_UP_CALLS + 2):
+                losses.append(trained.steps[component](*inputs_of(trained, component, offset=i))["loss"].clone())
+        outcomes.append(torch.stack(losses))
+    torch.testing.assert_close(outcomes[1], outcomes[0], rtol=1e-4, atol=1e-6)
