@@ -296,6 +296,12 @@ class RuntimeConfig(Section):
     """How a run is executed. Not part of a run's identity: no result depends on it."""
 
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = option((), "extra metric sinks", "", "ours")
+    overlap_tests: Literal["auto", "on", "off"] = option(
+        "auto",
+        "play an epoch's test in a process of its own while the next epochs train; auto: on GPUs",
+        "",
+        "ours",
+    )
 
 
 class RunConfig(Section):
