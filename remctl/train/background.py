@@ -28,7 +28,7 @@ from remctl.errors import MachineError
 from remctl.runs.layout import RunFolder
 from remctl.train import checkpoint
 from remctl.train.build import build_agent, build_image_loss
-from remctl.train.testing import Tested, run_test
+from remctl.train.testing import Findings, run_test
 
 WALL = "test/background_wall_s"
 LOOK_EVERY_S = 0.2
@@ -81,7 +81,7 @@ class BackgroundTests:
         except OSError:
             raise self._death(epoch) from None
 
-    def collect(self, epoch: int, check: Callable[[], None]) -> Tested:
+    def collect(self, epoch: int, check: Callable[[], None]) -> Findings:
         """The result of the test of `epoch`, the one handed in last; waits for it, with a look at `check` meanwhile.
 
         Raises MachineError where the test failed or its process is gone.
@@ -97,7 +97,7 @@ class BackgroundTests:
             raise error from None
         if isinstance(result, str):
             raise MachineError(f"the test of epoch {epoch} failed in its process ({result}): {REMEDY}")
-        assert isinstance(result, Tested)
+        assert isinstance(result, Findings)
         return result
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ def _held_back() -> Iterator[None]:
 def serve(connection: Connection, settings: Settings) -> None:
     """Its whole life: test the epochs that come through `connection`, until the first failure or its end.
 
-    Sends a Tested for each, or one line that says what failed.
+    Sends a Findings for each, or one line that says what failed.
     """
     for signum in LEFT_TO_THE_TRAINER:
         signal.signal(signum, signal.SIG_IGN)
@@ -172,7 +172,7 @@ def _end_with_the_trainer() -> None:
     os._exit(1)
 
 
-def _tester(settings: Settings) -> Callable[[int], Tested]:
+def _tester(settings: Settings) -> Callable[[int], Findings]:
     """A function from epoch to the result of its test."""
     settings.apply()
     config, device = settings.config, torch.device(settings.device)
@@ -181,7 +181,7 @@ def _tester(settings: Settings) -> Callable[[int], Tested]:
     for module in agent.components.values():
         module.eval()
 
-    def test(epoch: int) -> Tested:
+    def test(epoch: int) -> Findings:
         begin = time.perf_counter()
         agent.load_state_dict(checkpoint.load_agent(settings.run, epoch).agent)
         tested = run_test(agent, image_loss, epoch, lambda num_done: None, lambda: None)

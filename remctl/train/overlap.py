@@ -18,13 +18,11 @@ from remctl.runs.layout import RunFolder
 from remctl.train import checkpoint
 from remctl.train.background import BackgroundTests
 from remctl.train.build import Agent
-from remctl.train.testing import Tested, is_due, logged_with, overlaps, run_test, untested
+from remctl.train.testing import Findings, is_due, logged_with, overlaps, run_test, untested
 
 
-class Tests:
+class RunTests:
     """Of one run, in the order of its epochs: `resume`, `begin`, then `tested` and `committed` per epoch, `close`."""
-
-    __test__ = False  # the name is no invitation to pytest
 
     def __init__(
         self, agent: Agent, image_loss: PerceptualLoss, run: RunFolder, num_actions: int, reporter: Reporter
@@ -55,7 +53,7 @@ class Tests:
         """Whether `tested` will have something."""
         return self._is_own(epoch) or self._is_waiting_for(epoch)
 
-    def tested(self, epoch: int) -> list[Tested]:
+    def tested(self, epoch: int) -> list[Findings]:
         """What is logged with `epoch`, oldest first: the test of an earlier one, of itself, both or none.
 
         Raises MachineError where the background failed, Interrupted on a signal.
@@ -87,12 +85,12 @@ class Tests:
         """Without overlapping, what a start with it has left waits for the next epoch, whichever that is."""
         return self.waiting is not None and (not self.overlapped or logged_with(self.config, self.waiting) == epoch)
 
-    def _now(self, epoch: int) -> Tested:
+    def _now(self, epoch: int) -> Findings:
         """Of the agent as it is."""
         with self.reporter.counting("test episodes", self.config.evaluation.num_episodes) as advance:
             return run_test(self.agent, self.image_loss, epoch, advance, self.reporter.stop.check)
 
-    def _of_earlier(self, epoch: int) -> Tested:
+    def _of_earlier(self, epoch: int) -> Findings:
         if self.overlapped:
             return self.background.collect(epoch, self.reporter.stop.check)
         now = copy.deepcopy(self.agent.state_dict())

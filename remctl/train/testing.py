@@ -15,6 +15,7 @@ import torch
 
 from remctl.config import RunConfig
 from remctl.rem.perceptual import PerceptualLoss
+from remctl.runs.metrics import OF_EPOCH, epoch_of
 from remctl.train.build import Agent
 from remctl.train.collector import Record
 from remctl.train.diagnosis import diagnose, flat
@@ -23,10 +24,9 @@ from remctl.train.phases import Metrics
 from remctl.train.seeding import Randomness
 
 RETURN_MEAN = "test/return_mean"
-OF_EPOCH = "test/of_epoch"
 
 
-class Tested(NamedTuple):
+class Findings(NamedTuple):
     """What the test of one epoch's agent found: entries of metrics.jsonl and lines of episodes.jsonl."""
 
     metrics: Metrics
@@ -35,7 +35,7 @@ class Tested(NamedTuple):
 
 def run_test(
     agent: Agent, image_loss: PerceptualLoss, epoch: int, advance: Advance, check: Callable[[], None]
-) -> Tested:
+) -> Findings:
     """Play the test episodes of `epoch` and diagnose the agent on them; `advance` and `check` may raise to leave."""
     config = agent.config
     count, starts = config.evaluation.num_episodes, config.evaluation.diagnosis_starts
@@ -43,7 +43,7 @@ def run_test(
     episodes = play(agent, count, random, advance, controller_trained(config, epoch), num_kept=count)
     metrics: Metrics = {OF_EPOCH: epoch, RETURN_MEAN: sum(e.total_return for e in episodes) / len(episodes)}
     metrics |= flat(diagnose(agent, as_steps(episodes), image_loss, chance, starts, check))
-    return Tested(metrics, [{**episode_record("test", e), "of_epoch": epoch} for e in episodes])
+    return Findings(metrics, [{**episode_record("test", e), "of_epoch": epoch} for e in episodes])
 
 
 def episode_record(kind: str, episode: Episode) -> Record:
@@ -78,6 +78,6 @@ def logged_with(config: RunConfig, epoch: int) -> int:
 def untested(config: RunConfig, epoch: int, entries: Iterable[Mapping[str, Any]]) -> int | None:
     """The last epoch until `epoch` whose test was due and is not in the log, if there will be another epoch to log it."""
     last = epoch - epoch % config.evaluation.every_epochs
-    tested = {entry.get(OF_EPOCH, entry.get("epoch")) for entry in entries if RETURN_MEAN in entry}
+    tested = {epoch_of(entry, RETURN_MEAN) for entry in entries if RETURN_MEAN in entry}
     missing = is_due(config, last) and last not in tested and epoch < config.training.num_epochs
     return last if missing else None

@@ -26,17 +26,17 @@ from remctl.progress import Reporter
 from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.store import load_shard, save_shard, shard_path
 from remctl.runs.layout import RunFolder
-from remctl.runs.metrics import MetricsLog
+from remctl.runs.metrics import OF_EPOCH, MetricsLog
 from remctl.runs.provenance import last_version
 from remctl.train import checkpoint
 from remctl.train.acting import Policy
 from remctl.train.build import build_agent, build_image_loss, build_optimizers
 from remctl.train.collector import Collector, Record
 from remctl.train.evaluate import Episode, play
-from remctl.train.overlap import Tests
+from remctl.train.overlap import RunTests
 from remctl.train.phases import Metrics, num_steps, train_controller, train_tokenizer, train_world_model
 from remctl.train.seeding import Randomness, derive_seed
-from remctl.train.testing import Tested, controller_trained
+from remctl.train.testing import Findings, controller_trained
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Trainer:
         self.buffer = ReplayBuffer(
             capacity(config), config.environment.frame_size, config.tokenizer.tokens_per_obs, device
         )
-        self.tests = Tests(self.agent, self.image_loss, run, env.num_actions, reporter)
+        self.tests = RunTests(self.agent, self.image_loss, run, env.num_actions, reporter)
 
     def _env_seed(self) -> int:
         if self.config.environment.seeding == "unseeded":
@@ -214,7 +214,7 @@ class Trainer:
             with self.clock.measure("controller", metrics):
                 metrics |= train_controller(self.agent, self.optimizers["controller"], self.buffer, epoch, track)
 
-    def _test(self, epoch: int, metrics: Metrics) -> list[Tested]:
+    def _test(self, epoch: int, metrics: Metrics) -> list[Findings]:
         if not self.tests.any_logged_with(epoch):
             return []
         with self.clock.measure("test", metrics):
@@ -227,7 +227,7 @@ class Trainer:
             trained = controller_trained(self.config, epoch)
             return play(self.agent, num_episodes, random, advance, trained, num_kept)
 
-    def _commit(self, epoch: int, metrics: Metrics, records: list[Record], tests: list[Tested]) -> None:
+    def _commit(self, epoch: int, metrics: Metrics, records: list[Record], tests: list[Findings]) -> None:
         """The newest test is part of the epoch's entry of the log; one of an earlier epoch beside it has its own."""
         metrics["memory_peak_mb"] = peak_memory_mb(self.device)
         self.log.append_episodes(epoch, records + [record for test in tests for record in test.episodes])
@@ -302,4 +302,6 @@ def summary(epoch: int, total: int, metrics: Metrics) -> str:
         "test return": "test/return_mean",
     }
     parts = [f"{label} {metrics[name]:.3g}" for label, name in shown.items() if name in metrics]
+    if metrics.get(OF_EPOCH, epoch) != epoch:
+        parts[-1] += f" (of epoch {metrics[OF_EPOCH]:.0f})"
     return f"epoch {epoch}/{total}  {'  '.join(parts)}  {metrics['epoch/wall_s']:.1f} s"
