@@ -20,7 +20,7 @@ from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog, is_timing
 from remctl.train import checkpoint, overlap
 from remctl.train.background import LEFT_TO_THE_TRAINER, BackgroundTests
-from remctl.train.testing import Findings, is_due, overlaps
+from remctl.train.testing import Findings, is_due, overlaps, untested
 from remctl.train.trainer import Trainer
 from tests.train.support import InterruptingReporter, assert_same, outcome, tiny, train
 from tests.train.test_resume import command, wait_for
@@ -260,6 +260,22 @@ def test_auto_is_in_turn_on_a_cpu_and_overlapped_on_a_gpu() -> None:
     assert {mode: overlaps(config, CPU) for mode, config in modes.items()} == {"auto": False, "on": True, "off": False}
     gpu = {mode: overlaps(config, torch.device("cuda")) for mode, config in modes.items()}
     assert gpu == {"auto": True, "on": True, "off": False}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "logged", "owed"),
+    [
+        (1, [], None),
+        (2, [], 2),
+        (3, [], 2),
+        (3, [{"epoch": 2, "test/return_mean": 1.0}], None),  # in turn, and by versions that could not but
+        (4, [{"epoch": 4, "test/return_mean": 1.0, "test/of_epoch": 2}], 4),
+        (4, [{"epoch": 2, "test/return_mean": None, "test/of_epoch": 2}, {"epoch": 4, "test/return_mean": 1.0}], None),
+        (5, [], None),  # no epoch is left to log it
+    ],
+)
+def test_what_a_start_owes_follows_from_the_log(epoch: int, logged: list[dict[str, Any]], owed: int | None) -> None:
+    assert untested(ON, epoch, [{"epoch": 1}, *logged]) == owed
 
 
 class Recorder:
