@@ -34,7 +34,8 @@ from remctl.train.diagnosis import diagnose
 from remctl.train.estimate import announce
 from remctl.train.evaluate import Episode, as_steps, play
 from remctl.train.seeding import Randomness
-from remctl.train.trainer import Trainer, controller_trained, episode_record
+from remctl.train.testing import controller_trained, episode_record
+from remctl.train.trainer import Trainer
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 

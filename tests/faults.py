@@ -54,6 +54,7 @@ BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
 BENCH, DROPOUT = "tests/bench", "tests/test_dropout.py"
+OVERLAP = "tests/train/test_overlap.py"
 SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profile.py"
 
 FAULTS = [
@@ -140,7 +141,7 @@ FAULTS = [
     Fault("protocol", "train/acting.py", "return self.agent.controller.record_action(state, told), executed", "self.agent.controller.record_action(state, told)\n        return state, executed", ACTING),
     Fault("protocol", "train/build.py", "frames.unflatten(0, codes", "frames.flip(0).unflatten(0, codes", ACTING),
     Fault("protocol", "train/trainer.py", "            c.temperature,\n            c.epsilon,\n", "            1.0,\n            0.0,\n", RUN),
-    Fault("protocol", "train/trainer.py", "return epoch > config.controller.training.start_after_epoch", "return epoch > config.controller.training.start_after_epoch + 1", RUN),
+    Fault("protocol", "train/testing.py", "return epoch > config.controller.training.start_after_epoch", "return epoch > config.controller.training.start_after_epoch + 1", RUN),
     # Training
     Fault("training", "train/phases.py", "    buffer.forget_tokens()\n", "", PHASES),
     Fault("training", "train/phases.py", "    agent.world_model.train()\n", "", PHASES),
@@ -171,7 +172,7 @@ FAULTS = [
     Fault("resume", "train/trainer.py", "        if num_steps(self.config.world_model.training, epoch) or num_steps(self.config.controller.training, epoch):\n", "        if num_steps(self.config.world_model.training, epoch):\n", RESUME),
     Fault("resume", "train/trainer.py", "if not loaded and len(logged) > 1:", "if False:", DAMAGE),
     Fault("resume", "train/trainer.py", 'Randomness(self.config.seed, epoch, "collect")', 'Randomness(self.config.seed, 0, "collect")', RUN),
-    Fault("resume", "train/trainer.py", "        self.log.append(epoch, metrics)\n        checkpoint.save(self.folder, epoch, config_hash(self.config), self.agent.state_dict(), self._state())\n", "        checkpoint.save(self.folder, epoch, config_hash(self.config), self.agent.state_dict(), self._state())\n        self.log.append(epoch, metrics)\n", RUN),
+    Fault("resume", "train/trainer.py", "        self.log.append(epoch, metrics)\n        agent, trainer = self.agent.state_dict(), self._state()\n        checkpoint.save(self.folder, epoch, config_hash(self.config), agent, trainer, self.tests.needed)\n", "        agent, trainer = self.agent.state_dict(), self._state()\n        checkpoint.save(self.folder, epoch, config_hash(self.config), agent, trainer, self.tests.needed)\n        self.log.append(epoch, metrics)\n", RUN),
     Fault("resume", "train/trainer.py", "loaded = newest and self._with_its_shard(newest)", "loaded = newest", DAMAGE),
     Fault("resume", "train/trainer.py", "if loaded is not newest:", "if False:", DAMAGE),
     Fault("resume", "train/trainer.py", "if run.config.exists() and hash_as_written(run.config) == found:", "if False:", DAMAGE),
@@ -193,6 +194,19 @@ FAULTS = [
     Fault("house", "rem/tokenizer.py", "float (..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3)", "Floats to pixels", "tests/test_layers.py"),
     Fault("house", "rem/returns.py", "import torch\n", "import torch\n\nimport remctl.envs\n", "tests/test_layers.py"),
     Fault("house", "rem/returns.py", "import torch\n", "import torch\n\nfrom ..envs import make_env  # noqa\n", "tests/test_layers.py"),
+    # Tests beside training
+    Fault("overlap", "train/background.py", "settings.apply()", "pass", OVERLAP),
+    Fault("overlap", "train/background.py", "    threading.Thread(target=_end_with_the_trainer, daemon=True).start()\n", "", OVERLAP),
+    Fault("overlap", "train/background.py", "        signal.signal(signum, signal.SIG_IGN)", "        pass", OVERLAP),
+    Fault("overlap", "train/background.py", "            self._process.kill()\n", "            pass\n", OVERLAP),
+    Fault("overlap", "train/background.py", "            check()  # a signal to both is no failure\n", "", OVERLAP),
+    Fault("overlap", "train/background.py", "load_agent(settings.run, epoch)", "load_agent(settings.run)", OVERLAP),
+    Fault("overlap", "train/overlap.py", "return () if self.waiting is None else (self.waiting,)", "return ()", OVERLAP),
+    Fault("overlap", "train/overlap.py", "        self.agent.load_state_dict(now)\n", "", OVERLAP),
+    Fault("overlap", "train/testing.py", "min(epoch + config.evaluation.every_epochs, config.training.num_epochs)", "epoch + config.evaluation.every_epochs", OVERLAP),
+    Fault("overlap", "train/testing.py", " and last not in tested", "", OVERLAP),
+    Fault("overlap", "train/trainer.py", "            self.log.append(epoch, test.metrics)\n", "            pass\n", OVERLAP),
+    Fault("overlap", "report/curves.py", "epoch_of(entry, metric)", 'entry.get("epoch")', "tests/report/test_spec_and_cli.py"),
     # Reports
     Fault("report", "report/stats.py", "num_runs * num_runs / (num_runs - 1) * (POWER", "num_runs * (POWER", "tests/report/test_stats.py"),
     Fault("report", "report/stats.py", "None if value == 0 else (value < 0) ==", "(value < 0) ==", "tests/report/test_stats.py"),

@@ -16,7 +16,8 @@ from remctl.train.collector import Collector
 from remctl.train.estimate import steps_left
 from remctl.train.phases import num_steps
 from remctl.train.seeding import Randomness
-from remctl.train.trainer import capacity, controller_trained
+from remctl.train.testing import controller_trained
+from remctl.train.trainer import capacity
 
 COLLECTED_STEPS = 20  # agent steps of one measurement
 TEST_EPISODE_STEPS = 1000  # assumed: how long a game lasts depends on the game and on how well it is played

@@ -302,6 +302,12 @@ class RuntimeConfig(Section):
         "ours",
     )
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = option((), "extra metric sinks", "", "ours")
+    overlap_tests: Literal["auto", "on", "off"] = option(
+        "auto",
+        "play an epoch's test in a process of its own while the next epochs train; auto: on GPUs",
+        "",
+        "ours",
+    )
 
 
 class RunConfig(Section):

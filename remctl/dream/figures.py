@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from remctl.runs.files import make_folder, write_atomic
+from remctl.runs.metrics import epoch_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -268,8 +269,8 @@ def _seconds_panel(axes: Axes, entries: Entries) -> None:
 
 
 def _series(entries: Entries, name: str) -> tuple[list[int], list[float]]:
-    """Epochs and values where the metric was logged and is finite."""
-    points = [(entry["epoch"], entry[name]) for entry in entries if isinstance(entry.get(name), int | float)]
+    """Epochs (of a test those that were tested) and values where the metric was logged and is finite."""
+    points = [(epoch_of(entry, name), entry[name]) for entry in entries if isinstance(entry.get(name), int | float)]
     return [epoch for epoch, _ in points], [float(value) for _, value in points]
 
 

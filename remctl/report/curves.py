@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from remctl.report.results import Algorithm, Curve, RunScore, Timing
 from remctl.report.runs import read_result
 from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder
+from remctl.runs.metrics import epoch_of
 
 STEPS = "collect/env_steps"
 WALL = "/wall_s"
@@ -50,10 +51,12 @@ def read_training(algorithm: Algorithm, metrics: Sequence[str]) -> tuple[list[Cu
     for run in algorithm.runs:
         folder = RunFolder(Path(run.path))
         hardware = run.hardware or UNKNOWN_HARDWARE
-        steps = math.nan
+        steps, steps_by = math.nan, dict[Any, float]()
         for entry in read_jsonl(folder.metrics):
             steps = _number(entry.get(STEPS)) or steps
-            _add_points(points, run, entry, metrics, steps)
+            if is_count(entry.get("epoch")):
+                steps_by[entry["epoch"]] = steps
+            _add_points(points, run, entry, metrics, steps_by)
             for phase, seconds in _epoch_times(entry):
                 times.setdefault((hardware, phase), _Times()).epochs.append(seconds)
         for phase, seconds in _totals(folder):
@@ -70,15 +73,12 @@ def _add_points(
     run: RunScore,
     entry: dict[str, Any],
     metrics: Sequence[str],
-    steps: float,
+    steps_by: Mapping[int, float],
 ) -> None:
-    epoch = entry.get("epoch")
-    if not is_count(epoch):
-        return
     for metric in metrics:
-        value = _number(entry.get(metric))
-        if value is not None:
-            points.setdefault((run.game, metric), _Points()).add(epoch, value, steps)
+        value, epoch = _number(entry.get(metric)), epoch_of(entry, metric)
+        if value is not None and is_count(epoch):
+            points.setdefault((run.game, metric), _Points()).add(epoch, value, steps_by.get(epoch, math.nan))
 
 
 def _epoch_times(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:

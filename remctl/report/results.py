@@ -230,8 +230,8 @@ class Curve:
     `metric` e.g. `test/return_mean`, `collect/return_mean`, `world_model/observation_loss` (training) and
     `test/world_model_observation_loss` (test): the last two are the paper's Figure 15. All tuples are of one length E:
     `epochs` are those at which any run measured it; `mean` and `std` (sample standard deviation, 0 for one run) go over the
-    `num_runs` runs that did; `env_steps` is the mean number of environment steps by then, NaN where unknown.
-    Unfinished runs are not in it.
+    `num_runs` runs that did; `env_steps` is the mean number of environment steps by then, NaN where unknown. A
+    test is at the epoch whose agent was tested. Unfinished runs are not in it.
     """
 
     algorithm: str

@@ -2,10 +2,12 @@
 
 <out>/<experiment>/<variant>/<game>/seed_<n>/
     config.yaml       resolved configuration          provenance.json   one entry per start
-    metrics.jsonl     one entry per epoch             episodes.jsonl    every return
+    metrics.jsonl     entries by epoch, one each *    episodes.jsonl    every return
     checkpoints/      complete generations only       replay/           append-only
     media/            pictures and videos             result.json       written last: its presence means done
     lock              held while a process runs       train.log         what was said
+
+* two where an epoch ends with an earlier one's test beside its own: see `remctl.runs.metrics`
 """
 
 from __future__ import annotations

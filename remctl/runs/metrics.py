@@ -3,6 +3,9 @@
 The naming law: names that end in `_s` (seconds), `_per_s` (rates) and `_mb` (memory) tell about the machine and differ
 from one repetition to the next. Every other value is a function of configuration and seed, and must not.
 
+What `test/` names tell is about the agent of the epoch `test/of_epoch`, which may be earlier than the entry's: a test may be
+played while the next epochs train. Where two tests end with one epoch, the earlier one has an entry of its own before it.
+
 Order within an epoch: append, then save the checkpoint. A kill between the two leaves an entry too many, which
 `rewind` drops at the next start; the other order would leave one too few, for ever.
 """
@@ -16,14 +19,21 @@ from remctl.runs.files import append_line, append_lines, read_jsonl, truncate_js
 from remctl.runs.layout import RunFolder
 from remctl.runs.trackers import Tracker, Value, open_trackers
 
-__all__ = ["MetricsLog", "Tracker", "Value", "comparable", "is_timing", "open_trackers"]
+__all__ = ["OF_EPOCH", "MetricsLog", "Tracker", "Value", "comparable", "epoch_of", "is_timing", "open_trackers"]
 
 TIMING_SUFFIXES = ("_s", "_per_s", "_mb")
+OF_EPOCH = "test/of_epoch"
 
 
 def is_timing(name: str) -> bool:
     """Whether the name says time, rate or memory."""
     return name.endswith(TIMING_SUFFIXES)
+
+
+def epoch_of(entry: Mapping[str, Any], name: str) -> Any:
+    """The epoch that the value of `name` is of: the entry's, but of a test the one whose agent was tested."""
+    of_a_test = name.startswith("test/") and not is_timing(name)
+    return entry.get(OF_EPOCH, entry.get("epoch")) if of_a_test else entry.get("epoch")
 
 
 def comparable(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,9 +54,13 @@ class MetricsLog:
 
     def append(self, epoch: int, values: Mapping[str, Value]) -> None:
         """Writes one entry {epoch, **values}; floats that are not finite become null. Raises `MachineError`."""
-        append_line(self.run.metrics, _entry(epoch, values))
+        entry = _entry(epoch, values)
+        append_line(self.run.metrics, entry)
+        tested = {name: value for name, value in values.items() if epoch_of(entry, name) != epoch}
         for tracker in self.trackers:
-            tracker.log(epoch, values)
+            tracker.log(epoch, {name: value for name, value in values.items() if name not in tested})
+            if tested:
+                tracker.log(entry[OF_EPOCH], tested)
 
     def append_episodes(self, epoch: int, episodes: Sequence[Mapping[str, Value]]) -> None:
         """Writes one entry per finished episode, each with the epoch it ended in. Raises `MachineError`."""

@@ -27,7 +27,7 @@ class Tracker(Protocol):
     """Another place to which metrics go."""
 
     def log(self, epoch: int, values: Mapping[str, Value]) -> None:
-        """Shows the values of one epoch."""
+        """Shows values of one epoch; one that was shown already may get further ones, and an earlier one too."""
 
     def close(self) -> None:
         """Finishes; nothing is logged afterwards."""
@@ -106,10 +106,13 @@ class WeightsAndBiases:
                 resume=None if mode == "offline" else "allow",
                 settings=wandb.Settings(console="off", silent=True, x_disable_stats=True, disable_git=True),
             )
+        self._run.define_metric("test/*", step_metric="test/of_epoch")
+        self._step = 0
 
     def log(self, epoch: int, values: Mapping[str, Value]) -> None:
-        """Logs the finite numbers at step `epoch`."""
-        self._run.log({name: x for name, x in _numbers(values).items() if math.isfinite(x)}, step=epoch)
+        """Logs the finite numbers at step `epoch`, or at the last one: W&B's steps never go back."""
+        self._step = max(self._step, epoch)
+        self._run.log({name: x for name, x in _numbers(values).items() if math.isfinite(x)}, step=self._step)
 
     def close(self) -> None:
         """Finishes the W&B run."""

@@ -1,5 +1,7 @@
 """Checkpoints: the last two complete generations of a run, each a folder that appears whole or not at all.
 
+A generation whose agent is still being tested is kept beside them.
+
     checkpoints/epoch_000012/agent.pt       state_dicts of the networks: all that evaluation needs
                              trainer.pt     everything else that the next epoch depends on
                              manifest.json  {format, epoch, config_hash, files: {name: {sha256, bytes}}}
@@ -18,7 +20,7 @@ import json
 import pickle
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,11 +59,19 @@ class _DamageError(Exception):
 # --- writing ---
 
 
-def save(run: RunFolder, epoch: int, config_hash: str, agent: dict[str, Any], trainer: dict[str, Any]) -> None:
+def save(
+    run: RunFolder,
+    epoch: int,
+    config_hash: str,
+    agent: dict[str, Any],
+    trainer: dict[str, Any],
+    also_keep: Collection[int] = (),
+) -> None:
     """Saves one generation after `epoch` complete epochs; durable on return. Only for the holder of the run's lock.
 
-    `agent`, `trainer`: nested dicts, lists and tuples of tensors and primitives. Keeps this generation and the newest
-    one before it, and removes any after it (they belong to a future that this run has left).
+    `agent`, `trainer`: nested dicts, lists and tuples of tensors and primitives. Keeps this generation, the newest one
+    before it and those of the epochs `also_keep`, and removes any after it (they belong to a future that this run has
+    left).
     Raises `TypeError` naming the entry that could not be read back; `MachineError`, the earlier generations then
     being as they were, or this one already complete.
     """
@@ -78,7 +88,7 @@ def save(run: RunFolder, epoch: int, config_hash: str, agent: dict[str, Any], tr
             files.discard(scratch)
             raise
     with files.named_errors("clearing", run.checkpoints):
-        _prune(run, epoch)
+        _prune(run, epoch, also_keep)
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -151,12 +161,12 @@ def _put_in_place(scratch: Path, final: Path) -> None:
     files.sync_folder(final.parent)
 
 
-def _prune(run: RunFolder, epoch: int) -> None:
+def _prune(run: RunFolder, epoch: int, also_keep: Collection[int]) -> None:
     """Each generation leaves by one rename, so that none is ever seen half-removed."""
     found = generations(run)
-    kept = [path for path in found if _epoch_of(path) <= epoch and not path.name.endswith(".old")][:NUM_GENERATIONS]
+    past = [path for path in found if _epoch_of(path) <= epoch and not path.name.endswith(".old")]
     for path in found:
-        if path not in kept:
+        if path not in past[:NUM_GENERATIONS] and not (path in past and _epoch_of(path) in also_keep):
             _remove(path)
 
 

@@ -2,7 +2,8 @@
 
 An epoch is collect, train V, train M, train C, and every few epochs a test. Everything it changed is committed by one
 rename of a checkpoint folder; metrics, episodes and the replay's shard are written before that and dropped at the next
-start if the commit never came. Randomness is a function of (seed, epoch, phase), so there is no generator to save.
+start if the commit never came. Randomness is a function of (seed, epoch, phase), so there is no generator to save. A test
+may be played while the next epochs train, and is then logged with a later one: `remctl.train.overlap`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,18 +26,19 @@ from remctl.progress import Reporter
 from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.store import load_shard, save_shard, shard_path
 from remctl.runs.layout import RunFolder
-from remctl.runs.metrics import MetricsLog
+from remctl.runs.metrics import OF_EPOCH, MetricsLog
 from remctl.runs.provenance import last_version
 from remctl.train import checkpoint
 from remctl.train.acting import Policy
 from remctl.train.build import build_agent, build_image_loss
 from remctl.train.captured import accelerate, is_fast
 from remctl.train.collector import Collector, Record
-from remctl.train.diagnosis import diagnose, flat
-from remctl.train.evaluate import Episode, as_steps, play
+from remctl.train.evaluate import Episode, play
 from remctl.train.learner import Learner
+from remctl.train.overlap import RunTests
 from remctl.train.phases import Metrics, num_steps, train_controller, train_tokenizer, train_world_model
 from remctl.train.seeding import Randomness, derive_seed
+from remctl.train.testing import Findings, controller_trained
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Trainer:
         self.learner = Learner(self.agent, self.image_loss, self.buffer)
         if is_fast(config, device):
             accelerate(self.learner, reporter.log)
+        self.tests = RunTests(self.agent, self.image_loss, run, env.num_actions, reporter)
 
     def _env_seed(self) -> int:
         if self.config.environment.seeding == "unseeded":
@@ -107,6 +110,7 @@ class Trainer:
         if loaded is not newest:  # its epoch's shard is about to be written again, and would not be the one it knows
             checkpoint.drop_after(self.folder, self.epoch)
         self.log.rewind(self.epoch)
+        self.tests.resume(self.epoch, self.log.entries())
 
     def _with_its_shard(self, loaded: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
         """`loaded`, or the generation before it where what its last epoch collected is lost: that epoch is run again.
@@ -154,10 +158,12 @@ class Trainer:
         """All remaining epochs."""
         total = self.config.training.num_epochs
         self.reporter.epoch_bar(total, self.epoch)
-        for epoch in range(self.epoch + 1, total + 1):
-            metrics = self.run_epoch(epoch)
-            self.reporter.epoch_done()
-            self.reporter.log(summary(epoch, total, metrics))
+        with closing(self.tests):
+            self.tests.begin()
+            for epoch in range(self.epoch + 1, total + 1):
+                metrics = self.run_epoch(epoch)
+                self.reporter.epoch_done()
+                self.reporter.log(summary(epoch, total, metrics))
 
     def run_epoch(self, epoch: int) -> Metrics:
         """One transaction."""
@@ -168,10 +174,10 @@ class Trainer:
             records += self._collect(epoch, metrics)
         self._train(epoch, metrics)
         refuse_divergence(epoch, metrics)
-        if epoch % self.config.evaluation.every_epochs == 0 and controller_trained(self.config, epoch):
-            records += self._test(epoch, metrics)
+        tests = self._test(epoch, metrics)
         metrics["epoch/wall_s"] = time.perf_counter() - begin
-        self._commit(epoch, metrics, records)
+        self._commit(epoch, metrics, records, tests)
+        self.tests.committed(epoch)
         return metrics
 
     def _collect(self, epoch: int, metrics: Metrics) -> list[Record]:
@@ -211,15 +217,11 @@ class Trainer:
             with self.clock.measure("controller", metrics):
                 metrics |= train_controller(self.learner, epoch, track)
 
-    def _test(self, epoch: int, metrics: Metrics) -> list[Record]:
+    def _test(self, epoch: int, metrics: Metrics) -> list[Findings]:
+        if not self.tests.any_logged_with(epoch):
+            return []
         with self.clock.measure("test", metrics):
-            episodes = self.play("test", epoch, self.config.evaluation.num_episodes)
-            metrics["test/return_mean"] = sum(e.total_return for e in episodes) / len(episodes)
-            random, starts = Randomness(self.config.seed, epoch, "diagnosis"), self.config.evaluation.diagnosis_starts
-            metrics |= flat(
-                diagnose(self.agent, as_steps(episodes), self.image_loss, random, starts, self.reporter.stop.check)
-            )
-        return [episode_record("test", e) for e in episodes]
+            return self.tests.tested(epoch)
 
     def play(self, kind: str, epoch: int, num_episodes: int) -> list[Episode]:
         """Test episodes of the agent as it is; the steps of as many as a test has are kept."""
@@ -228,11 +230,17 @@ class Trainer:
             trained = controller_trained(self.config, epoch)
             return play(self.agent, num_episodes, random, advance, trained, num_kept)
 
-    def _commit(self, epoch: int, metrics: Metrics, records: list[Record]) -> None:
+    def _commit(self, epoch: int, metrics: Metrics, records: list[Record], tests: list[Findings]) -> None:
+        """The newest test is part of the epoch's entry of the log; one of an earlier epoch beside it has its own."""
         metrics["memory_peak_mb"] = peak_memory_mb(self.device)
-        self.log.append_episodes(epoch, records)
+        self.log.append_episodes(epoch, records + [record for test in tests for record in test.episodes])
+        for test in tests[:-1]:
+            self.log.append(epoch, test.metrics)
+        for test in tests[-1:]:
+            metrics |= test.metrics
         self.log.append(epoch, metrics)
-        checkpoint.save(self.folder, epoch, config_hash(self.config), self.agent.state_dict(), self._state())
+        agent, trainer = self.agent.state_dict(), self._state()
+        checkpoint.save(self.folder, epoch, config_hash(self.config), agent, trainer, self.tests.needed)
         self.epoch = epoch
 
     def _state(self) -> dict[str, Any]:
@@ -273,20 +281,10 @@ def refuse_divergence(epoch: int, metrics: Metrics) -> None:
         )
 
 
-def controller_trained(config: RunConfig, epoch: int) -> bool:
-    """Whether C has been trained by the end of `epoch`; before that actions are uniform."""
-    return epoch > config.controller.training.start_after_epoch
-
-
 def capacity(config: RunConfig) -> int:
     """Steps a whole run collects."""
     epochs = min(config.collection.last_epoch, config.training.num_epochs)
     return config.collection.initial_steps + epochs * config.collection.steps_per_epoch
-
-
-def episode_record(kind: str, episode: Episode) -> Record:
-    """A line of episodes.jsonl."""
-    return {"kind": kind, "index": episode.index, "return": episode.total_return, "length_steps": episode.num_steps}
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -307,4 +305,6 @@ def summary(epoch: int, total: int, metrics: Metrics) -> str:
         "test return": "test/return_mean",
     }
     parts = [f"{label} {metrics[name]:.3g}" for label, name in shown.items() if name in metrics]
+    if metrics.get(OF_EPOCH, epoch) != epoch:
+        parts[-1] += f" (of epoch {metrics[OF_EPOCH]:.0f})"
     return f"epoch {epoch}/{total}  {'  '.join(parts)}  {metrics['epoch/wall_s']:.1f} s"

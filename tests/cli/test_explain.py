@@ -67,6 +67,7 @@ def test_preset_values_are_the_presets(title: str) -> None:
         ("tokenizer.training.stop_after_epoch", "whole number, at least 1 or null"),
         ("tokenizer.channels", "list of 1 or more, each: whole number, at least 1"),
         ("runtime.trackers", "list of any number, each: tensorboard | wandb"),
+        ("runtime.overlap_tests", "auto | on | off"),
         ("imagination.mask_after_end", "true | false"),
         ("seed", "whole number, at least 0, below 2147483648"),
         ("preset", "paper | quick | corrected | paper-text | iris | iris-rem"),

@@ -222,6 +222,11 @@ def test_series_leaves_gaps_out() -> None:
     assert figures._series([{"epoch": 1}, {"epoch": 2, "a": None}, {"epoch": 3, "a": 2}], "a") == ([3], [2.0])
 
 
+def test_a_test_is_drawn_at_the_epoch_that_was_tested() -> None:
+    entries = [{"epoch": 2, "test/value": 1.0}, {"epoch": 8, "test/value": 2.0, "test/of_epoch": 4}]
+    assert figures._series(entries, "test/value") == ([2, 4], [1.0, 2.0])
+
+
 def test_wilson_by_hand() -> None:
     """Ten of ten: 10 / (10 + 1.96^2)."""
     low, high = wilson(10, 10)

@@ -127,6 +127,22 @@ def test_curves_and_times(make_run: MakeRun, tmp_path: Path) -> None:
     assert [t.phase for t in timings if t.hardware == "GPU A"] == ["controller", "epoch", "run"]
 
 
+def test_a_test_is_drawn_at_the_epoch_and_the_steps_of_the_agent_that_was_tested(make_run: MakeRun) -> None:
+    from remctl.report.collect import collect
+    from remctl.report.spec import ReportSpec
+
+    trained = [{"collect/env_steps": 100 * epoch, "controller/loss": float(epoch)} for epoch in (1, 2, 3, 4)]
+    trained[3] |= {"test/of_epoch": 2, "test/return_mean": 7.0, "test/wall_s": 0.1}
+    run = make_run("rem", "Pong", 0, 1.0, epochs=trained)
+    (algorithm,) = collect(ReportSpec(runs=(str(run),))).algorithms
+    curves, timings = read_training(algorithm, ("test/return_mean", "controller/loss"))
+    assert [(c.epochs, c.env_steps, c.mean) for c in curves] == [
+        ((2,), (200,), (7.0,)),
+        ((1, 2, 3, 4), (100, 200, 300, 400), (1.0, 2.0, 3.0, 4.0)),
+    ]
+    assert "test" in [t.phase for t in timings]
+
+
 def test_curves_leave_out_what_is_no_number(make_run: MakeRun) -> None:
     from remctl.report.collect import collect
     from remctl.report.spec import ReportSpec

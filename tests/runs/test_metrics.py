@@ -12,7 +12,7 @@ import pytest
 
 from remctl.errors import UserError
 from remctl.runs.layout import RunFolder
-from remctl.runs.metrics import MetricsLog, comparable, is_timing, open_trackers
+from remctl.runs.metrics import MetricsLog, comparable, epoch_of, is_timing, open_trackers
 from remctl.runs.trackers import TensorBoard
 
 
@@ -85,6 +85,22 @@ def test_trackers_see_what_is_written(tmp_path: Path) -> None:
     assert tracker.calls == [(4, {"loss": 1.0}), "close"]
 
 
+def test_trackers_see_a_test_at_the_epoch_that_was_tested(tmp_path: Path) -> None:
+    tracker = Recorder()
+    of_test = {"test/of_epoch": 2, "test/return_mean": 7.0}
+    MetricsLog(RunFolder(tmp_path), [tracker]).append(4, {"loss": 1.0, "test/wall_s": 0.5, **of_test})
+    assert tracker.calls == [(4, {"loss": 1.0, "test/wall_s": 0.5}), (2, of_test)]
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch"),
+    [("test/return_mean", 2), ("test/of_epoch", 2), ("test/wall_s", 4), ("loss", 4), ("final_test/x", 4)],
+)
+def test_what_a_test_found_is_of_the_epoch_that_was_tested(name: str, epoch: int) -> None:
+    assert epoch_of({"epoch": 4, "test/of_epoch": 2}, name) == epoch
+    assert epoch_of({"epoch": 4}, name) == 4  # by versions that tested in the same epoch only
+
+
 # --- trackers ---
 
 
@@ -123,6 +139,9 @@ class FakeWandb(types.ModuleType):
         self.inits.append(arguments)
         return self
 
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.axes = {name: step_metric}
+
     def log(self, values: dict[str, float], step: int) -> None:
         self.logged.append((step, values))
 
@@ -143,6 +162,17 @@ def test_wandb_is_offline_and_one_run_per_folder(tmp_path: Path, monkeypatch: py
     assert first["id"] == second["id"]
     assert first["dir"] == str(tmp_path)
     assert fake.logged == [(1, {"loss": 0.5}), "finish", (2, {"loss": 0.5}), "finish"]
+
+
+def test_wandb_shows_a_late_test_against_its_epoch_and_never_steps_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    log = MetricsLog(RunFolder(tmp_path), open_trackers(RunFolder(tmp_path), ["wandb"]))
+    log.append(4, {"loss": 1.0, "test/of_epoch": 2})
+    assert fake.axes == {"test/*": "test/of_epoch"}
+    assert fake.logged == [(4, {"loss": 1.0}), (4, {"test/of_epoch": 2})]
 
 
 def test_wandb_mode_of_the_environment_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,19 @@ def test_two_generations_are_kept_and_stale_temporaries_removed(run: RunFolder) 
     assert names_in(folder_of(run, 4)) == [AGENT, MANIFEST, TRAINER]
 
 
+def test_a_generation_that_is_still_needed_is_kept_beside_them_but_none_of_the_future(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for epoch in range(1, 8):
+        save(run, epoch)
+    checkpoint.save(run, 5, "hash", agent_of(5), trainer_of(5))
+    assert names_in(run.checkpoints) == ["epoch_000005"]
+    for epoch in (6, 7, 8):
+        checkpoint.save(run, epoch, "hash", agent_of(epoch), trainer_of(epoch), also_keep=(5, 9))
+    assert names_in(run.checkpoints) == ["epoch_000005", "epoch_000007", "epoch_000008"]
+    checkpoint.save(run, 4, "hash", agent_of(4), trainer_of(4), also_keep=(5,))
+    assert names_in(run.checkpoints) == ["epoch_000004"]
+
+
 def test_generations_are_ordered_by_number_not_by_name(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for epoch in (999_999, 1_000_000):
