@@ -161,6 +161,14 @@ def test_a_process_goes_on_working_until_it_is_told_to_rest(monkeypatch: pytest.
     assert pipe.sent[1].mixes == 1  # type: ignore[attr-defined]
 
 
+def test_no_two_processes_begin_at_the_same_step() -> None:
+    turns = [
+        packing_worker.steps_of(Job(CONFIG, "cpu", {"tokenizer": 1, "controller": 1}, first)) for first in (0, 1, 2)
+    ]
+    names = [[step.__name__ for step in turn] for turn in turns]  # type: ignore[attr-defined]
+    assert names == [["_tokenizer", "_controller"], ["_controller", "_tokenizer"], ["_tokenizer", "_controller"]]
+
+
 # --- measured
 
 
@@ -345,4 +353,7 @@ def test_processes_leave_when_their_parent_is_killed() -> None:
         assert len(pids) == 2
         assert all(map(is_there, pids))
         parent.kill()
-    assert gone(pids, 30)
+    left = not gone(pids, 30)
+    for pid in filter(is_there, pids):
+        os.kill(pid, signal.SIGKILL)
+    assert not left
