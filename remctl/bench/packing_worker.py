@@ -55,7 +55,7 @@ def serve(connection: Connection, job: Job) -> None:
     while True:
         work = connection.recv()
         torch.set_num_threads(work.threads)
-        connection.send(_measured(steps, device, work.window_s))
+        connection.send(_measured(steps, device, connection, work.window_s))
         _until_told(steps, device, connection)
         connection.recv()
         connection.send(Rested())
@@ -67,7 +67,7 @@ def _turn(steps: Sequence[Step], device: torch.device) -> None:
     synchronize(device)
 
 
-def _measured(steps: Sequence[Step], device: torch.device, window_s: float) -> Worked:
+def _measured(steps: Sequence[Step], device: torch.device, connection: Connection, window_s: float) -> Worked:
     """Whole turns, as the first one that ends after the window is the last."""
     begin, mixes = time.perf_counter(), 0
     while True:
@@ -76,6 +76,8 @@ def _measured(steps: Sequence[Step], device: torch.device, window_s: float) -> W
         seconds = time.perf_counter() - begin
         if seconds >= window_s:
             return Worked(mixes, seconds, _memory_mb(device))
+        if connection.poll():  # nothing is said in a window: the other end is gone
+            raise EOFError
 
 
 def _until_told(steps: Sequence[Step], device: torch.device, connection: Connection) -> None:

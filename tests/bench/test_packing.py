@@ -338,9 +338,14 @@ import sys, time, torch
 from remctl.bench.packing_pool import Pool
 from remctl.config import resolve
 from tests.tiny import TINY
-with Pool(resolve("Catch", "quick", sets=TINY), torch.device("cpu"), {"tokenizer": 1}, lambda: None) as pool:
+glances = [0] * 1000
+def check():
+    glances.append(1)
+    if len(glances) == 10:  # of 0.1 s each: both are in their window
+        print(*(w.process.pid for w in pool.workers), flush=True)
+with Pool(resolve("Catch", "quick", sets=TINY), torch.device("cpu"), {"tokenizer": 1}, check) as pool:
     pool.work(2, 1, 0.0)
-    print(*(w.process.pid for w in pool.workers), flush=True)
+    glances.clear()
     pool.work(2, 1, 1000.0)
 """
 
