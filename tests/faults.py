@@ -260,6 +260,11 @@ FAULTS = [
     Fault("bench", "bench/whole_run.py", "total + size - tokenized", "total + size", f"{BENCH}/test_whole_run.py"),
     Fault("bench", "bench/measure.py", "median / steps if steps", "median if steps", f"{BENCH}/test_run.py"),
     Fault("bench", "bench/measure.py", "median * per_epoch", "median", f"{BENCH}/test_run.py"),
+    Fault("bench", "bench/packing.py", "1 / sum(1 / seconds for", "1 / max(1 / seconds for", f"{BENCH}/test_packing.py"),
+    Fault("bench", "bench/packing.py", "max(1, num_cores // num_processes)", "num_cores", f"{BENCH}/test_packing.py"),
+    Fault("bench", "bench/packing_pool.py", "        for worker in self.workers:\n            worker.end()\n", "", f"{BENCH}/test_packing.py"),
+    Fault("bench", "bench/packing_worker.py", "        _until_told(steps, device, connection)\n", "", f"{BENCH}/test_packing.py"),
+    Fault("bench", "bench/tables_packing.py", "for n in (1, made.num_processes)", "for n in (1, 1)", f"{BENCH}/test_tables.py"),
     Fault("bench", "bench/compare.py", "b_spread.low / a_spread.high", "b_spread.low / a_spread.low", f"{BENCH}/test_compare.py"),
 ]  # fmt: skip
 

@@ -22,6 +22,7 @@ from remctl.errors import UserError
 Reason = Literal["", "inside the spread", "machine drift", "too few rounds"]
 MARKS: dict[Reason, str] = {"": "", "inside the spread": "spread", "machine drift": "drift", "too few rounds": "rounds"}
 EXACT = tuple(Counts.model_fields)
+PACKED_RUN = "One run: an epoch's training steps, taken by all processes together."
 MEMORY_NOISE = 0.05  # a difference of peak memory up to this share is none
 
 
@@ -239,6 +240,7 @@ def _suite(suite: str, changes: list[Change], comparison: Comparison) -> BenchTa
     }
     why = "; ".join(text for reason, text in meaning.items() if reason in shown)
     notes = (f"{claimed} of {len(changes)} differ.", *([f"why: {why}."] if why else []))
+    notes += (PACKED_RUN,) * (suite == "packing")
     loud = " (different hardware)" if comparison.hardware else ""
     return BenchTable(
         suite, f"{words(suite)}: time of one run, B against A{loud}", header, rows, notes, len(header) - 4

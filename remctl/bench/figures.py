@@ -1,4 +1,5 @@
-"""The figures of a benchmark: bars per phase (the paper's Figures 1 left, 10 and 11), growth along one axis, hours of a run.
+"""The figures of a benchmark: bars per phase (the paper's Figures 1 left, 10 and 11), growth along one axis, hours of a run,
+throughput of processes side by side.
 
 A bar or point is the median of the rounds, its whisker the interval of `remctl.bench.spread`. Numbers that no clock gives
 (less than MIN_SECONDS, more than MAX_SECONDS) are not drawn: a bench.json may be somebody else's.
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from remctl.bench.figures_packing import bench_packing
 from remctl.bench.figures_scaling import bench_scaling
 from remctl.bench.marks import (
     MAX_ROWS,
@@ -271,5 +273,6 @@ FIGURES: tuple[Callable[[Result], Drawing | LeftOut], ...] = (
     bench_components,
     bench_scaling,
     bench_phases,
+    bench_packing,
 )
 STEMS = tuple(make.__name__ for make in FIGURES)

@@ -17,6 +17,7 @@ PHASES = {  # in the order of an epoch
     "imagination": "Imagination alone",
     "controller": "Imagination and controller",
     "test": "Test",
+    "epoch": "Training steps of an epoch",
 }
 # As in the report: IRIS with REM's configuration and the Transformer of REM's size share one, No POP and its retention too.
 KNOWN_COLORS = {

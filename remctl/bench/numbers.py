@@ -18,6 +18,11 @@ def seconds_text(median: float, interval: Spread) -> str:
     return f"{digits(median / size)} {unit} [{digits(interval.low / size)}, {digits(interval.high / size)}]"
 
 
+def rate_text(median_s: float, interval: Spread, factor: float) -> str:
+    """What happens `factor` times in a duration, as `factor` over it: `12.3 [12.1, 12.5]`."""
+    return f"{digits(factor / median_s)} [{digits(factor / interval.high)}, {digits(factor / interval.low)}]"
+
+
 def plain(seconds: float | None) -> str:
     """A duration that has no spread, because it was computed or printed by others: `309 s`; `-` for none."""
     if seconds is None:
@@ -40,6 +45,12 @@ def ratio_text(ratio: Ratio) -> str:
     while decimals < MAX_DECIMALS and float(f"{low:.{decimals}f}") <= 1:  # 1.002 must not read 1.00
         decimals += 1
     return f"{_interval(low, middle, high, decimals)} {ratio.verdict}"
+
+
+def gain_text(ratio: Ratio) -> str:
+    """Of times, read as one of throughputs: `1.80x [1.75, 1.84]`, below 1 where less is done; or no difference."""
+    text = _interval(1 / ratio.spread.high, 1 / ratio.median, 1 / ratio.spread.low, 2)
+    return f"no difference ({text})" if ratio.verdict == "no difference" else text
 
 
 def times_text(number: float) -> str:

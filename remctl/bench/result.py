@@ -183,6 +183,27 @@ class Prediction(Record):
     assumption: str = ""
 
 
+class Packing(Record):
+    """So many processes that train side by side on one device; the case `name` of the suite packing holds their rounds.
+
+    `label`: whose configuration; `mix`: optimizer steps of each component in one turn of the work, `window_s` seconds of it
+    at least per round. `process_seconds`: in each round, each process' own seconds for an epoch's training steps.
+    `memory_mb`: of the largest process; `memory_in_all_mb`: of all of them; in 10^6 bytes, None where nobody tells.
+    `failure`: why it was not measured; empty where it was.
+    """
+
+    name: str
+    label: str
+    num_processes: Annotated[int, Field(ge=1, lt=10**6)]
+    num_threads: Annotated[int, Field(ge=1, lt=10**6)]
+    mix: dict[str, Amount]
+    window_s: float
+    process_seconds: tuple[tuple[Seconds, ...], ...] = ()
+    memory_mb: float | None = None
+    memory_in_all_mb: float | None = None
+    failure: str = ""
+
+
 class Check(Record):
     """Outputs against the reference, before anything was timed: `error` is relative to the reference (docs/benchmarks.md)."""
 
@@ -219,6 +240,7 @@ class Result(Record):
     bounds: tuple[Bound, ...] = ()
     exponents: tuple[Exponent, ...] = ()
     predictions: tuple[Prediction, ...] = ()
+    packing: tuple[Packing, ...] = ()
 
     @model_validator(mode="after")
     def _has_each_case_once(self) -> Self:

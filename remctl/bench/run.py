@@ -13,6 +13,7 @@ from remctl.bench.bounds import bounds
 from remctl.bench.checks import check_counts
 from remctl.bench.machine import Machine
 from remctl.bench.measure import Measured, check_once, exponents, make_workload, measure_group
+from remctl.bench.packing import measure_packing
 from remctl.bench.result import FORMAT, Check, Result, write
 from remctl.bench.suites import ROUNDS, SUITES, Group, Scale, groups, what_was_scaled
 from remctl.config import RunConfig
@@ -43,7 +44,7 @@ def plan(
     phases_of: Callable[[Scale], RunConfig],
 ) -> Plan:
     """`suites`: all of SUITES where empty. `scale`: None is full on a GPU, reduced elsewhere. `phases_of(scale)`: what the
-    suite `phases` measures. Raises UserError for bad input.
+    suites `phases` and `packing` measure. Raises UserError for bad input.
     """
     wanted = tuple(s for s in SUITES if s in suites or not suites)
     where = pick_device(device)
@@ -66,7 +67,8 @@ def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
             is_last = False
             prepare_torch(group.subjects[0].config)
             try:
-                measure_group(group, machine, todo.rounds, found, reporter.log, stop.check)
+                measure = measure_packing if group.packed else measure_group
+                measure(group, machine, todo.rounds, found, reporter.log, stop.check)
                 is_last = number == len(todo.groups)
             finally:  # on a signal too: what was measured counts
                 about = provenance.collect(command, describe_device(todo.device))
@@ -113,4 +115,5 @@ def _result(todo: Plan, machine: Machine, found: Measured, about: dict[str, obje
         bounds=tuple(bounds(device)),
         exponents=tuple(exponents(found.cases)),
         predictions=tuple(found.predictions),
+        packing=tuple(found.packing),
     )

@@ -16,9 +16,9 @@ from remctl.variants import VARIANTS
 
 Scale = Literal["full", "reduced"]
 Overrides = dict[str, Any]
-SUITES = ("paper", "ablations", "components", "scaling", "phases")
+SUITES = ("paper", "ablations", "components", "scaling", "phases", "packing")
 ROUNDS: Mapping[Scale, int] = {"full": 9, "reduced": 6}
-TRAINING, ROLLOUT = "world_model", "imagination"
+TRAINING, ROLLOUT, EPOCH = "world_model", "imagination", "epoch"
 
 REDUCED_BATCH = 2
 REDUCED: Overrides = {"imagination.burn_in_frames": 4}
@@ -43,6 +43,9 @@ SCALED: Mapping[Scale, Mapping[str, tuple[int, ...]]] = {
     },
 }
 TRAINING_AXES = ("tokens_per_obs", "batch_size", "num_layers")
+PACKING_BATCH: Mapping[Scale, int | None] = {"full": None, "reduced": 4}
+PACKED_PROCESSES: Mapping[Scale, tuple[int, ...]] = {"full": (1, 2, 4, 8), "reduced": (1, 2)}
+PACKING_WINDOW_S: Mapping[Scale, float] = {"full": 5.0, "reduced": 0.5}
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,21 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """How many processes train side by side, ascending, and how long each measurement lasts at least."""
+
+    processes: tuple[int, ...]
+    window_s: float
+
+
+@dataclass(frozen=True)
 class Group:
-    """What is measured together, in the same rounds. `axis`: what a scaling suite varies."""
+    """What is measured together, in the same rounds. `axis`: what a scaling suite varies; `packed`: the suite packing's."""
 
     suite: str
     subjects: tuple[Subject, ...]
     axis: str | None = None
+    packed: Packed | None = None
 
     def baseline(self, subject: Subject) -> Subject:
         """What it is compared to: the first of its value."""
@@ -69,13 +81,14 @@ class Group:
 
 
 def groups(suite: str, scale: Scale, batch: int | None, phases_of: RunConfig) -> list[Group]:
-    """The groups of a suite; `batch` for all batch sizes; `phases_of` is what the suite `phases` measures."""
+    """The groups of a suite; `batch` for all batch sizes; `phases_of` is what the suites `phases` and `packing` measure."""
     if suite == "scaling":
         return _scaling(scale, batch)
     if suite == "phases":
-        name = f"{phases_of.preset}, {phases_of.variant}, {phases_of.game}"
-        config = _with(phases_of, _batches(batch))
-        return [Group(suite, (Subject(name, config, ("tokenizer", TRAINING, "controller")),))]
+        return [Group(suite, (_given(phases_of, batch, ("tokenizer", TRAINING, "controller")),))]
+    if suite == "packing":
+        packed = Packed(PACKED_PROCESSES[scale], PACKING_WINDOW_S[scale])
+        return [Group(suite, (_given(phases_of, batch or PACKING_BATCH[scale], (EPOCH,)),), packed=packed)]
     subjects = {"paper": _paper, "ablations": _ablations, "components": _components}[suite](scale, batch)
     return [Group(suite, tuple(subjects))]
 
@@ -103,7 +116,23 @@ def what_was_scaled(suites: tuple[str, ...], scale: Scale, batch: int | None) ->
         said.append(
             "Suite phases: the named configuration as it is; at the reduced scale preset quick where none is given."
         )
+    if "packing" in suites:
+        size = "" if batch else f", batches of {PACKING_BATCH['reduced']}"
+        said.append(
+            f"Reduced scale, suite packing: {_listed(PACKED_PROCESSES['reduced'])} processes of the named configuration, "
+            f"preset quick where none is given{size}; windows of {PACKING_WINDOW_S['reduced']:g} s, where the full scale has "
+            f"{_listed(PACKED_PROCESSES['full'])} processes and {PACKING_WINDOW_S['full']:g} s."
+        )
     return tuple(said)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+
+
+def _given(config: RunConfig, batch: int | None, phases: tuple[str, ...]) -> Subject:
+    """The configuration that was asked for."""
+    return Subject(f"{config.preset}, {config.variant}, {config.game}", _with(config, _batches(batch)), phases)
 
 
 def _paper(scale: Scale, batch: int | None) -> list[Subject]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from remctl.bench import tables_whole
+from remctl.bench import tables_packing, tables_whole
 from remctl.bench.numbers import (
     NOTHING,
     bytes_text,
@@ -58,7 +58,9 @@ def tables(result: Result) -> dict[str, BenchTable]:
     made: list[BenchTable] = []
     for suite in dict.fromkeys((*result.suites, *(c.suite for c in result.cases))):
         cases = in_order(result.of(suite))
-        if cases:
+        if suite == "packing" and result.packing:
+            made.append(_packing(result, cases))
+        elif cases:
             made += _suite_tables(result, suite, cases)
     made += [tables_whole.exponents(result)] if result.exponents else []
     made += [tables_whole.bounds(result)] if result.bounds else []
@@ -96,6 +98,11 @@ def _suite_tables(result: Result, suite: str, cases: list[Case]) -> list[BenchTa
     made += [_counts(suite, cases)] if suite in WITH_COUNTS else []
     made += [_published(cases)] if suite == "paper" else []
     return [replace(t, notes=(*t.notes, *(note for note in result.scaled if note not in t.notes))) for t in made]
+
+
+def _packing(result: Result, cases: list[Case]) -> BenchTable:
+    table = tables_packing.packing(result, _measured(result, cases) if cases else ())
+    return replace(table, notes=(*table.notes, *result.scaled))
 
 
 def _work(case: Case) -> Work:

@@ -73,13 +73,14 @@ def peak_memory_mb(work: Work, device: torch.device) -> float | None:
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark below
     except (OSError, AttributeError):
         return None
-    held = _status_mb("VmRSS")
+    held = status_mb("VmRSS")
     work()
-    peak = _status_mb("VmHWM")
+    peak = status_mb("VmHWM")
     return None if held is None or peak is None else peak - held
 
 
-def _status_mb(name: str) -> float | None:
+def status_mb(name: str) -> float | None:
+    """A line of /proc/self/status, such as VmHWM, in 10^6 bytes; None where there is none."""
     lines = Path("/proc/self/status").read_text().splitlines()
     values = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
     return int(values[0]) * 1024 / MB if values else None

@@ -32,7 +32,7 @@ def bench(
         typer.Option(
             "--suite",
             metavar="NAME",
-            help="paper, ablations, components, scaling or phases; repeatable.",
+            help="paper, ablations, components, scaling, phases or packing; repeatable.",
             show_default="all",
         ),
     ] = None,
@@ -48,11 +48,11 @@ def bench(
         int | None,
         typer.Option(min=MIN_ROUNDS, max=1000, help="Rounds in which the cases take turns.", show_default="9 or 6"),
     ] = None,
-    game: Annotated[str, typer.Option(help="What the suite phases plays.")] = "Pong",
+    game: Annotated[str, typer.Option(help="What the suites phases and packing play.")] = "Pong",
     preset: Annotated[
-        str | None, typer.Option(help="The suite phases: a preset.", show_default="paper; reduced: quick")
+        str | None, typer.Option(help="The suites phases and packing: a preset.", show_default="paper; reduced: quick")
     ] = None,
-    variant: Annotated[str, typer.Option(help="The suite phases: a variant.")] = "rem",
+    variant: Annotated[str, typer.Option(help="The suites phases and packing: a variant.")] = "rem",
     sets: Sets = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write bench.json here too.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where bench.json and the figures go.")] = Path("runs/bench"),
@@ -66,8 +66,14 @@ def bench(
     chosen = _suites(suites or [])
     if scale is not None and scale not in SCALES:
         raise UserError(f"--scale: given {scale!r}; allowed: {', '.join(SCALES)}")
-    if chosen and "phases" not in chosen and (preset, variant, game, sets) != (None, "rem", "Pong", None):
-        raise UserError("--game, --preset, --variant and --set are for the suite phases: add --suite phases")
+    if (
+        chosen
+        and not {"phases", "packing"} & set(chosen)
+        and (preset, variant, game, sets) != (None, "rem", "Pong", None)
+    ):
+        raise UserError(
+            "--game, --preset, --variant and --set are for the suites phases and packing: add --suite phases"
+        )
     from remctl.bench import run as bench_run
     from remctl.config import resolve
 

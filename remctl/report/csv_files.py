@@ -40,6 +40,7 @@ CASE = (
 SPREAD = ("low", "high", "coverage")
 EXPONENT = ("name", "phase", "axis", "exponent")
 CHECK = ("name", "error", "tolerance")
+PACKING = ("name", "label", "num_processes", "num_threads", "window_s", "memory_mb", "memory_in_all_mb", "failure")
 MISSING = ("algorithm", "game", "seed", "path", "reason")
 
 
@@ -142,10 +143,14 @@ def _benchmark(benchmark: Benchmark) -> dict[str, str]:
         for p in result.predictions
         for phase, value in (*p.phase_hours.items(), ("run", p.hours))
     )
+    packing = (
+        (*_fields(p, PACKING), _list(s for each in p.process_seconds for s in each), *about) for p in result.packing
+    )
     texts = {
         "cases": _text(columns, cases),
         "exponents": _text((*EXPONENT, *SPREAD, *on), exponents),
         "predictions": _text(("label", "config_hash", "num_epochs", "phase", "hours", *on), hours),
+        "packing": _text((*PACKING, "process_seconds", *on), packing),
         "checks": _text((*CHECK, *on), ((*_fields(c, CHECK), *about) for c in result.checks)),
     }
     return {f"{benchmark.name}_{stem}": text for stem, text in texts.items() if text.count("\n") > 1}

@@ -46,6 +46,7 @@ AXES = {
 USUAL = {"tokens_per_obs": 64, "imagined_steps": 8, "batch_size": 16, "num_layers": 5}
 MODELS = ("POP", "Sequential RetNet", "Transformer")
 PHASES_MS = {"collect": 4.1, "tokenizer": 38.0, "encode": 9.0, "world_model": 52.0, "controller": 96.0, "test": 1900.0}
+PACKED_S = {1: 60.0, 2: 36.0, 4: 31.0}  # for an epoch's training steps, all processes together; 8 do not fit
 PHASE_STEPS = {"collect": 200, "tokenizer": 200, "encode": 1, "world_model": 200, "controller": 100, "test": 1}
 
 
@@ -62,13 +63,13 @@ class Work(NamedTuple):
 
 def result(**changes: Any) -> b.Result:
     """All suites, 7 rounds each; `changes` replace fields of the result."""
-    cases = (*paper(), *ablations(), *components(), *scaling(), *phases())
+    cases = (*paper(), *ablations(), *components(), *scaling(), *phases(), *packing_cases())
     value: dict[str, Any] = {
         "format": b.FORMAT,
         "remctl_version": "0.1.0",
         "scale": "paper",
         "scaled": (),
-        "suites": ("paper", "ablations", "components", "scaling", "phases"),
+        "suites": ("paper", "ablations", "components", "scaling", "phases", "packing"),
         "complete": True,
         "provenance": {
             "time": "2026-02-03T12:00:00+00:00",
@@ -86,6 +87,7 @@ def result(**changes: Any) -> b.Result:
         "bounds": tuple(bounds()),
         "exponents": exponents(cases),
         "predictions": predictions(cases),
+        "packing": packing(cases),
     }
     return b.Result(**value | changes)
 
@@ -157,6 +159,45 @@ def phases() -> Iterator[b.Case]:
     for phase, milliseconds in PHASES_MS.items():
         size = _rem_work(phase)._replace(steps_per_epoch=PHASE_STEPS[phase])
         yield case("phases", REM, phase, milliseconds / 1000, size)
+
+
+def packing_cases() -> Iterator[b.Case]:
+    """An epoch's training steps of several processes at once."""
+    base: tuple[float, ...] | None = None
+    for number, seconds in PACKED_S.items():
+        work = Work(64, None)
+        name = process_name(number)
+        made = case(
+            "packing", name, "epoch", seconds, work, base, "1 process", counts=None, config_hash=config_hash(REM)
+        )
+        yield made.model_copy(update={"per_epoch_s": made.median, "flops_per_s": None, "share_of_peak": None})
+        base = base or made.seconds
+
+
+def packing(cases: tuple[b.Case, ...]) -> tuple[b.Packing, ...]:
+    """What is known of them beside their times; 8 did not fit."""
+    found = {c.name: c for c in cases if c.suite == "packing"}
+    return tuple(
+        b.Packing(
+            name=process_name(n),
+            label="paper, rem, Pong",
+            num_processes=n,
+            num_threads=16 // n,
+            mix={"tokenizer": 2, "world_model": 2, "controller": 1},
+            window_s=5.0,
+            process_seconds=tuple((n * s,) * n for s in found[process_name(n)].seconds) if n in PACKED_S else (),
+            memory_mb=9000.0 if n in PACKED_S else None,
+            memory_in_all_mb=9500.0 * n if n in PACKED_S else None,
+            failure="" if n in PACKED_S else "does not fit: OutOfMemoryError: CUDA out of memory.",
+        )
+        for n in (*PACKED_S, 8)
+        if n not in PACKED_S or process_name(n) in found
+    )
+
+
+def process_name(number: int) -> str:
+    """`1 process`, `2 processes`."""
+    return f"{number} process{'es' * (number > 1)}"
 
 
 def bounds() -> Iterator[b.Bound]:

@@ -11,6 +11,7 @@ import pytest
 
 from remctl.bench import figures, marks
 from remctl.bench import result as b
+from remctl.bench.numbers import digits
 from remctl.drawing import FORMATS, Drawing, LeftOut, pictures, styled
 from remctl.errors import UserError
 from tests.bench.synthetic import REM, case, config_hash, result
@@ -36,7 +37,7 @@ def alt(made: b.Result, stem: str) -> str:
 
 
 def only(*cases: b.Case, **changes: object) -> b.Result:
-    return result(cases=cases, exponents=(), predictions=(), **changes)
+    return result(**{"cases": cases, "exponents": (), "predictions": (), "packing": ()} | changes)
 
 
 def of(seconds: float, **changes: object) -> b.Case:
@@ -122,6 +123,20 @@ def test_hours_of_every_prediction() -> None:
     assert alt(result(predictions=(run,)), "bench_phases") == "Hours: A run 3.00 h (Collecting 2.00, Test 1.00)."
 
 
+def test_throughput_of_processes_and_what_did_not_fit() -> None:
+    made = result()
+    drawing = drawn(made)["bench_packing"]
+    assert isinstance(drawing, Drawing)
+    one, two, four = made.of("packing")
+    assert f"1: {digits(3600 / one.median)}; 2: {digits(3600 / two.median)} " in drawing.alt
+    assert f"4: {digits(3600 / four.median)} {digits(1 / four.ratio.median)}×." in drawing.alt  # type: ignore[union-attr]
+    assert "8 processes: does not fit." in drawing.explanation
+    assert "8:" not in drawing.alt
+    failed = made.packing[3].model_copy(update={"failure": EVIL, "name": EVIL, "label": EVIL})
+    svg(drawn(result(packing=(*made.packing[:3], failed)))["bench_packing"])
+    assert isinstance(drawn(result(packing=(failed,)))["bench_packing"], LeftOut)
+
+
 def test_colours_of_names_are_the_same_in_every_benchmark() -> None:
     every = marks.colors(result())
     few = marks.colors(only(of(0.1, name="new"), of(0.1, name="No POP"), of(0.1)))
@@ -176,7 +191,9 @@ def test_names_from_files_are_drawn_as_they_are() -> None:
         p.model_copy(update={"label": EVIL, "phase_hours": {EVIL: 1.0, "test": 2.0}}) for p in made.predictions
     )
     device = made.device.model_copy(update={"name": EVIL})
-    evil = result(cases=tuple(map(renamed, made.cases)), predictions=runs, device=device, scale=EVIL)
+    packed = tuple(p.model_copy(update={"label": EVIL, "name": EVIL + p.name}) for p in made.packing)
+    cases = tuple(map(renamed, made.cases))
+    evil = result(cases=cases, predictions=runs, packing=packed, device=device, scale=EVIL)
     for drawing in drawn(evil).values():
         ET.fromstring(svg(drawing))
 

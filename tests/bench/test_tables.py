@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remctl.bench.numbers import NOTHING, bytes_text, counted, digits, of_peak, plain, ratio_text, seconds_text
+from remctl.bench.numbers import (
+    NOTHING,
+    bytes_text,
+    counted,
+    digits,
+    gain_text,
+    of_peak,
+    plain,
+    ratio_text,
+    seconds_text,
+)
 from remctl.bench.result import Ratio, Spread
 from remctl.bench.spread import verdict
 from remctl.bench.table import BenchTable
@@ -86,7 +96,7 @@ def test_other_numbers() -> None:
 
 
 def test_every_suite_measured_has_its_tables(made: dict[str, BenchTable]) -> None:
-    suites = ("paper", "ablations", "components", "scaling", "phases")
+    suites = ("paper", "ablations", "components", "scaling", "phases", "packing")
     counts = ("paper_counts", "ablations_counts", "components_counts")
     others = ("paper_ratios", "published", "exponents", "bounds", "predictions", "checks", "device")
     assert set(made) == {*suites, *counts, *others}
@@ -94,7 +104,7 @@ def test_every_suite_measured_has_its_tables(made: dict[str, BenchTable]) -> Non
     assert all(len(row) == len(table.header) for table in made.values() for row in table.rows)
     only = tables(result(suites=("phases",), cases=tuple(phases()), exponents=(), bounds=()))
     assert list(only) == ["phases", "predictions", "checks", "device"]
-    assert set(tables(result(cases=(), exponents=(), bounds=(), predictions=()))) == {"checks", "device"}
+    assert set(tables(result(cases=(), exponents=(), bounds=(), predictions=(), packing=()))) == {"checks", "device"}
 
 
 @pytest.mark.parametrize("name", ["paper", "ablations", "components", "scaling", "phases"])
@@ -219,3 +229,44 @@ def test_rows_are_grouped_where_that_saves_a_part() -> None:
 def test_what_cannot_fit_stays_whole() -> None:
     wide = BenchTable("t", "T", ("case", "A"), (("a" * 60, "b" * 60),))
     assert fitted(wide) == [wide]
+
+
+# --- processes side by side
+
+
+def test_throughput_in_all_and_of_each_process(made: dict[str, BenchTable]) -> None:
+    """Seconds of all together turned into epochs per hour; the ratio of times is turned round too."""
+    table, cases = made["packing"], result().of("packing")
+    assert column(table, "processes") == ["1", "2", "4", "8"]
+    assert column(table, "threads each") == ["16", "8", "4", "2"]
+    for measured, row in zip(cases, table.rows, strict=False):
+        number = int(row[0])
+        for cell, part in ((row[2], 1), (row[3], number)):
+            assert re.fullmatch(rf"{NUMBER} \[{NUMBER}, {NUMBER}\]", cell)
+            middle, low, high = (float(n) for n in re.findall(NUMBER, cell))
+            assert middle == pytest.approx(3600 / measured.median / part, rel=0.01)
+            assert low == pytest.approx(3600 / measured.spread.high / part, rel=0.01)
+            assert high == pytest.approx(3600 / measured.spread.low / part, rel=0.01)
+        assert (row[4] == "baseline") == (number == 1)
+        if measured.ratio:
+            assert float(row[4].split("x")[0]) == pytest.approx(1 / measured.ratio.median, rel=0.01)
+    assert table.header[4] == "times 1 process"
+
+
+def test_what_did_not_fit_has_no_numbers_and_its_reason_below(made: dict[str, BenchTable]) -> None:
+    assert made["packing"].rows[3] == ("8", "2", "does not fit", NOTHING, NOTHING, NOTHING, NOTHING)
+    assert any("8 processes: does not fit: OutOfMemoryError" in note for note in made["packing"].notes)
+    nothing = tables(result(cases=(), packing=result().packing[3:]))["packing"]
+    assert [row[2] for row in nothing.rows] == ["does not fit"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.5, 0.55, 0.6), "1.82x [1.67, 2.00]"),
+        ((1.2, 1.25, 1.5), "0.80x [0.67, 0.83]"),
+        ((0.93, 1.04, 1.1), "no difference (0.96x [0.91, 1.08])"),
+    ],
+)
+def test_a_ratio_of_times_as_one_of_throughputs(numbers: tuple[float, float, float], text: str) -> None:
+    assert gain_text(ratio_of(*numbers)) == text

@@ -141,7 +141,7 @@ def test_the_page(tmp_path: Path) -> None:
     ):
         assert fact in shown
     assert "Provenance" not in shown
-    assert len(parsed.all("img")) == 5
+    assert len(parsed.all("img")) == 6
     ids = parsed.values("id")
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in parsed.values("href") if link.startswith("#")} <= set(ids)
