@@ -77,11 +77,10 @@ def measure_group(
             f"{group.suite}{f', {words(group.axis)}' if group.axis else ''}: {len(works)} cases, {rounds} rounds in turns"
         )
         try:
+            _look_at(works, loads, machine, timed, check)
+            if group.suite == "phases":  # from here on as a run takes its steps; whole, they could not be looked into
+                works |= {(0, phase): loads[0].fast_step(phase) for phase in group.subjects[0].phases}
             _time(works, machine, rounds, timed, check)
-            for i, phase in works:
-                check()
-                if phase in PHASES:
-                    timed.counts[i, phase] = count(loads[i], phase)
         finally:
             if timed.seconds and all(timed.seconds.values()):
                 timed.whole_rounds()
@@ -89,12 +88,26 @@ def measure_group(
                 _record(group, timed, machine, found)
 
 
-def _time(works: Mapping[Key, Work], machine: Machine, rounds: int, timed: Timed, check: Callable[[], None]) -> None:
-    """Each work runs alone (tables are built; memory; its length), then a round that does not count, then the rounds."""
+def _look_at(
+    works: Mapping[Key, Work],
+    loads: Sequence[Workload],
+    machine: Machine,
+    timed: Timed,
+    check: Callable[[], None],
+) -> None:
+    """Each work runs alone: its tables are built, its memory measured, its operations counted."""
     for key, work in works.items():
         check()
         work()
         timed.memory_mb[key] = peak_memory_mb(work, machine.device)
+        if key[1] in PHASES:
+            timed.counts[key] = count(loads[key[0]], key[1])
+
+
+def _time(works: Mapping[Key, Work], machine: Machine, rounds: int, timed: Timed, check: Callable[[], None]) -> None:
+    """Each work alone for its length, then a round that does not count, then the rounds."""
+    for key, work in works.items():
+        check()
         timed.repeats[key] = repeats_for(seconds_of(work, machine.device))
     everything: dict[Key, Work] = {**works, CALIBRATION: machine.calibrate}
     repeats = timed.repeats | {CALIBRATION: 1}

@@ -35,7 +35,8 @@ def steps_of(job: Job) -> list[Step]:
     device = torch.device(job.device)
     prepare_torch(job.config)
     load = make_workload(job.config, device)
-    steps = [load.step(name) for name, count in job.mix.items() for _ in range(count)]
+    work = {name: load.fast_step(name) for name in job.mix}
+    steps = [work[name] for name, count in job.mix.items() for _ in range(count)]
     first = job.first % len(steps)  # the processes of a real machine are not in step either
     return steps[first:] + steps[:first]
 
