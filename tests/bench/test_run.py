@@ -14,6 +14,7 @@ from remctl.bench import run, timing
 from remctl.bench.result import FORMAT, Result, read
 from remctl.config import config_hash, resolve
 from remctl.runs.provenance import PACKAGES
+from remctl.train import workload
 from tests.tiny import TINY
 
 SETS = [part for text in TINY for part in ("--set", text)]
