@@ -54,7 +54,7 @@ BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
 BENCH, DROPOUT = "tests/bench", "tests/test_dropout.py"
-OVERLAP = "tests/train/test_overlap.py"
+OVERLAP, CAPTURED = "tests/train/test_overlap.py", "tests/train/test_captured.py"
 SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profile.py"
 
 FAULTS = [
@@ -64,15 +64,15 @@ FAULTS = [
     Fault("numerics", "rem/retention.py", "self._powers((_index(n)[:, None] - _index(n)).clamp(min=0)).tril()", "self._powers((_index(n)[:, None] - _index(n)).abs())", POP),
     Fault("numerics", "rem/retention.py", "THETA_BASE = 10_000.0", "THETA_BASE = 1_000.0", POP),
     Fault("numerics", "rem/retention.py", "else torch.float32\n        full_key", "else like.dtype\n        full_key", POP),
-    Fault("numerics", "rem/retnet.py", 'found["k"] / self.head_dim**0.5', 'found["k"]', POP),
-    Fault("numerics", "rem/retnet.py", "states[:, :, layout.first_predicted : layout.first_predicted + layout.num_predicted]", "states[:, :, 1 + layout.first_predicted : 1 + layout.first_predicted + layout.num_predicted]", POP),
-    Fault("numerics", "rem/retnet.py", "ahead, tables = start + first * n, self.tables", "ahead, tables = start, self.tables", POP),
-    Fault("numerics", "rem/retnet.py", "states[:, :, 0:whole:c]", "states[:, :, 0 : whole // c]", POP),
+    Fault("numerics", "rem/retention.py", "turns / self.head_dim**0.5", "turns", POP),
+    Fault("numerics", "rem/retnet.py", "tuple(range(first, first + P))", "tuple(range(first - 1, first + P - 1))", POP),
+    Fault("numerics", "rem/retnet.py", "ahead, tables, before = start + first * n,", "ahead, tables, before = start,", POP),
+    Fault("numerics", "rem/retnet.py", "_to_the_end((*range(0, T, c), *before), T)", "_to_the_end((*range(-(-T // c)), *before), T)", POP),
     Fault("numerics", "rem/retnet.py", '        real["v"] = _kept(real["v"], keep)\n', "", POP),
     Fault("numerics", "rem/retnet.py", "eps=layer.retention.group_norm.eps", "eps=1e-2", POP),
-    Fault("numerics", "rem/retention.py", "whole_block * states[-1]", "states[-1]", POP),
+    Fault("numerics", "rem/retention.py", "writing.block * states[-1]", "states[-1]", POP),
     Fault("numerics", "rem/retnet.py", "dropout(x, self.dropout, self.training)", "dropout(x, self.dropout, False)", POP),
-    Fault("numerics", "rem/retnet.py", "retained = self._drop(torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2))\n        retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps)\n", "retained = torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2)\n        retained = self._drop(F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps))\n", POP),
+    Fault("numerics", "rem/retnet.py", "        retained = self._drop(torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2))\n", "        retained = torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2)\n", POP),
     Fault("numerics", "rem/retnet.py", "self.ffn_activation(layer.linear1", "F.silu(layer.linear1", POP),
     # Numerics: the world model
     Fault("numerics", "rem/world_model.py", "(block >= context)[None], (block >= context)[None]", "(block > context)[None], (block >= context)[None]", M),
@@ -80,7 +80,7 @@ FAULTS = [
     Fault("numerics", "rem/world_model.py", "rewarded & segment.real", "rewarded", M),
     Fault("numerics", "rem/world_model.py", "flatten(1, 2)[:, :-1], (0, 0, 1, 0))", "flatten(1, 2)[:, 1:], (0, 0, 0, 1))", M),
     Fault("numerics", "rem/world_model.py", "state.position + 1 + i", "state.position + i", M),
-    Fault("numerics", "rem/world_model.py", "self.sequence_model(blocks, state, keep=real)", "self.sequence_model(blocks, state)", M),
+    Fault("numerics", "rem/world_model.py", "self.sequence_model(blocks, state, keep=real, **pruned)", "self.sequence_model(blocks, state, **pruned)", M),
     Fault("numerics", "rem/world_model.py", "code_vectors), (T - 1) * self.block_len", "code_vectors), (T - 2) * self.block_len", M),
     Fault("numerics", "rem/world_model.py", "self.reward_head(at_action), generator) - 1", "self.reward_head(at_action), generator) * -1 + 1", M),
     Fault("numerics", "rem/world_model.py", "0.0).sum() / num_unmasked.clamp(min=1)", "0.0).sum() / mask.numel()", M),
@@ -144,12 +144,12 @@ FAULTS = [
     Fault("protocol", "train/testing.py", "return epoch > config.controller.training.start_after_epoch", "return epoch > config.controller.training.start_after_epoch + 1", RUN),
     # Training
     Fault("training", "train/phases.py", "    buffer.forget_tokens()\n", "", PHASES),
-    Fault("training", "train/phases.py", "    agent.world_model.train()\n", "", PHASES),
-    Fault("training", "train/phases.py", "imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)\n", "imagine(agent.world_model.train(), agent.controller, agent.view, start, codes, config, generator)\n            agent.world_model.eval()\n", PHASES),
-    Fault("training", "train/phases.py", "    image_loss.train()\n", "", PHASES),
-    Fault("training", "train/phases.py", "clip_grad_norm_(module.parameters(), clip)", "clip_grad_norm_(module.parameters(), float('inf'))", PHASES),
+    Fault("training", "train/phases.py", "    world_model.train()\n", "", PHASES),
+    Fault("training", "train/learner.py", "imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)\n", "imagine(agent.world_model.train(), agent.controller, agent.view, start, codes, config, generator)\n            agent.world_model.eval()\n", PHASES),
+    Fault("training", "train/phases.py", "    learner.image_loss.train()\n", "", PHASES),
+    Fault("training", "train/learner.py", "clip_grad_norm_(module.parameters(), clip)", "clip_grad_norm_(module.parameters(), float('inf'))", PHASES),
     Fault("training", "train/phases.py", 'Randomness(agent.config.seed, epoch, "tokenizer")', 'Randomness(agent.config.seed, 0, "tokenizer")', PHASES),
-    Fault("training", "train/phases.py", 'Randomness(agent.config.seed, epoch, "world_model")', 'Randomness(agent.config.seed, 0, "world_model")', PHASES),
+    Fault("training", "train/phases.py", 'Randomness(config.seed, epoch, "world_model")', 'Randomness(config.seed, 0, "world_model")', PHASES),
     Fault("training", "train/phases.py", 'Randomness(config.seed, epoch, "controller")', 'Randomness(config.seed, 0, "controller")', PHASES),
     Fault("training", "train/build.py", 'if phase.optimizer == "adamw" else', 'if phase.optimizer == "adam" else', PHASES),
     Fault("training", "train/phases.py", "min_before = 2 if", "min_before = 1 if", PHASES),
@@ -195,6 +195,15 @@ FAULTS = [
     Fault("house", "rem/returns.py", "import torch\n", "import torch\n\nimport remctl.envs\n", "tests/test_layers.py"),
     Fault("house", "rem/returns.py", "import torch\n", "import torch\n\nfrom ..envs import make_env  # noqa\n", "tests/test_layers.py"),
     # Tests beside training
+    Fault("captured", "train/captured.py", "            place.copy_(x)\n", "            pass\n", CAPTURED),
+    Fault("captured", "train/captured.py", "        self._recorded.replay()\n", "", CAPTURED),
+    Fault("captured", "train/captured.py", "            self._calls += 1\n", "            self._calls += 1\n            self._step(*inputs)\n", CAPTURED),
+    Fault("captured", "train/captured.py", 'return config.runtime.compile == "auto" and', "return", CAPTURED),
+    Fault("captured", "train/captured.py", 'group["capturable"] = False', "pass", CAPTURED),
+    Fault("captured", "rem/retention.py", "a * cosine - b * sine, a * sine + b * cosine", "a * cosine + b * sine, a * sine + b * cosine", CAPTURED),
+    Fault("captured", "rem/retention.py", 'return self._get(("rotation", begins, n), like, build)', "return build().to(like.device, torch.float32)", CAPTURED),
+    Fault("captured", "rem/world_model.py", "losses.masked_fill(~mask.flatten(), 0.0).sum()", "losses[mask.flatten()].sum()", CAPTURED),
+    Fault("captured", "dropout.py", " or torch.compiler.is_compiling()", "", CAPTURED),
     Fault("overlap", "train/background.py", "settings.apply()", "pass", OVERLAP),
     Fault("overlap", "train/background.py", "    threading.Thread(target=_end_with_the_trainer, daemon=True).start()\n", "", OVERLAP),
     Fault("overlap", "train/background.py", "        signal.signal(signum, signal.SIG_IGN)", "        pass", OVERLAP),
@@ -235,15 +244,15 @@ FAULTS = [
     Fault("sweep", "sweep/profile.py", "(seconds > 0)", "0", SWEEP),
     Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
     # Speed: fast forms against their plain twins
-    Fault("speed", "rem/retnet.py", "q @ states[:, :, 1:].to(q.dtype)", "q @ states[:, :, :-1].to(q.dtype)", POP),
-    Fault("speed", "rem/retnet.py", "reading, layout.real_turns[:, -1:]", "reading, layout.real_turns[:, :1]", POP),
-    Fault("speed", "rem/retnet.py", 'self.block_states(real["k"], _kept(real["v"], keep), state, layout.writing)', 'self.block_states(real["k"], real["v"], state, layout.writing)', POP),
+    Fault("speed", "rem/retnet.py", "*range(1, T + 1), *before", "*range(T), *before", POP),
+    Fault("speed", "rem/retnet.py", "reading, layout.real_turns[:, :, -1:]", "reading, layout.real_turns[:, :, :1]", POP),
+    Fault("speed", "rem/retnet.py", 'self.block_states(real["k"], _kept(real["v"], keep), state, layout.pruned_writing)', 'self.block_states(real["k"], real["v"], state, layout.pruned_writing)', POP),
     Fault("speed", "rem/retention.py", "torch.view_as_complex(rotation))", "torch.view_as_complex(rotation).conj())", POP),
     Fault("speed", "dropout.py", "min(round(p * LEVELS), LEVELS - 1)", "round(p * LEVELS) // 2", DROPOUT),
     Fault("speed", "dropout.py", "LEVELS / (LEVELS - dropped)", "1.0", DROPOUT),
     Fault("speed", "dropout.py", "_masked(gradients[0], mask, ctx.scale)", "gradients[0]", DROPOUT),
     Fault("speed", "rem/world_model.py", "0.0).sum() / num_unmasked.clamp(min=1)", "0.0).sum() / mask.sum().clamp(min=1)", M),
-    Fault("speed", "train/phases.py", "agent.tokenizer.code_vectors, whole)\n        loss.backward()", "agent.tokenizer.code_vectors)\n        loss.backward()", PHASES),
+    Fault("speed", "train/learner.py", "agent.tokenizer.code_vectors, whole)\n        loss.backward()", "agent.tokenizer.code_vectors)\n        loss.backward()", PHASES),
     # Benchmarks: what is timed, counted, compared and said
     Fault("bench", "bench/timing.py", "[:: -1 if turn % 2 else 1]", "", f"{BENCH}/test_timing.py"),
     Fault("bench", "bench/timing.py", "        work()\n    synchronize(device)\n", "        work()\n", f"{BENCH}/test_timing.py"),
