@@ -3,6 +3,13 @@
 Everything else is a defect of ours and may show a traceback.
 """
 
+MAX_LENGTH = 200
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of an error that is none of ours, and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:MAX_LENGTH]
+
 
 class UserError(Exception):
     """Bad input. The message is one line that names the fix; the command line exits with status 2."""

@@ -7,6 +7,7 @@ State is a value: `step(state, x) -> (state, y)`; modules hold parameters only. 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -120,8 +121,8 @@ class SequenceModel(Protocol):
         """Nothing seen; on the device of `like` (any shape)."""
         ...
 
-    def compile_layers(self, **options: Any) -> None:
-        """From now on its layers run compiled, if that can gain anything; `options` as torch.compile's."""
+    def compiled(self, **options: Any) -> Callable[[], AbstractContextManager[None]]:
+        """A context in which its layers run compiled, if that can gain anything; `options` as torch.compile's."""
         ...
 
     def __call__(self, real: Tensor, state: Any, start: int = 0, *, keep: Tensor | None = None, **pop: Any) -> Any:

@@ -196,9 +196,9 @@ class CostModel:
         if not self.is_retnet or self.m.block_states == "sequential":
             return 0
         c = min(self.m.blocks_per_chunk, call.blocks)
-        before = call.predicted + (not call.predicts_next)  # the state behind everything is read in any case
-        chunks, ends = -(-call.blocks // c) + before, call.blocks + (before if call.predicted else 0)
-        reads = chunks * self.m.num_layers + (ends - chunks) * call.pruned
+        reads = -(-call.blocks // c) + call.predicted + (not call.predicts_next)  # the last one in any case
+        pruned_reads = call.blocks + call.predicted
+        reads = reads * self.m.num_layers + (pruned_reads - reads) * call.pruned
         return reads * 2 * (call.blocks + 1) * self.head_dim * self.m.embed_dim
 
     def _call_bytes(self, call: Call) -> int:

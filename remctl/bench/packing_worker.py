@@ -20,13 +20,12 @@ from remctl.bench.measure import make_workload
 from remctl.bench.packing_messages import Failed, Job, Ready, Rested, Worked
 from remctl.bench.timing import MB, status_mb, synchronize
 from remctl.config import RunConfig
+from remctl.errors import one_line
 from remctl.replay.buffer import ReplayBuffer
 from remctl.runner import prepare_torch
 from remctl.train.trainer import capacity
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed")  # as torch, CUDA and its libraries put it
-
-
 Step = Callable[[], object]
 
 
@@ -104,10 +103,8 @@ def _memory_mb(device: torch.device) -> float | None:
 
 def failed(error: BaseException) -> Failed:
     """What is told of it: one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
     short = isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
-    return Failed(text, short)
+    return Failed(one_line(error), short)
 
 
 def main(fd: int) -> int:

@@ -293,7 +293,7 @@ class TrainingConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """How a run is executed. Not part of a run's identity: no result depends on it, but for rounding and dropout's masks."""
+    """How a run is executed. Not part of a run's identity: results depend on it in rounding and in dropout's masks at most."""
 
     compile: Literal["auto", "off"] = option(
         "auto",

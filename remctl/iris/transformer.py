@@ -10,6 +10,8 @@ held). What is held is a value: no call changes a state that it was given.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -92,8 +94,9 @@ class Transformer(nn.Module):
         shape = (2, batch_size, self.num_heads, 0, self.head_dim)
         return TransformerState([KeysValues(like.new_empty(shape), 0, [0]) for _ in self.layers], None)
 
-    def compile_layers(self, **options: Any) -> None:
-        """Nothing: its window grows with every token, and a layer would be compiled for each length."""
+    def compiled(self, **options: Any) -> Callable[[], AbstractContextManager[None]]:
+        """A context without effect: the window grows with every token, and a layer would be compiled for each length."""
+        return nullcontext
 
     def forward(
         self, real: Tensor, state: TransformerState, start: int = 0, keep: Tensor | None = None

@@ -12,7 +12,8 @@ Parameters live in yet-another-retnet's modules, so that names and initialisatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ from remctl.rem.retention import (
 )
 
 State = list[Tensor]  # one (B, H, D, D) per layer
-Layer = Callable[..., tuple[Tensor, Tensor]]
+RunLayer = Callable[..., tuple[Tensor, Tensor]]
 
 
 class RetNetOutput(NamedTuple):
@@ -46,22 +47,16 @@ class RetNetOutput(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Which rows of the (B, rows, E) stream are what, and the tables of their retention.
+    """Which rows of the (B, rows, E) stream are what, and the tables of their retention."""
 
-    How far tokens are turned: T real blocks (2, T, n, D/2, 2), and P predicted ones (2, P, K, D/2, 2). States that are
-    read, in a whole and in a pruned layer: those before chunks or behind blocks, those before predicted blocks, and
-    always last the one behind everything. Decays of a chunk of c blocks, of what is left behind the last whole chunk, and
-    of a predicted block.
-    """
-
-    blocks_per_chunk: int
-    real_turns: Tensor
-    predicted_turns: Tensor
-    writing: Writing
-    pruned_writing: Writing
-    chunk: Decays
-    rest: Decays
-    predicted: Decays
+    blocks_per_chunk: int  # c
+    real_turns: Tensor  # T real blocks' rotation (2, T, n, D/2, 2)
+    predicted_turns: Tensor  # P predicted blocks' rotation (2, P, K, D/2, 2)
+    writing: Writing  # reads the states before chunks, before predicted blocks, and last the one behind everything
+    pruned_writing: Writing  # of the last layer: reads those before predicted blocks, and behind each block
+    chunk: Decays  # of c blocks
+    rest: Decays  # of the blocks behind the last whole chunk
+    predicted: Decays  # of a predicted block
 
     @property
     def num_blocks(self) -> int:
@@ -103,7 +98,8 @@ class RetNet(nn.Module):
         self.ffn_activation = F.gelu if config.ffn_activation == "gelu" else F.silu
         self.decoder = _decoder(config)
         self.tables = RetentionTables(config.num_heads, self.head_dim, config.decay)
-        self._forms: tuple[Layer, Layer] = self._layer, self._pruned_layer
+        self._run_layer: RunLayer = self._layer
+        self._run_pruned_layer: RunLayer = self._pruned_layer
 
     def initial_state(self, batch_size: int, like: Tensor) -> State:
         """Zeros, one (B, H, D, D) per layer, float32 (float64 for a float64 model)."""
@@ -111,10 +107,22 @@ class RetNet(nn.Module):
         shape = (batch_size, self.num_heads, self.head_dim, self.head_dim)
         return [torch.zeros(shape, device=like.device, dtype=dtype) for _ in self.decoder.layers]
 
-    def compile_layers(self, **options: Any) -> None:
-        """Compile a layer, not the stack: equal ones share the code, so that this takes seconds. `options`: torch.compile's."""
-        whole, pruned = self._forms
-        self._forms = torch.compile(whole, **options), torch.compile(pruned, **options)
+    def compiled(self, **options: Any) -> Callable[[], AbstractContextManager[None]]:
+        """A context in which layers run compiled; `options` are torch.compile's.
+
+        A layer is compiled, not the stack: equal ones share the code, so that it takes seconds.
+        """
+        layer, pruned = torch.compile(self._layer, **options), torch.compile(self._pruned_layer, **options)
+
+        @contextmanager
+        def context() -> Iterator[None]:
+            self._run_layer, self._run_pruned_layer = layer, pruned
+            try:
+                yield
+            finally:
+                self._run_layer, self._run_pruned_layer = self._layer, self._pruned_layer
+
+        return context
 
     def forward(
         self,
@@ -143,9 +151,10 @@ class RetNet(nn.Module):
         if prediction is not None:
             x = torch.cat([x, prediction.reshape(B, P * K, E)], dim=1)
         states: State = []
-        for layer, layer_state in zip(self.decoder.layers, state, strict=True):
-            is_pruned = last_tokens_only and len(states) + 1 == len(state)
-            x, new_state = self._forms[is_pruned](layer, x, layer_state, layout, keep)
+        for i, (layer, layer_state) in enumerate(zip(self.decoder.layers, state, strict=True)):
+            is_pruned = last_tokens_only and i == len(state) - 1
+            run = self._run_pruned_layer if is_pruned else self._run_layer
+            x, new_state = run(layer, x, layer_state, layout, keep)
             states.append(new_state)
         predicted = x[:, x.shape[1] - P * K :].reshape(B, P, K, E) if P else None
         return RetNetOutput(
@@ -162,8 +171,8 @@ class RetNet(nn.Module):
             c,
             tables.rotation(range(start, start + T * n, n), n, like),
             tables.rotation(range(ahead, ahead + P * n, n), K, like),
-            tables.writing(T, n, _to_the_end((*range(0, T, c), *before), T), like),
-            tables.writing(T, n, _to_the_end((*range(1, T + 1), *before), T), like),
+            tables.writing(T, n, (*range(0, T, c), *before, *(() if T in before else (T,))), like),
+            tables.writing(T, n, (*before, *range(1, T + 1)), like),
             tables.decays(c * n, like),
             tables.decays(T % c * n, like),
             tables.decays(K, like),
@@ -178,7 +187,8 @@ class RetNet(nn.Module):
         real = self._heads("qkv", written, layout.real_turns)
         real["v"] = _kept(real["v"], keep)
         states = self.block_states(real["k"], real["v"], state, layout.writing)
-        *before_chunks, before, _ = _split(states, [*layout.num_chunks, layout.num_predicted])
+        sizes = [*layout.num_chunks, layout.num_predicted]
+        *before_chunks, before, _ = states.split([*sizes, states.shape[2] - sum(sizes)], dim=2)
         retained = _chunkwise(QKV(**real), before_chunks, layout)
         if layout.num_predicted:
             retained.append(self._predict(predicting, before, layout))
@@ -198,7 +208,7 @@ class RetNet(nn.Module):
         states = self.block_states(real["k"], _kept(real["v"], keep), state, layout.pruned_writing)
         reading, gate = self._project(layer, "qg", h_real[:, last])
         q = self._heads("q", reading, layout.real_turns[:, :, -1:])["q"].to(reading.dtype)
-        behind, before, _ = _split(states, [layout.num_blocks, layout.num_predicted])
+        before, behind = states.split([layout.num_predicted, layout.num_blocks], dim=2)
         retained, gates, rows = [q @ behind.to(q.dtype)], [gate], [x_real[:, last]]
         if layout.num_predicted:
             projected, gate = self._project(layer, "qkvg", h_u)
@@ -238,9 +248,8 @@ class RetNet(nn.Module):
         Dropout where the package has it: before the group norm, on both sub-layers, in the FFN.
         """
         retained = self._drop(torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2))
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # its sums are float32 all the same, and nothing is converted
+        # layer_norm accumulates in float32 whatever it is given: nothing need be converted for it.
+        with torch.autocast(x.device.type, enabled=False):
             retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps)
         retained = retained.transpose(1, 2).flatten(2)
         x = x + self._drop(layer.retention.out_proj(F.silu(gate) * retained))
@@ -280,15 +289,6 @@ def _chunkwise(real: QKV, before: list[Tensor], layout: Layout) -> list[Tensor]:
         rest = real.map(lambda t: t[:, :, whole:].flatten(2, 3).unsqueeze(2))
         pieces.append(retain(rest, before[1], layout.rest))
     return pieces
-
-
-def _to_the_end(reads: tuple[int, ...], num_blocks: int) -> tuple[int, ...]:
-    return reads if reads[-1] == num_blocks else (*reads, num_blocks)
-
-
-def _split(states: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-    """States (B, H, R, D, D) of each reader, and what is left; one split, so that their gradient is one copy."""
-    return states.split([*sizes, states.shape[2] - sum(sizes)], dim=2)
 
 
 def _kept(v: Tensor, keep: Tensor | None) -> Tensor:

@@ -106,6 +106,8 @@ class WeightsAndBiases:
                 resume=None if mode == "offline" else "allow",
                 settings=wandb.Settings(console="off", silent=True, x_disable_stats=True, disable_git=True),
             )
+        for name in ("test/wall_s", "test/background_wall_s"):  # of the epoch that waits for it, or it ends in
+            self._run.define_metric(name)
         self._run.define_metric("test/*", step_metric="test/of_epoch")
         self._step = 0
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from remctl.config import RunConfig
-from remctl.errors import MachineError
+from remctl.errors import MachineError, one_line
 from remctl.runs.layout import RunFolder
 from remctl.train import checkpoint
 from remctl.train.build import build_agent, build_image_loss
@@ -72,7 +72,12 @@ class BackgroundTests:
         self._connection: Connection | None = None
 
     def hand_in(self, epoch: int) -> None:
-        """Begin the test of `epoch`, whose checkpoint must be complete and kept. Raises MachineError."""
+        """Begin the test of `epoch`, whose checkpoint must be complete and kept. Raises MachineError.
+
+        A process that died with nothing to do is started again.
+        """
+        if self._process is not None and not self._process.is_alive():
+            self.close()
         if self._process is None:
             self._start()
         assert self._connection is not None
@@ -162,7 +167,7 @@ def serve(connection: Connection, settings: Settings) -> None:
         return  # closed at the other end
     except Exception as error:  # whatever it is, the trainer is to say it
         with suppress(OSError):
-            connection.send(_one_line(error))
+            connection.send(one_line(error))
 
 
 def _end_with_the_trainer() -> None:
@@ -189,8 +194,3 @@ def _tester(settings: Settings) -> Callable[[int], Findings]:
         return tested
 
     return test
-
-
-def _one_line(error: Exception) -> str:
-    first = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {first}"[:400]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from remctl.config import RunConfig
-from remctl.errors import MachineError
-from remctl.train.learner import Learner
+from remctl.errors import MachineError, one_line
+from remctl.train.learner import Learner, Scalars, Step
 
 WARM_UP_CALLS = 3  # before a capture: compilation, the optimiser's state, tables, the libraries' workspaces
 COMPILE_OPTIONS: dict[str, Any] = {"dynamic": False}
@@ -57,6 +57,7 @@ class Captured:
             self._recorded = self._record(self._step, self._inputs)
         for place, x in zip(self._inputs, inputs, strict=True):
             assert place.shape == x.shape, f"a captured step of {tuple(place.shape)} was given {tuple(x.shape)}"
+            assert place.dtype == x.dtype, f"a captured step of {place.dtype} was given {x.dtype}"
             place.copy_(x)
         self._recorded.replay()
         return self._recorded.outputs
@@ -74,9 +75,11 @@ class GraphRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def aside(self, step: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
-        """Run `step` on the stream that it will be captured on. Raises MachineError with the remedy."""
+        """Run `step` on the stream that it will be captured on. Raises MachineError where it cannot be compiled."""
+        from torch._dynamo.exc import TorchDynamoException  # takes a second, which runs on a CPU do not need
+
         self._stream.wait_stream(torch.cuda.current_stream())
-        with _remedy(), torch.cuda.stream(self._stream):
+        with _remedy(TorchDynamoException), torch.cuda.stream(self._stream):
             result = step(*inputs)
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
@@ -87,7 +90,7 @@ class GraphRecorder:
         if hasattr(graph, "register_generator_state"):  # newer torch finds out by itself
             graph.register_generator_state(self._learner.generator)
         with (
-            _remedy(),
+            _remedy(RuntimeError),
             _capturable(self._learner.optimizers.values()),
             torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
         ):
@@ -96,14 +99,14 @@ class GraphRecorder:
 
 
 @contextmanager
-def _remedy() -> Iterator[None]:
+def _remedy(kind: type[Exception]) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except kind as error:
         raise MachineError(
-            f"a training step cannot be compiled or captured here: {first_line(error)}; use --set runtime.compile=off"
+            f"a training step cannot be compiled or captured here: {one_line(error)}; use --set runtime.compile=off"
         ) from error
 
 
@@ -135,17 +138,27 @@ def accelerate(learner: Learner, log: Callable[[str], None]) -> GraphRecorder:
         log(f"layers run uncompiled, and slower: {reason}")
     else:
         compile_layers(learner)
+    learner.form = "captured" if reason else "compiled and captured"
     recorder = GraphRecorder(learner)
     learner.steps = {name: Captured(step, recorder.record, recorder.aside) for name, step in learner.steps.items()}
     return recorder
 
 
 def compile_layers(learner: Learner, **options: Any) -> None:
-    """Compile V's loss, and a layer of M (`options` as torch.compile's)."""
+    """Within `learner`'s steps V's loss and M's layers run compiled (`options` as torch.compile's); elsewhere as ever."""
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     options = COMPILE_OPTIONS | options
     learner.tokenizer_loss = torch.compile(learner.tokenizer_loss, **options)
-    learner.agent.world_model.sequence_model.compile_layers(**options)
+    compiled = learner.agent.world_model.sequence_model.compiled(**options)
+
+    def within(step: Step) -> Step:
+        def run(*inputs: Tensor) -> Scalars:
+            with compiled():
+                return step(*inputs)
+
+        return run
+
+    learner.steps = {name: within(step) for name, step in learner.steps.items()}
 
 
 def why_not_compiled(device: torch.device) -> str | None:
@@ -153,10 +166,5 @@ def why_not_compiled(device: torch.device) -> str | None:
     try:
         torch.compile(lambda x: (x + 1) * x, **COMPILE_OPTIONS)(torch.ones(8, device=device))
     except Exception as error:  # whatever a missing part of a tool chain raises
-        return first_line(error)
+        return one_line(error)
     return None
-
-
-def first_line(error: Exception) -> str:
-    """The kind of an error and the first line of what it says."""
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:200]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,16 +142,22 @@ class Trainer:
             optimizer.load_state_dict(loaded.trainer["optimizers"][name])
         self.collector.set_state(loaded.trainer["collector"], self.device)
         self.clock.seconds = dict(loaded.trainer["wall_s"])
-        self._compare_threads(loaded.trainer.get("num_threads", torch.get_num_threads()))
+        self._compare_arithmetic(loaded.trainer)
         for epoch in range(1, min(self.epoch, self.config.collection.last_epoch) + 1):
             self.buffer.append(load_shard(self.folder, epoch))
         self.reporter.log(f"resuming after epoch {self.epoch} of {self.config.training.num_epochs}")
 
-    def _compare_threads(self, before: int) -> None:
-        now = torch.get_num_threads()
-        if self.device.type == "cpu" and now != before:
+    def _compare_arithmetic(self, before: Mapping[str, Any]) -> None:
+        """Say what makes a resumed run differ from an uninterrupted one."""
+        threads, now = before.get("num_threads"), torch.get_num_threads()
+        if self.device.type == "cpu" and threads not in (None, now):
             self.reporter.log(
-                f"resuming with {now} threads after {before}: sums are rounded differently, not the same to the bit"
+                f"resuming with {now} threads after {threads}: sums are rounded differently, not the same to the bit"
+            )
+        form = before.get("form", self.learner.form)
+        if form != self.learner.form:
+            self.reporter.log(
+                f"resuming with {self.learner.form} steps after {form} ones: other roundings and dropout masks"
             )
 
     def run(self) -> None:
@@ -249,6 +255,7 @@ class Trainer:
             "collector": self.collector.get_state(),
             "wall_s": dict(self.clock.seconds),
             "num_threads": torch.get_num_threads(),
+            "form": self.learner.form,
         }
 
 

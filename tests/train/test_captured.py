@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from remctl.train.build import build_agent
 from remctl.train.captured import WARM_UP_CALLS, Captured, Recorded, accelerate, compile_layers, is_fast
 from remctl.train.learner import Learner
 from remctl.train.seeding import Randomness
+from remctl.train.trainer import Trainer
 from remctl.weights import lpips_shapes
 from tests.tiny import TINY, TINY_IRIS
 
@@ -181,6 +183,10 @@ def test_equal_layers_share_one_compilation() -> None:
     assert in_rollout <= 3 + 8
     trained.steps["controller"](*inputs_of(trained, "controller", offset=2))
     assert counter.frame_count == in_rollout
+    model = trained.agent.world_model.sequence_model  # whatever else is done with M is not compiled
+    elsewhere = torch.zeros(3, 2, 5, trained.agent.config.world_model.embed_dim)
+    model(elsewhere, model.initial_state(3, elsewhere))
+    assert counter.frame_count == in_rollout
 
 
 def test_compiled_dropout_drops() -> None:
@@ -218,7 +224,10 @@ def test_a_machine_without_a_compiler_is_told_and_goes_on(monkeypatch: pytest.Mo
 
 
 def test_what_cannot_be_captured_is_told_with_the_remedy() -> None:
-    with pytest.raises(MachineError, match=r"no such kernel; use --set runtime\.compile=off"), captured._remedy():
+    with (
+        pytest.raises(MachineError, match=r"no such kernel; use --set runtime\.compile=off"),
+        captured._remedy(RuntimeError),
+    ):
         raise RuntimeError("no such kernel\nand a long story")
 
 
@@ -228,6 +237,18 @@ def test_optimizers_are_capturable_while_they_are_captured_only() -> None:
     with captured._capturable(optimizers):
         assert all(group["capturable"] for group in groups)
     assert not any(group["capturable"] for group in groups)
+
+
+def test_a_resume_with_other_threads_or_another_form_of_the_steps_says_so() -> None:
+    lines: list[str] = []
+    now = SimpleNamespace(
+        device=CPU, learner=SimpleNamespace(form="captured"), reporter=SimpleNamespace(log=lines.append)
+    )
+    Trainer._compare_arithmetic(now, {"num_threads": torch.get_num_threads(), "form": "captured"})  # type: ignore[arg-type]
+    Trainer._compare_arithmetic(now, {})  # type: ignore[arg-type]
+    assert lines == []
+    Trainer._compare_arithmetic(now, {"num_threads": 99, "form": "plain"})  # type: ignore[arg-type]
+    assert ["after 99" in lines[0], "with captured steps after plain ones" in lines[1]] == [True, True]
 
 
 # On a GPU
