@@ -67,7 +67,7 @@ FAULTS = [
     Fault("numerics", "rem/retention.py", "turns / self.head_dim**0.5", "turns", POP),
     Fault("numerics", "rem/retnet.py", "tuple(range(first, first + P))", "tuple(range(first - 1, first + P - 1))", POP),
     Fault("numerics", "rem/retnet.py", "ahead, tables, before = start + first * n,", "ahead, tables, before = start,", POP),
-    Fault("numerics", "rem/retnet.py", "_to_the_end((*range(0, T, c), *before), T)", "_to_the_end((*range(-(-T // c)), *before), T)", POP),
+    Fault("numerics", "rem/retnet.py", "(*range(0, T, c), *before,", "(*range(-(-T // c)), *before,", POP),
     Fault("numerics", "rem/retnet.py", '        real["v"] = _kept(real["v"], keep)\n', "", POP),
     Fault("numerics", "rem/retnet.py", "eps=layer.retention.group_norm.eps", "eps=1e-2", POP),
     Fault("numerics", "rem/retention.py", "writing.block * states[-1]", "states[-1]", POP),
@@ -244,7 +244,7 @@ FAULTS = [
     Fault("sweep", "sweep/profile.py", "(seconds > 0)", "0", SWEEP),
     Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
     # Speed: fast forms against their plain twins
-    Fault("speed", "rem/retnet.py", "*range(1, T + 1), *before", "*range(T), *before", POP),
+    Fault("speed", "rem/retnet.py", "(*before, *range(1, T + 1))", "(*before, *range(T - 1), T)", POP),
     Fault("speed", "rem/retnet.py", "reading, layout.real_turns[:, :, -1:]", "reading, layout.real_turns[:, :, :1]", POP),
     Fault("speed", "rem/retnet.py", 'self.block_states(real["k"], _kept(real["v"], keep), state, layout.pruned_writing)', 'self.block_states(real["k"], real["v"], state, layout.pruned_writing)', POP),
     Fault("speed", "rem/retention.py", "torch.view_as_complex(rotation))", "torch.view_as_complex(rotation).conj())", POP),

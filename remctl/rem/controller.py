@@ -87,6 +87,7 @@ class Controller(nn.Module):
             new = self._advance(state, features[:, f])
             new = self.record_action(new, actions[:, f]) if feed_action[f] else new
             state = new.where(real[:, f], state)
+        torch.clear_autocast_cache()  # torch before 2.11 would use weights converted here, without a gradient, with one
         return state
 
     def _advance(self, state: ControllerState, features: Tensor) -> ControllerState:

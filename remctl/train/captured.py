@@ -7,6 +7,8 @@ reads and writes stays where it is.
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -37,7 +39,7 @@ class Captured:
     """`step` as one launch: a function of tensors whose shapes are the same in every call, and which runs in every call.
 
     The first calls run as they are, the next one is recorded (which runs nothing) and replayed, as all that follow.
-    What a call returns holds until the next.
+    What a call returns holds until the next call of any captured step: they share their memory.
     """
 
     def __init__(self, step: Callable[..., Any], record: Record, aside: Callable[..., Any] | None = None) -> None:
@@ -87,11 +89,13 @@ class GraphRecorder:
     def record(self, step: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Recorded:
         """Capture `step`; nothing of it runs. Raises MachineError with the remedy."""
         graph = torch.cuda.CUDAGraph()
-        if hasattr(graph, "register_generator_state"):  # newer torch finds out by itself
+        with warnings.catch_warnings():  # torch since 2.14 finds out by itself, and warns
+            warnings.simplefilter("ignore")
             graph.register_generator_state(self._learner.generator)
         with (
             _remedy(RuntimeError),
             _capturable(self._learner.optimizers.values()),
+            _no_garbage_collection(),
             torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
         ):
             outputs = step(*inputs)
@@ -102,12 +106,30 @@ class GraphRecorder:
 def _remedy(kind: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except kind as error:
+        cause: BaseException = (
+            error  # a capture that was cut off fails once more at its end: the first failure says why
+        )
+        while cause.__context__ is not None:
+            cause = cause.__context__
+        if isinstance(cause, torch.OutOfMemoryError):
+            raise cause from None
         raise MachineError(
-            f"a training step cannot be compiled or captured here: {one_line(error)}; use --set runtime.compile=off"
+            f"a training step cannot be compiled or captured here: {one_line(cause)}; use --set runtime.compile=off"
         ) from error
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Nothing of an older graph may be freed while another is captured."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager
@@ -133,7 +155,10 @@ def accelerate(learner: Learner, log: Callable[[str], None]) -> GraphRecorder:
 
     Returns what records them.
     """
-    reason = why_not_compiled(learner.agent.device)
+    device = learner.agent.device
+    if device.index is not None:
+        torch.cuda.set_device(device)  # streams and graphs are made on the current device
+    reason = why_not_compiled(device)
     if reason:
         log(f"layers run uncompiled, and slower: {reason}")
     else:

@@ -69,7 +69,7 @@ def tokenizer_step(
     with agent.autocast():
         loss, terms = (loss_of or agent.tokenizer.loss)(to_model_range(frames), image_loss, autoencoder)
     norms = optimize(loss, agent.tokenizer, optimizer, agent.config.tokenizer.training.gradient_clip)
-    return {"loss": loss} | terms | norms
+    return _detached({"loss": loss} | terms) | norms
 
 
 def world_model_step(agent: Agent, optimizer: torch.optim.Optimizer, segment: Segment) -> Scalars:
@@ -85,7 +85,7 @@ def world_model_step(agent: Agent, optimizer: torch.optim.Optimizer, segment: Se
         with agent.autocast():
             loss, terms = agent.world_model.loss(part, agent.tokenizer.code_vectors, whole)
         loss.backward()
-        found.append({"loss": loss.detach()} | {name: term.detach() for name, term in terms.items()})
+        found.append(_detached({"loss": loss} | terms))
     norms = clipped_step(agent.world_model, optimizer, agent.config.world_model.training.gradient_clip)
     return {name: torch.stack([each[name] for each in found]).sum() for name in found[0]} | norms
 
@@ -100,7 +100,7 @@ def controller_step(
         trajectory = imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)
         loss, terms = controller_loss(trajectory, config)
     norms = optimize(loss, agent.controller, optimizer, config.controller.training.gradient_clip)
-    return {"loss": loss} | terms | norms
+    return _detached({"loss": loss} | terms) | norms
 
 
 def optimize(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer, clip: float) -> Scalars:
@@ -115,3 +115,8 @@ def clipped_step(module: nn.Module, optimizer: torch.optim.Optimizer, clip: floa
     norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
     optimizer.step()
     return {"gradient_norm": norm, "gradient_clipped_fraction": (norm > clip).float()}
+
+
+def _detached(scalars: Scalars) -> Scalars:
+    """Without the graph of their gradients, which would otherwise live as long as they do."""
+    return {name: x.detach() for name, x in scalars.items()}

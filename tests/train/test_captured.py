@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,47 +13,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from remctl.config import RunConfig, resolve
 from remctl.errors import MachineError
-from remctl.rem.perceptual import LPIPS, PerceptualLoss
-from remctl.replay.synthetic import random_buffer
 from remctl.train import captured, learner
-from remctl.train.build import build_agent
 from remctl.train.captured import WARM_UP_CALLS, Captured, Recorded, accelerate, compile_layers, is_fast
 from remctl.train.learner import Learner
 from remctl.train.seeding import Randomness
 from remctl.train.trainer import Trainer
-from remctl.weights import lpips_shapes
-from tests.tiny import TINY, TINY_IRIS
+from tests.train.learners import COMPONENTS, CPU, VARIANTS, inputs_of, make_config, make_learner
 
-CPU, META = torch.device("cpu"), torch.device("meta")
-COMPONENTS = ("tokenizer", "world_model", "controller")
-VARIANTS = ("rem", "no_pop", "no_latent_space", "iris")
-
-
-def make_config(variant: str = "rem", *sets: str) -> RunConfig:
-    tiny = TINY_IRIS if variant == "iris" else TINY
-    return resolve("Catch", "quick", variant=variant, sets=(*tiny, "world_model.num_layers=3", *sets))
-
-
-def make_learner(config: RunConfig, device: torch.device = CPU, lpips: bool = False) -> Learner:
-    tensors = {name: torch.ones(shape, device=device) * 0.01 for name, shape in lpips_shapes().items()}
-    loss = PerceptualLoss("lpips", LPIPS(tensors).to(device)) if lpips else PerceptualLoss("pixel")
-    agent = build_agent(config, 3, device)
-    trained = Learner(agent, loss, random_buffer(config, 3, device, 64))
-    agent.tokenizer.train()
-    agent.world_model.train()
-    return trained
-
-
-def inputs_of(trained: Learner, component: str, offset: int = 0) -> tuple[Tensor, ...]:
-    config, buffer = trained.agent.config, trained.buffer
-    at = torch.arange(4).numpy() * 3 + 8 + offset
-    if component == "tokenizer":
-        return (torch.from_numpy(at).to(buffer.device),)
-    if component == "world_model":
-        return buffer.after(at, config.world_model.sequence_blocks)
-    return buffer.before(at, config.imagination.burn_in_frames)
+META = torch.device("meta")
 
 
 class OneDeviceOnly(TorchDispatchMode):
@@ -189,6 +157,15 @@ def test_equal_layers_share_one_compilation() -> None:
     assert counter.frame_count == in_rollout
 
 
+def test_every_parameter_of_c_has_a_gradient_in_bf16() -> None:
+    """Burn-in converts the encoder's weights without a gradient before the steps that need one use them."""
+    trained = make_learner(make_config("rem", "training.precision=bf16", "imagination.burn_in_actions=all"))
+    trained.agent.world_model.eval()
+    trained.steps["controller"](*inputs_of(trained, "controller"))
+    without = [name for name, p in trained.agent.controller.named_parameters() if p.grad is None]
+    assert without == []
+
+
 def test_compiled_dropout_drops() -> None:
     """Compiled code draws its masks elsewhere: other ones each time, as many as asked for."""
     from remctl.dropout import dropout
@@ -223,6 +200,17 @@ def test_a_machine_without_a_compiler_is_told_and_goes_on(monkeypatch: pytest.Mo
     assert trained.steps["controller"](*inputs_of(trained, "controller"))["loss"].isfinite()
 
 
+def test_the_first_failure_of_a_capture_is_told_not_that_of_its_end() -> None:
+    def capture() -> None:
+        try:
+            raise ValueError("no such kernel")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")  # as its end does
+
+    with pytest.raises(MachineError, match=r"ValueError: no such kernel; use"), captured._remedy(RuntimeError):
+        capture()
+
+
 def test_what_cannot_be_captured_is_told_with_the_remedy() -> None:
     with (
         pytest.raises(MachineError, match=r"no such kernel; use --set runtime\.compile=off"),
@@ -249,53 +237,3 @@ def test_a_resume_with_other_threads_or_another_form_of_the_steps_says_so() -> N
     assert lines == []
     Trainer._compare_arithmetic(now, {"num_threads": 99, "form": "plain"})  # type: ignore[arg-type]
     assert ["after 99" in lines[0], "with captured steps after plain ones" in lines[1]] == [True, True]
-
-
-# On a GPU
-
-
-@contextlib.contextmanager
-def no_synchronisation() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("component", COMPONENTS)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_steps_on_a_gpu_never_wait_for_it(variant: str, component: str) -> None:
-    cuda = torch.device("cuda")
-    plain, fast = (make_learner(make_config(variant, "training.precision=bf16"), cuda, lpips=True) for _ in range(2))
-    accelerate(fast, pytest.fail)
-    for trained in (plain, fast):
-        trained.agent.world_model.train(component != "controller")
-        inputs = inputs_of(trained, component)
-        for _ in range(WARM_UP_CALLS + 1):
-            trained.steps[component](*inputs)
-        with no_synchronisation():
-            trained.steps[component](*inputs)
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_captured_steps_on_a_gpu_are_the_plain_ones(component: str) -> None:
-    """Uncompiled, so that the same kernels run and draw the same numbers, in an epoch and in one that is seeded anew."""
-    cuda, outcomes = torch.device("cuda"), []
-    for is_captured in (False, True):
-        trained = make_learner(make_config(), cuda)
-        trained.agent.world_model.train(component != "controller")
-        if is_captured:
-            recorder = captured.GraphRecorder(trained)
-            trained.steps = {n: Captured(s, recorder.record, recorder.aside) for n, s in trained.steps.items()}
-        losses = []
-        for epoch in (1, 2):
-            random = Randomness(0, epoch, component)
-            random.seed_global()
-            random.seed_generator(trained.generator, "imagination")
-            for i in range(WARM_UP_CALLS + 2):
-                losses.append(trained.steps[component](*inputs_of(trained, component, offset=i))["loss"].clone())
-        outcomes.append(torch.stack(losses))
-    torch.testing.assert_close(outcomes[1], outcomes[0], rtol=1e-4, atol=1e-6)
