@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train venv test test-slow test-slurm test-all faults check format clean
+.PHONY: train venv test test-slow test-slurm test-gpu test-all faults check format clean
 
 train: venv
 	$(BIN)/remctl train --game $(GAME) --preset $(PRESET) $(ARGS)
@@ -32,6 +32,10 @@ test-slow: venv
 
 test-slurm: venv
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+test-gpu: venv  # one process each: a failed capture leaves its process unusable
+	@failed=0; for test in $$($(BIN)/python -m pytest -q -m cuda --collect-only | grep ::); do \
+		$(BIN)/python -m pytest -q "$$test" || failed=1; done; exit $$failed
 
 faults: venv
 	$(BIN)/python -m tests.faults
