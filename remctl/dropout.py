@@ -1,13 +1,17 @@
 """Dropout (Srivastava et al. 2014) whose random numbers do not take a fifth of a training step on a CPU.
 
-torch draws a CPU's masks one number per element. Here one 64-bit number of torch's own generator gives four elements 15 bits
-each, and a dropped element is masked out by an integer AND. Same distribution (p to 1 part in 32,768, scaled by the exact
-share that is kept), same seed same masks, other masks than `torch.nn.functional.dropout`, which every other device and compiled
-code use.
+torch draws a CPU's masks one number per element, in one thread. Here one 64-bit number gives four elements 15 bits each, all
+threads draw, from generators that torch's own one has seeded, and a dropped element is masked out by an integer AND. Same
+distribution (p to 1 part in 32,768, scaled by the exact share that is kept), same seed same masks, other masks than
+`torch.nn.functional.dropout`, which every other device and compiled code use.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 LEVELS = 1 << 15
 LANES = 4  # 16-bit lanes of a 64-bit number
+PIECE = 1 << 19  # numbers that one thread draws from one seed: masks do not depend on how many threads there are
 MASK_TYPES = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
 
@@ -31,12 +36,32 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     return result
 
 
-def keep_mask(shape: torch.Size, dropped: int) -> Tensor:
+def keep_mask(shape: Sequence[int], dropped: int) -> Tensor:
     """All bits set where an element is kept, none in `dropped` of LEVELS elements: int16 of `shape` (any shape)."""
-    numbers = torch.empty(-(-shape.numel() // LANES), dtype=torch.int64).random_(-(2**63), 2**63 - 1)
-    lanes = numbers.view(torch.int16)[: shape.numel()]
     # 15 bits b; dropped - 1 - b is negative where the element is kept, and its sign fills all bits
-    return lanes.bitwise_and_(LEVELS - 1).neg_().add_(dropped - 1).bitwise_right_shift_(15).view(shape)
+    return _lanes(shape).neg_().add_(dropped - 1).bitwise_right_shift_(15)
+
+
+def _lanes(shape: Sequence[int]) -> Tensor:
+    """Random numbers of 15 bits: int16 of `shape`, the same for a seed however many threads there are."""
+    num_elements = math.prod(shape)
+    numbers = torch.empty(-(-num_elements // LANES), dtype=torch.int64)
+    pieces = numbers.split(PIECE)
+    seeds = torch.randint(2**62, (len(pieces),)).tolist()
+    run = map if len(pieces) == 1 else _pool().map
+    for _ in run(_fill, pieces, seeds):
+        pass
+    return numbers.view(torch.int16)[:num_elements].bitwise_and_(LEVELS - 1).view(shape)
+
+
+def _fill(numbers: Tensor, seed: int) -> None:
+    numbers.random_(generator=torch.Generator().manual_seed(seed))  # 63 bits; the highest of a lane is not used
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """torch draws in one thread, and lets others run meanwhile."""
+    return ThreadPoolExecutor(torch.get_num_threads())
 
 
 class _MaskedScale(torch.autograd.Function):
