@@ -248,6 +248,7 @@ FAULTS = [
     Fault("speed", "rem/retnet.py", "reading, layout.real_turns[:, :, -1:]", "reading, layout.real_turns[:, :, :1]", POP),
     Fault("speed", "rem/retnet.py", 'self.block_states(real["k"], _kept(real["v"], keep), state, layout.pruned_writing)', 'self.block_states(real["k"], real["v"], state, layout.pruned_writing)', POP),
     Fault("speed", "rem/retention.py", "torch.view_as_complex(rotation))", "torch.view_as_complex(rotation).conj())", POP),
+    Fault("speed", "dropout.py", "manual_seed(seed)", "manual_seed(0)", DROPOUT),
     Fault("speed", "dropout.py", "min(round(p * LEVELS), LEVELS - 1)", "round(p * LEVELS) // 2", DROPOUT),
     Fault("speed", "dropout.py", "LEVELS / (LEVELS - dropped)", "1.0", DROPOUT),
     Fault("speed", "dropout.py", "_masked(gradients[0], mask, ctx.scale)", "gradients[0]", DROPOUT),

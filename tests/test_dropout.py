@@ -1,5 +1,7 @@
 """Dropout of our own: the distribution of torch's, exact scaling, masks from torch's generator."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -31,6 +33,21 @@ def test_neighbours_in_one_random_number_are_independent() -> None:
     kept = (keep_mask(torch.Size([400_000]), LEVELS // 4) != 0).double().view(-1, 4)
     correlation = torch.corrcoef(kept.T) - torch.eye(4)
     assert correlation.abs().max() < 5 / kept.shape[0] ** 0.5
+
+
+def test_pieces_of_a_large_mask_differ_and_are_the_same_by_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size, masks = module.PIECE * module.LANES, []
+    for threads in (1, 3):
+        with ThreadPoolExecutor(threads) as pool:
+            monkeypatch.setattr(module, "_pool", lambda pool=pool: pool)
+            torch.manual_seed(0)
+            masks.append(keep_mask([2 * size + 10], LEVELS // 2))
+    assert torch.equal(*masks)
+    first, second, rest = masks[0].split(size)
+    assert (first != second).double().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert len(rest) == 10
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
