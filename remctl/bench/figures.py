@@ -24,7 +24,7 @@ from remctl.bench.marks import (
     phase_name,
     whiskers,
 )
-from remctl.bench.numbers import digits, unit_of
+from remctl.bench.numbers import HOUR_S, digits, unit_of
 from remctl.bench.result import Case, Prediction, Result, Spread
 from remctl.bench.spread import verdict
 from remctl.drawing import (
@@ -219,7 +219,7 @@ def bench_phases(result: Result) -> Drawing | LeftOut:
     from matplotlib.ticker import MaxNLocator
 
     stem, title = "bench_phases", "Predicted hours of a whole run"
-    runs = [p for p in result.predictions if 0 < p.hours * 3600 < MAX_SECONDS][:MAX_ROWS]
+    runs = [p for p in result.predictions if 0 < p.hours * HOUR_S < MAX_SECONDS][:MAX_ROWS]
     if not runs:
         return LeftOut(stem, title, "The time of no whole run was predicted.")
     phases = _in_order(phase for run in runs for phase in run.phase_hours)[:MAX_PANELS]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from remctl.bench.marks import is_drawn, measured_on, whiskers
-from remctl.bench.numbers import digits
+from remctl.bench.numbers import HOUR_S, digits
 from remctl.bench.result import Case, Result
 from remctl.drawing import COLORS, COLUMN, INK, Drawing, LeftOut, panels, shown
 
-HOUR_S = 3600.0
 MAX_POINTS, MAX_PROCESSES = 12, 1024
 PANEL_HEIGHT = 2.4  # inches
 HEADROOM = 1.25  # of the highest point

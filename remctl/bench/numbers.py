@@ -10,6 +10,7 @@ NOTHING = "-"
 TIME_UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
 LARGE_UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MAX_DECIMALS = 6
+HOUR_S = 3600.0
 
 
 def seconds_text(median: float, interval: Spread) -> str:

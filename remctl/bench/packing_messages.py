@@ -18,7 +18,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Work:
+class Begin:
     """Take steps; measure the turns until `window_s` has passed, and go on until told to rest."""
 
     threads: int

@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 
 import torch
 
-from remctl.bench.packing_messages import Failed, Job, Ready, Rest, Rested, Work, Worked
+from remctl.bench.packing_messages import Begin, Failed, Job, Ready, Rest, Rested, Worked
 from remctl.config import RunConfig
 
 POLL_S = 0.1
@@ -78,7 +78,7 @@ class Pool:
         while len(self.workers) < number:
             self._start(number)
         at_work = self.workers[:number]
-        self._tell(at_work, Work(threads, window_s))
+        self._tell(at_work, Begin(threads, window_s))
         done = self._answers(at_work, Worked)
         self._tell(at_work, Rest())
         self._answers(at_work, Rested)

@@ -2,7 +2,7 @@
 
     python -m remctl.bench.packing_worker FD
 
-FD is its end of a pipe of `remctl.bench.packing_pool`, which sends a Job, then Work and Rest in turns, and gets Ready, then
+FD is its end of a pipe of `remctl.bench.packing_pool`, which sends a Job, then Begin and Rest in turns, and gets Ready, then
 Worked and Rested. It ends when the other end does: at the latest after the steps of one turn.
 """
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from remctl.bench.numbers import NOTHING, bytes_text, gain_text, rate_text
+from remctl.bench.numbers import HOUR_S, NOTHING, bytes_text, gain_text, rate_text
 from remctl.bench.result import Case, Packing, Result
 from remctl.bench.table import BenchTable, words
 
-HOUR_S = 3600.0
 MAX_REASON = 24  # characters; the whole of it stands below the table
 STEPS = "epochs/h: training steps of so many epochs per hour, on random data; no environment, no encoding, no tests."
 MEMORY = (

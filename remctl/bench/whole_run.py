@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from remctl.bench.numbers import HOUR_S
 from remctl.bench.result import Prediction
 from remctl.config import RunConfig, config_hash
 from remctl.envs import make_env
@@ -99,7 +100,7 @@ def predict(config: RunConfig, seconds: Mapping[str, float], label: str) -> Pred
     count["collect"] = capacity(config) / COLLECTED_STEPS
     count["encode"] = _encoded_frames(config) / ENCODE_BATCH
     count["test"] = _test_steps(config)
-    hours = {name: times * seconds[name] / 3600 for name, times in count.items()}
+    hours = {name: times * seconds[name] / HOUR_S for name, times in count.items()}
     epochs = config.training.num_epochs
     return Prediction(
         label=label,

@@ -17,7 +17,7 @@ from remctl import cli
 from remctl.bench import packing, packing_worker
 from remctl.bench.measure import Measured
 from remctl.bench.packing import epoch_s, mix, mixes_per_epoch, threads_each, together_s
-from remctl.bench.packing_messages import Failed, Job, Ready, Rest, Rested, Work, Worked
+from remctl.bench.packing_messages import Begin, Failed, Job, Ready, Rest, Rested, Worked
 from remctl.bench.packing_pool import Pool, WorkerDiedError
 from remctl.bench.result import Result, read
 from remctl.bench.suites import Group, Packed, groups, what_was_scaled
@@ -153,7 +153,7 @@ def test_a_process_goes_on_working_until_it_is_told_to_rest(monkeypatch: pytest.
     """A turn of two steps to warm up, one that is measured, and five steps while others still measure."""
     done: list[int] = []
     monkeypatch.setattr(packing_worker, "steps_of", lambda job: [lambda: done.append(1), lambda: done.append(2)])
-    pipe = Scripted([Work(torch.get_num_threads(), 0.0), Rest()], 5)
+    pipe = Scripted([Begin(torch.get_num_threads(), 0.0), Rest()], 5)
     with pytest.raises(EOFError):
         packing_worker.serve(pipe, Job(CONFIG, "cpu", MIX, 0))  # type: ignore[arg-type]
     assert done == [1, 2] * 4 + [1]
