@@ -20,6 +20,7 @@ TINY = (
     "world_model.training.batch_size=4",
     "controller.conv_channels=[4]",
     "controller.hidden_dim=16",
+    "controller.training.start_after_epoch=0",
     "controller.training.steps_per_epoch=2",
     "controller.training.batch_size=4",
     "imagination.burn_in_frames=4",
