@@ -5,7 +5,6 @@ Nothing is changed and nothing downloaded. torch is imported inside, so that a b
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -21,7 +20,7 @@ from packaging.requirements import Requirement
 from rich.table import Table
 
 from remctl.games import ATARI_100K
-from remctl.runs.provenance import cpu_model
+from remctl.runs.provenance import cpu_model, usable_cores
 
 State = Literal["ok", "warn", "fail"]
 
@@ -176,17 +175,13 @@ def check_cpu(has_gpu: bool) -> Check:
     """Cores this process may use, and whether bf16 runs in hardware."""
     import torch
 
-    cores, bf16 = _num_cores(), bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    cores, bf16 = usable_cores(), bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
     found = f"{cpu_model()}, {cores} cores, {'AVX512-BF16' if bf16 else 'no AVX512-BF16'}"
     if bf16 or has_gpu:
         return Check("CPU", "ok", found)
     return Check(
         "CPU", "warn", found, "add --set training.precision=fp32 to presets other than quick: bf16 is slow here"
     )
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # --- data

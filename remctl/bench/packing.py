@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from remctl.bench.spread import ratio, spread
 from remctl.bench.suites import EPOCH, Group, Packed, Subject
 from remctl.bench.timing import MB, seconds_of
 from remctl.config import RunConfig, config_hash
+from remctl.runs.provenance import usable_cores
 
 TRAINED = ("tokenizer", "world_model", "controller")
 MAX_MIX = 20  # steps; a longer turn of the work would make windows long
@@ -65,11 +65,6 @@ def threads_each(num_cores: int, num_processes: int) -> int:
     return max(1, num_cores // num_processes)
 
 
-def usable_cores() -> int:
-    """Processor cores that this process, and those that it starts, may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def epoch_s(worked: Worked, per_epoch: float) -> float:
     """Seconds in which a process takes the steps of an epoch; `per_epoch` turns of the work are one."""
     return per_epoch * worked.seconds / worked.mixes
@@ -98,12 +93,8 @@ def measure_packing(
     check_once(subject.name, make_workload(subject.config, machine.device).agent, found)
     _free_memory(machine.device)
     log(f"{group.suite}: {', '.join(map(str, packed.processes))} processes, {rounds} rounds in turns")
-    sizes, failed, observed, calibration = (
-        list(packed.processes),
-        dict[int, Observed](),
-        dict[int, Observed](),
-        list[float](),
-    )
+    sizes, failed = list(packed.processes), dict[int, Observed]()
+    observed, calibration = dict[int, Observed](), list[float]()
     try:
         while sizes:
             observed, calibration = {n: Observed() for n in sizes}, []

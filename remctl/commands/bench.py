@@ -66,14 +66,8 @@ def bench(
     chosen = _suites(suites or [])
     if scale is not None and scale not in SCALES:
         raise UserError(f"--scale: given {scale!r}; allowed: {', '.join(SCALES)}")
-    if (
-        chosen
-        and not {"phases", "packing"} & set(chosen)
-        and (preset, variant, game, sets) != (None, "rem", "Pong", None)
-    ):
-        raise UserError(
-            "--game, --preset, --variant and --set are for the suites phases and packing: add --suite phases"
-        )
+    if (preset, variant, game, sets) != (None, "rem", "Pong", None):
+        _refuse_unused(chosen)
     from remctl.bench import run as bench_run
     from remctl.config import resolve
 
@@ -88,6 +82,13 @@ def bench(
         return
     paths = _targets(out, json)
     _say(bench_run.run(todo, paths, ["remctl", *sys.argv[1:]]), out)
+
+
+def _refuse_unused(chosen: list[str]) -> None:
+    if chosen and not {"phases", "packing"} & set(chosen):
+        raise UserError(
+            "--game, --preset, --variant and --set are for the suites phases and packing: add --suite phases"
+        )
 
 
 def _targets(out: Path, json: Path | None) -> list[Path]:

@@ -296,17 +296,11 @@ class RuntimeConfig(Section):
     """How a run is executed. Not part of a run's identity: results depend on it in rounding and in dropout's masks at most."""
 
     compile: Literal["auto", "off"] = option(
-        "auto",
-        "on CUDA: layers compiled, training steps captured as CUDA graphs; off: operation by operation",
-        "",
-        "ours",
+        "auto", "on CUDA: layers compiled, training steps captured as graphs; off: plain", "", "ours"
     )
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = option((), "extra metric sinks", "", "ours")
     overlap_tests: Literal["auto", "on", "off"] = option(
-        "auto",
-        "play an epoch's test in a process of its own while the next epochs train; auto: on GPUs",
-        "",
-        "ours",
+        "auto", "a process of its own tests an epoch while the next ones train; auto: on GPUs", "", "ours"
     )
 
 

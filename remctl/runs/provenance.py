@@ -93,13 +93,18 @@ def _version(package: str) -> str | None:
         return None
 
 
+def usable_cores() -> int:
+    """Processor cores that this process, and those that it starts, may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _machine() -> dict[str, Any]:
     return {
         "hostname": socket.gethostname(),
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "num_cores": os.cpu_count(),
-        "num_cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "num_cores_usable": usable_cores(),
         "ram_mb": _ram_mb(),
     }
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from remctl.errors import MachineError
 from remctl.runs.files import make_folder, named_errors
 from remctl.runs.lock import exclusive_within, open_lock, try_exclusive
+from remctl.runs.provenance import usable_cores
 from remctl.sweep.job import LEAVING, POLL_S, Pool, Slot, supervised
 from remctl.sweep.records import Submission, read_submission
 from remctl.sweep.schedulers import QUEUE_LOCK
@@ -79,8 +80,7 @@ def main(arguments: list[str]) -> None:
     path, out = map(Path, arguments)
     submission = read_submission(path)
     options = submission.options
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    room = slots(visible_gpus(), options["runs_per_gpu"], options["max_parallel"], cores)
+    room = slots(visible_gpus(), options["runs_per_gpu"], options["max_parallel"], usable_cores())
     runs = [
         run for number in range(len(submission.tasks)) for run in supervised(submission, number, out, "local queue")
     ]

@@ -107,9 +107,8 @@ def _remedy(kind: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        cause: BaseException = (
-            error  # a capture that was cut off fails once more at its end: the first failure says why
-        )
+        # A capture that was cut off fails once more at its end: the first failure says why.
+        cause: BaseException = error
         while cause.__context__ is not None:
             cause = cause.__context__
         if isinstance(cause, torch.OutOfMemoryError):

@@ -6,6 +6,7 @@ Segments and starting points are without padding: nothing is cheaper than in the
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -58,24 +59,20 @@ class Workload:
         return steps[phase]
 
     def fast_step(self, phase: str) -> Callable[[], object]:
-        """`step` as a run takes it: compiled and captured where its configuration and the device say so.
-
-        Called often enough for that (not in the work that is returned).
-        """
+        """`step` as a run takes it: compiled and captured, before it is returned, where configuration and device say so."""
         if not is_fast(self.agent.config, self.agent.device):
             return self.step(phase)
         if not self._fast:
             recorder = accelerate(self.learner, lambda _: None)
             self._fast = {**self.learner.steps, "imagination": Captured(self.imagine, recorder.record, recorder.aside)}
 
-        def work() -> object:
-            self.agent.world_model.train(phase == "world_model")
-            result = self._fast[phase](*self._inputs[phase])
-            self.agent.world_model.eval()
-            return result
-
+        work = partial(self._fast[phase], *self._inputs[phase])
+        self.agent.world_model.train(
+            phase == "world_model"
+        )  # what is captured stays in the mode that it was captured in
         for _ in range(WARM_UP_CALLS + 1):
             work()
+        self.agent.world_model.eval()
         return work
 
     @torch.no_grad()
