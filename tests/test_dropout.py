@@ -1,4 +1,4 @@
-"""Dropout of our own: the distribution of torch's, exact scaling, masks from torch's generator."""
+"""Dropout of our own, by drawn masks and by keys: the distribution of torch's, exact scaling, masks of torch's seed."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,16 +7,23 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from remctl import dropout as module
-from remctl.dropout import LEVELS, dropout, keep_mask
+from remctl.dropout import LEVELS, dropout, dropout_keys, hashed_bits, keep_mask
 
 SHAPE = (97, 1031)  # no multiple of four
+CPU = torch.device("cpu")
+KINDS = ["drawn", "keyed"]
+
+
+def drop(kind: str, x: torch.Tensor, p: float) -> torch.Tensor:
+    return dropout(x, p, True, dropout_keys((), CPU) if kind == "keyed" else None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_a_share_of_p_is_dropped_and_the_mean_stays(p: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_share_of_p_is_dropped_and_the_mean_stays(kind: str, p: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    out = dropout(torch.ones(SHAPE, dtype=dtype), p, True).double()
+    out = drop(kind, torch.ones(SHAPE, dtype=dtype), p).double()
     dropped = (out == 0).double()
     sigma = (p * (1 - p) / out.numel()) ** 0.5
     assert abs(dropped.mean().item() - p) < 4 * sigma + 0.5 / LEVELS
@@ -50,24 +57,46 @@ def test_pieces_of_a_large_mask_differ_and_are_the_same_by_any_number_of_threads
     assert len(rest) == 10
 
 
+def test_bits_of_elements_and_of_keys_are_independent() -> None:
+    torch.manual_seed(2)
+    n = 200_000
+    keys = dropout_keys((2,), CPU)
+    same_second_half = torch.stack([keys[1][0], keys[0][1]])
+    bits = torch.stack([hashed_bits((n,), key) for key in (keys[0], keys[1], same_second_half, keys[0].flip(0))])
+    assert (bits >= 0).all()
+    uniform = bits.double() / 2**31
+    assert uniform.mean(1).tolist() == pytest.approx([0.5] * 4, abs=5 * (1 / 12 / n) ** 0.5)
+    for shift in (0, 1, 2, 15, 16, 256, 1024):
+        kept = torch.cat([uniform[:, : n - 1024], uniform[:, shift : n - 1024 + shift]])
+        correlation = torch.corrcoef(kept)[:4, 4:]
+        assert (correlation - (torch.eye(4) if shift == 0 else 0)).abs().max() < 5 / n**0.5, shift
+    for lane in range(31):  # no bit is a function of the index' parity, or of a bit of it
+        bit = (bits[0] >> lane & 1).double()
+        for place in range(17):
+            of_index = torch.arange(n) >> place & 1
+            assert abs(bit[of_index == 1].mean().item() - 0.5) < 6 * 0.5 / (n / 3) ** 0.5
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_gradient_is_masked_and_scaled_as_the_value(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_is_masked_and_scaled_as_the_value(kind: str, dtype: torch.dtype) -> None:
     x = torch.randn(33, 7).to(dtype).requires_grad_()
-    out = dropout(x, 0.3, True)
+    out = drop(kind, x, 0.3)
     (gradient,) = torch.autograd.grad(out, x, torch.ones_like(out))
     torch.testing.assert_close(gradient * x, out)
-    (of_strided,) = torch.autograd.grad(dropout(x.T, 0.3, True).T.sum(), x)
+    (of_strided,) = torch.autograd.grad(drop(kind, x.T, 0.3).T.sum(), x)
     assert set(of_strided.float().unique().tolist()) <= {0.0, *gradient.float().unique().tolist()}
 
 
-def test_masks_are_a_function_of_torchs_seed() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_are_a_function_of_torchs_seed(kind: str) -> None:
     def draw(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return dropout(torch.ones(SHAPE), 0.1, True)
+        return drop(kind, torch.ones(SHAPE), 0.1)
 
     assert torch.equal(draw(3), draw(3))
     assert not torch.equal(draw(3), draw(4))
-    twice = torch.stack([dropout(torch.ones(SHAPE), 0.1, True) for _ in range(2)])
+    twice = torch.stack([drop(kind, torch.ones(SHAPE), 0.1) for _ in range(2)])
     assert not torch.equal(twice[0], twice[1])
 
 
@@ -88,6 +117,7 @@ def test_other_types_go_through_torchs_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert calls == [torch.float64]
 
 
-def test_what_is_not_finite_is_dropped_too() -> None:
-    out = dropout(torch.full((1000,), float("inf")), 0.5, True)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_finite_is_dropped_too(kind: str) -> None:
+    out = drop(kind, torch.full((1000,), float("inf")), 0.5)
     assert set(out.unique().tolist()) == {0.0, float("inf")}

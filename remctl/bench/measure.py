@@ -23,7 +23,7 @@ from remctl.bench.whole_run import Surroundings, num_actions, predict, runs_per_
 from remctl.config import RunConfig, config_hash
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.replay.buffer import ENCODE_BATCH
-from remctl.train.build import Agent, build_agent
+from remctl.train.build import Agent, build_agent, lpips_options
 from remctl.train.learner import PART_SIZES
 from remctl.train.workload import PHASES, Workload
 from remctl.weights import lpips_shapes
@@ -131,7 +131,7 @@ def make_workload(config: RunConfig, device: torch.device) -> Workload:
     lpips = None
     if config.tokenizer.perceptual == "lpips":
         tensors = {name: torch.randn(shape) * 0.05 for name, shape in lpips_shapes().items()}
-        lpips = LPIPS(tensors, head_dropout=config.tokenizer.lpips_head_dropout).to(device)
+        lpips = LPIPS(tensors, **lpips_options(config)).to(device)
     return Workload(
         build_agent(config, num_actions(config), device), PerceptualLoss(config.tokenizer.perceptual, lpips)
     )

@@ -283,7 +283,7 @@ class TrainingConfig(Section):
     num_epochs: int = option(600, "epochs", "epochs", "code", ge=1)
     precision: Literal["bf16", "fp32"] = option(
         "bf16",
-        "linears, convolutions and retention; tables, carried states, C's heads and losses are always fp32",
+        "linears, convolutions, retention, deep levels of LPIPS; tables, carried states, C's heads, losses stay fp32",
         "",
         "ours",
     )
@@ -296,7 +296,7 @@ class RuntimeConfig(Section):
     """How a run is executed. Not part of a run's identity: results depend on it in rounding and in dropout's masks at most."""
 
     compile: Literal["auto", "off"] = option(
-        "auto", "on CUDA: layers compiled, training steps captured as graphs; off: plain", "", "ours"
+        "auto", "layers compiled (on CPUs in long runs), on CUDA steps captured as graphs; off: plain", "", "ours"
     )
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = option((), "extra metric sinks", "", "ours")
     overlap_tests: Literal["auto", "on", "off"] = option(

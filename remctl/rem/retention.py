@@ -65,19 +65,20 @@ class RetentionTables:
         self.thetas = THETA_BASE ** -torch.linspace(0, 1, head_dim // 2, dtype=torch.float64)
         self._cache: dict[tuple, Tensor] = {}
 
-    def rotation(self, begins: range, n: int, like: Tensor) -> Tensor:
-        """Cosines and sines of blocks of n tokens, whose first tokens are at `begins`: (2, blocks, n, D/2, 2).
+    def rotation(self, begins: range, n: int, like: Tensor, in_halves: bool = False) -> Tensor:
+        """Cosines and sines of blocks of n tokens, whose first tokens are at `begins`.
 
-        The first for queries, the second over sqrt(D) for keys.
+        (2, blocks, n, D/2, 2) for `rotate`, or (2, blocks, n, 2, D/2) for `rotate_halves`: the first for queries, the second
+        over sqrt(D) for keys.
         """
 
         def build() -> Tensor:
             positions = torch.tensor(begins, dtype=torch.float64)[:, None] + torch.arange(n)
             angles = positions[..., None] * self.thetas
-            turns = torch.stack([angles.cos(), angles.sin()], dim=-1)
+            turns = torch.stack([angles.cos(), angles.sin()], dim=-2 if in_halves else -1)
             return torch.stack([turns, turns / self.head_dim**0.5])
 
-        return self._get(("rotation", begins, n), like, build)
+        return self._get(("rotation", begins, n, in_halves), like, build)
 
     def decays(self, n: int, like: Tensor) -> Decays:
         """Of chunks of `n` tokens, for a model of tensors like `like` (any shape)."""
@@ -119,18 +120,27 @@ def _index(n: int) -> Tensor:
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Turn neighbouring pairs of x (..., n, D) by rotation (..., n, D/2, 2), cosine and sine; float32 or better.
 
-    One complex product; compiled, its four real ones, which the compiler fuses with what stands around them.
+    One complex product.
     """
-    x = x.to(rotation.dtype, memory_format=torch.contiguous_format).contiguous().unflatten(-1, (-1, 2))
-    if not torch.compiler.is_compiling():
-        return torch.view_as_real(torch.view_as_complex(x) * torch.view_as_complex(rotation)).flatten(-2)
-    return rotate_pairs(x, rotation).flatten(-2)
+    pairs = x.to(rotation.dtype, memory_format=torch.contiguous_format).contiguous().unflatten(-1, (-1, 2))
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation)).flatten(-2)
 
 
-def rotate_pairs(pairs: Tensor, rotation: Tensor) -> Tensor:
-    """The same in real numbers: pairs (..., n, D/2, 2), rotation (..., n, D/2, 2)."""
-    (a, b), (cosine, sine) = pairs.unbind(-1), rotation.unbind(-1)
-    return torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
+def rotate_halves(x: Tensor, rotation: Tensor) -> Tensor:
+    """`rotate` for x (..., n, D) whose pairs stand `apart`, by rotation (..., n, 2, D/2).
+
+    In real numbers: a compiler fuses it with what stands around, in loops over neighbours.
+    """
+    (a, b), (cosine, sine) = x.to(rotation.dtype).unflatten(-1, (2, -1)).unbind(-2), rotation.unbind(-2)
+    return torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-2).flatten(-2)
+
+
+def apart(rows: Tensor, head_dim: int) -> Tensor:
+    """Rows (H D, ...) of a projection, reordered: each head's pairs (0, 1), (2, 3), .. come to (0, D/2), (1, D/2 + 1), ..
+
+    Of queries and keys alike this changes no product of theirs; a state written so is to be read so.
+    """
+    return rows.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
 
 
 class QKV(NamedTuple):
@@ -139,10 +149,6 @@ class QKV(NamedTuple):
     q: Tensor
     k: Tensor
     v: Tensor
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> QKV:
-        """The same of each."""
-        return QKV(function(self.q), function(self.k), function(self.v))
 
 
 def retain(x: QKV, states: Tensor, decays: Decays) -> Tensor:

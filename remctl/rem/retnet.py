@@ -12,7 +12,7 @@ Parameters live in yet-another-retnet's modules, so that names and initialisatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -22,19 +22,22 @@ from torch import Tensor, nn
 from yet_another_retnet.retnet import RetNetDecoder, RetNetDecoderLayer
 
 from remctl.config import WorldModelConfig
-from remctl.dropout import dropout
+from remctl.dropout import dropout, dropout_keys
 from remctl.rem.retention import (
     QKV,
     Decays,
     RetentionTables,
     Writing,
+    apart,
     block_states,
     block_states_in_turn,
     retain,
     rotate,
+    rotate_halves,
 )
 
 State = list[Tensor]  # one (B, H, D, D) per layer
+NUM_DROPOUTS = 4  # in a layer
 RunLayer = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -50,8 +53,8 @@ class Layout(NamedTuple):
     """Which rows of the (B, rows, E) stream are what, and the tables of their retention."""
 
     blocks_per_chunk: int  # c
-    real_turns: Tensor  # T real blocks' rotation (2, T, n, D/2, 2)
-    predicted_turns: Tensor  # P predicted blocks' rotation (2, P, K, D/2, 2)
+    real_turns: Tensor  # T real blocks' rotation (2, T, n, ..)
+    predicted_turns: Tensor  # P predicted blocks' rotation (2, P, K, ..)
     writing: Writing  # reads the states before chunks, before predicted blocks, and last the one behind everything
     pruned_writing: Writing  # of the last layer: reads those before predicted blocks, and behind each block
     chunk: Decays  # of c blocks
@@ -98,8 +101,12 @@ class RetNet(nn.Module):
         self.ffn_activation = F.gelu if config.ffn_activation == "gelu" else F.silu
         self.decoder = _decoder(config)
         self.tables = RetentionTables(config.num_heads, self.head_dim, config.decay)
-        self._run_layer: RunLayer = self._layer
-        self._run_pruned_layer: RunLayer = self._pruned_layer
+        self._compiled: tuple[RunLayer, RunLayer] | None = None
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether layers run compiled at present: pairs of queries, keys and states then stand `apart`."""
+        return self._compiled is not None
 
     def initial_state(self, batch_size: int, like: Tensor) -> State:
         """Zeros, one (B, H, D, D) per layer, float32 (float64 for a float64 model)."""
@@ -108,7 +115,7 @@ class RetNet(nn.Module):
         return [torch.zeros(shape, device=like.device, dtype=dtype) for _ in self.decoder.layers]
 
     def compiled(self, **options: Any) -> Callable[[], AbstractContextManager[None]]:
-        """A context in which layers run compiled; `options` are torch.compile's.
+        """A context in which layers run compiled; `options` are torch.compile's. Its states are read nowhere else.
 
         A layer is compiled, not the stack: equal ones share the code, so that it takes seconds.
         """
@@ -116,11 +123,11 @@ class RetNet(nn.Module):
 
         @contextmanager
         def context() -> Iterator[None]:
-            self._run_layer, self._run_pruned_layer = layer, pruned
+            self._compiled = layer, pruned
             try:
                 yield
             finally:
-                self._run_layer, self._run_pruned_layer = self._layer, self._pruned_layer
+                self._compiled = None
 
         return context
 
@@ -151,15 +158,23 @@ class RetNet(nn.Module):
         if prediction is not None:
             x = torch.cat([x, prediction.reshape(B, P * K, E)], dim=1)
         states: State = []
+        run_layer, run_pruned_layer = self._compiled or (self._layer, self._pruned_layer)
+        keys = self._dropout_keys(real.device)
         for i, (layer, layer_state) in enumerate(zip(self.decoder.layers, state, strict=True)):
             is_pruned = last_tokens_only and i == len(state) - 1
-            run = self._run_pruned_layer if is_pruned else self._run_layer
-            x, new_state = run(layer, x, layer_state, layout, keep)
+            run = run_pruned_layer if is_pruned else run_layer
+            x, new_state = run(layer, x, layer_state, layout, keep, keys[i])
             states.append(new_state)
         predicted = x[:, x.shape[1] - P * K :].reshape(B, P, K, E) if P else None
         return RetNetOutput(
             x[:, : x.shape[1] - P * K].reshape(B, T, 1 if last_tokens_only else n, E), predicted, states
         )
+
+    def _dropout_keys(self, device: torch.device) -> Sequence[Tensor | None]:
+        """Of each layer, for its masks: (NUM_DROPOUTS, 2); None where dropout draws for itself, or there is none."""
+        if not self.is_compiled or not self.training or self.dropout == 0:
+            return [None] * len(self.decoder.layers)
+        return dropout_keys((len(self.decoder.layers), NUM_DROPOUTS), device).unbind(0)
 
     def _layout(
         self, real: tuple[int, int], predicted: tuple[int, int], first: int, start: int, like: Tensor
@@ -169,8 +184,8 @@ class RetNet(nn.Module):
         ahead, tables, before = start + first * n, self.tables, tuple(range(first, first + P))
         return Layout(
             c,
-            tables.rotation(range(start, start + T * n, n), n, like),
-            tables.rotation(range(ahead, ahead + P * n, n), K, like),
+            tables.rotation(range(start, start + T * n, n), n, like, self.is_compiled),
+            tables.rotation(range(ahead, ahead + P * n, n), K, like, self.is_compiled),
             tables.writing(T, n, (*range(0, T, c), *before, *(() if T in before else (T,))), like),
             tables.writing(T, n, (*before, *range(1, T + 1)), like),
             tables.decays(c * n, like),
@@ -179,7 +194,13 @@ class RetNet(nn.Module):
         )
 
     def _layer(
-        self, layer: RetNetDecoderLayer, x: Tensor, state: Tensor, layout: Layout, keep: Tensor | None
+        self,
+        layer: RetNetDecoderLayer,
+        x: Tensor,
+        state: Tensor,
+        layout: Layout,
+        keep: Tensor | None,
+        keys: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Eqs. 9 and 10, Algorithm 2: (B, rows, E) and the state after the last real block."""
         projected, gate = self._project(layer, "qkvg", layer.norm1(x))
@@ -192,10 +213,16 @@ class RetNet(nn.Module):
         retained = _chunkwise(QKV(**real), before_chunks, layout)
         if layout.num_predicted:
             retained.append(self._predict(predicting, before, layout))
-        return self._mix(layer, x, retained, gate), states[:, :, -1]
+        return self._mix(layer, x, retained, gate, keys), states[:, :, -1]
 
     def _pruned_layer(
-        self, layer: RetNetDecoderLayer, x: Tensor, state: Tensor, layout: Layout, keep: Tensor | None
+        self,
+        layer: RetNetDecoderLayer,
+        x: Tensor,
+        state: Tensor,
+        layout: Layout,
+        keep: Tensor | None,
+        keys: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """`_layer` for who reads only each block's last token and the predictions: (B, T + P*K, E).
 
@@ -215,24 +242,28 @@ class RetNet(nn.Module):
             retained.append(self._predict(projected, before, layout))
             gates.append(gate)
             rows.append(x_u)
-        return self._mix(layer, torch.cat(rows, 1), retained, torch.cat(gates, 1)), states[:, :, -1]
+        return self._mix(layer, torch.cat(rows, 1), retained, torch.cat(gates, 1), keys), states[:, :, -1]
 
     def _project(self, layer: RetNetDecoderLayer, names: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """What `names` says of q, k and v side by side (B, rows, .. E), and the gate g (B, rows, E), in one matmul."""
-        parts = [getattr(layer.retention, f"{name}_proj") for name in names]
-        weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
-        projected = F.linear(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
+        weight, bias = (torch.cat([self._rows(layer, name, kind) for name in names]) for kind in ("weight", "bias"))
+        projected = _affine(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
         width = len(names.rstrip("g")) * x.shape[-1]
         return projected.split([width, projected.shape[-1] - width], dim=-1)
 
+    def _rows(self, layer: RetNetDecoderLayer, name: str, kind: str) -> Tensor:
+        rows: Tensor = getattr(getattr(layer.retention, f"{name}_proj"), kind)
+        return apart(rows, self.head_dim) if self.is_compiled and name in "qk" else rows
+
     def _heads(self, names: str, projected: Tensor, turns: Tensor) -> dict[str, Tensor]:
-        """Each of `names` as (B, H, T, n, D), contiguous; q and k turned by `turns` (2, T, n, D/2, 2), float32 or better."""
+        """Each of `names` as (B, H, T, n, D), contiguous; q and k turned by `turns` (2, T, n, ..), float32 or better."""
         parts = projected.unflatten(-1, (len(names), self.num_heads, self.head_dim)).unflatten(1, turns.shape[1:3])
         parts = parts.permute(3, 0, 4, 1, 2, 5)
         rotated = names.rstrip("v")
         rotating, values = parts.split([len(rotated), len(names) - len(rotated)])
         turns = turns["qk".index(rotated[0]) :][: len(rotated), None, None]
-        found = dict(zip(rotated, rotate(rotating, turns).unbind(0), strict=True))
+        turn = rotate_halves if self.is_compiled else rotate
+        found = dict(zip(rotated, turn(rotating, turns).unbind(0), strict=True))
         if "v" in names:
             found["v"] = values[0].contiguous()
         return found
@@ -242,22 +273,37 @@ class RetNet(nn.Module):
         u = self._heads("qkv", projected, layout.predicted_turns)
         return retain(QKV(**u), before, layout.predicted)
 
-    def _mix(self, layer: RetNetDecoderLayer, x: Tensor, pieces: list[Tensor], gate: Tensor) -> Tensor:
+    def _mix(
+        self, layer: RetNetDecoderLayer, x: Tensor, pieces: list[Tensor], gate: Tensor, keys: Tensor | None
+    ) -> Tensor:
         """A layer behind its retention, of which `pieces` (B, H, C, m, D) make up the rows of x (B, rows, E).
 
         Dropout where the package has it: before the group norm, on both sub-layers, in the FFN.
         """
-        retained = self._drop(torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2))
+        keys_of = [None] * NUM_DROPOUTS if keys is None else keys.unbind(0)
+        retained = self._drop(torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2), keys_of[0])
         # layer_norm accumulates in float32 whatever it is given: nothing need be converted for it.
         with torch.autocast(x.device.type, enabled=False):
             retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps)
-        retained = retained.transpose(1, 2).flatten(2)
-        x = x + self._drop(layer.retention.out_proj(F.silu(gate) * retained))
-        hidden = self._drop(self.ffn_activation(layer.linear1(layer.norm2(x))))
-        return x + self._drop(layer.linear2(hidden))
+        retained = F.silu(gate) * retained.transpose(1, 2).flatten(2)
+        x = x + self._drop(_linear(layer.retention.out_proj, retained), keys_of[1])
+        hidden = self._drop(self.ffn_activation(_linear(layer.linear1, layer.norm2(x))), keys_of[2])
+        return x + self._drop(_linear(layer.linear2, hidden), keys_of[3])
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training)
+    def _drop(self, x: Tensor, key: Tensor | None) -> Tensor:
+        return dropout(x, self.dropout, self.training, key)
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    return _affine(x, layer.weight, layer.bias)
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b. In compiled code without a gradient b goes into the loop of what follows, not into a pass of its own."""
+    if not torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return F.linear(x, weight, bias)
+    product = F.linear(x, weight)
+    return (product.to(bias.dtype) + bias).to(product.dtype)
 
 
 def _decoder(config: WorldModelConfig) -> RetNetDecoder:
@@ -281,12 +327,12 @@ def _chunkwise(real: QKV, before: list[Tensor], layout: Layout) -> list[Tensor]:
 
     `before`: the states (B, H, .., D, D) before the full chunks, and before the rest.
     """
-    c = layout.blocks_per_chunk
-    whole = layout.num_chunks[0] * c
-    chunks = real.map(lambda t: t[:, :, :whole].unflatten(2, (-1, c)).flatten(3, 4))
-    pieces = [retain(chunks, before[0], layout.chunk)]
-    if layout.num_chunks[1]:
-        rest = real.map(lambda t: t[:, :, whole:].flatten(2, 3).unsqueeze(2))
+    c, left = layout.blocks_per_chunk, layout.num_blocks % layout.blocks_per_chunk
+    parts = [t.split([layout.num_blocks - left, left], dim=2) for t in real]
+    whole = QKV(*(t[0].unflatten(2, (-1, c)).flatten(3, 4) for t in parts))
+    pieces = [retain(whole, before[0], layout.chunk)]
+    if left:
+        rest = QKV(*(t[1].flatten(2, 3).unsqueeze(2) for t in parts))
         pieces.append(retain(rest, before[1], layout.rest))
     return pieces
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,8 +84,14 @@ def build_image_loss(config: RunConfig, device: torch.device, log: Callable[[str
     """The perceptual term of V's loss. LPIPS' weights are fetched now if they are missing, never replaced."""
     v, lpips = config.tokenizer, None
     if v.perceptual == "lpips":
-        lpips = LPIPS.load(require_lpips(log), head_dropout=v.lpips_head_dropout).to(device)
+        lpips = LPIPS.load(require_lpips(log), **lpips_options(config)).to(device)
     return PerceptualLoss(v.perceptual, lpips)
+
+
+def lpips_options(config: RunConfig) -> dict[str, Any]:
+    """How LPIPS is built for a run."""
+    deep_type = torch.bfloat16 if config.training.precision == "bf16" else None
+    return {"head_dropout": config.tokenizer.lpips_head_dropout, "deep_type": deep_type}
 
 
 def build_optimizers(agent: Agent) -> dict[str, torch.optim.Optimizer]:

@@ -1,4 +1,6 @@
-"""Training steps on a GPU without waiting for the host: compiled layers, and whole steps captured as CUDA graphs.
+"""Training steps without what stands around their arithmetic: compiled layers, and on GPUs whole steps as CUDA graphs.
+
+Compiled, the elementwise operations of a layer are a few loops, on a CPU too, and its dropout keeps no masks.
 
 REM's networks are small: launched one by one, a step's thousands of kernels leave the GPU idle. A captured step is launched
 whole. What a step needs for that holds for every step of `Learner`: shapes never change, nothing is read back, and what it
@@ -18,10 +20,15 @@ from torch import Tensor
 
 from remctl.config import RunConfig
 from remctl.errors import MachineError, one_line
-from remctl.train.learner import Learner, Scalars, Step
+from remctl.train.learner import Learner
+from remctl.train.phases import num_steps
 
 WARM_UP_CALLS = 3  # before a capture: compilation, the optimiser's state, tables, the libraries' workspaces
 COMPILE_OPTIONS: dict[str, Any] = {"dynamic": False}
+REPAID_WORK = 2.5e10  # `paper` has 5.4e10 an epoch, of which a CPU with two cores saves about 4 minutes
+# Of torch's heuristics of what the forward pass keeps for the gradient those that would keep dropout's masks: on a CPU a
+# mask takes longer to write than to compute anew.
+KEPT_RATHER_THAN_COMPUTED = ("ban_recompute_used_far_apart", "ban_recompute_long_fusible_chains")
 RECOMPILE_LIMIT = 32  # of one function: as many combinations of shapes and modes are compiled, others run as they are
 
 
@@ -32,6 +39,7 @@ class Recorded(NamedTuple):
     outputs: Any
 
 
+Accelerator = Callable[[Callable[..., Any]], Callable[..., Any]]  # of a function of tensors
 Record = Callable[[Callable[..., Any], tuple[Tensor, ...]], Recorded]
 
 
@@ -77,11 +85,9 @@ class GraphRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def aside(self, step: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
-        """Run `step` on the stream that it will be captured on. Raises MachineError where it cannot be compiled."""
-        from torch._dynamo.exc import TorchDynamoException  # takes a second, which runs on a CPU do not need
-
+        """Run `step` on the stream that it will be captured on."""
         self._stream.wait_stream(torch.cuda.current_stream())
-        with _remedy(TorchDynamoException), torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream):
             result = step(*inputs)
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
@@ -145,44 +151,78 @@ def _capturable(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
 
 
 def is_fast(config: RunConfig, device: torch.device) -> bool:
-    """Whether a run's steps are compiled and captured: on CUDA, unless `runtime.compile` is off."""
-    return config.runtime.compile == "auto" and device.type == "cuda"
+    """Whether a run's steps are compiled, and captured on CUDA: unless `runtime.compile` is off.
+
+    On a CPU only where compiling, which takes a minute or two, is repaid: in runs of REM's M as long as an epoch of `paper`.
+    """
+    if config.runtime.compile == "off":
+        return False
+    is_retnet = config.world_model.architecture == "retnet"
+    return device.type == "cuda" or (is_retnet and layer_work(config) >= REPAID_WORK)
 
 
-def accelerate(learner: Learner, log: Callable[[str], None]) -> GraphRecorder:
-    """From now on `learner`'s steps run compiled, where this machine can compile, and captured. For CUDA devices only.
+def layer_work(config: RunConfig) -> float:
+    """Multiplications by a weight of M's layers that a run's training steps on M take for each token of a segment."""
+    m, training = config.world_model, config.world_model.training
+    weights = m.num_layers * m.embed_dim * (5 * m.embed_dim + 2 * m.ffn_dim)
+    return weights * training.batch_size * sum(num_steps(training, i + 1) for i in range(config.training.num_epochs))
 
-    Returns what records them.
+
+def accelerate(learner: Learner, log: Callable[[str], None]) -> Accelerator:
+    """From now on `learner`'s steps run compiled, where this machine can compile, and on CUDA captured.
+
+    Returns what that makes of a step.
     """
     device = learner.agent.device
     if device.index is not None:
         torch.cuda.set_device(device)  # streams and graphs are made on the current device
     reason = why_not_compiled(device)
-    if reason:
-        log(f"layers run uncompiled, and slower: {reason}")
-    else:
-        compile_layers(learner)
-    learner.form = "captured" if reason else "compiled and captured"
-    recorder = GraphRecorder(learner)
-    learner.steps = {name: Captured(step, recorder.record, recorder.aside) for name, step in learner.steps.items()}
-    return recorder
+    log(
+        f"layers run uncompiled, and slower: {reason}" if reason else "the first steps take longer: layers are compiled"
+    )
+    forms = [] if reason else ["compiled"]
+    compiled = _as_it_is if reason else compile_layers(learner, with_tokenizer=device.type == "cuda")
+    fast = compiled
+    if device.type == "cuda":
+        recorder = GraphRecorder(learner)
+        forms.append("captured")
+
+        def fast(step: Callable[..., Any]) -> Callable[..., Any]:
+            return Captured(compiled(step), recorder.record, recorder.aside)
+
+    learner.form = " and ".join(forms) or "plain"
+    learner.steps = {name: fast(step) for name, step in learner.steps.items()}
+    return fast
 
 
-def compile_layers(learner: Learner, **options: Any) -> None:
-    """Within `learner`'s steps V's loss and M's layers run compiled (`options` as torch.compile's); elsewhere as ever."""
+def compile_layers(learner: Learner, with_tokenizer: bool = True, **options: Any) -> Accelerator:
+    """What makes a step run M's layers compiled (`options` as torch.compile's); elsewhere they run as ever.
+
+    `with_tokenizer`: V's loss is compiled too (on CPUs it would be slower). A step raises MachineError, with the remedy,
+    where it cannot be compiled.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes a second, which short runs on a CPU do not need
+
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    for heuristic in KEPT_RATHER_THAN_COMPUTED:
+        setattr(torch._functorch.config, heuristic, False)
     options = COMPILE_OPTIONS | options
-    learner.tokenizer_loss = torch.compile(learner.tokenizer_loss, **options)
+    if with_tokenizer:
+        learner.tokenizer_loss = torch.compile(learner.tokenizer_loss, **options)
     compiled = learner.agent.world_model.sequence_model.compiled(**options)
 
-    def within(step: Step) -> Step:
-        def run(*inputs: Tensor) -> Scalars:
-            with compiled():
+    def within(step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*inputs: Tensor) -> Any:
+            with compiled(), _remedy(TorchDynamoException):
                 return step(*inputs)
 
         return run
 
-    learner.steps = {name: within(step) for name, step in learner.steps.items()}
+    return within
+
+
+def _as_it_is(step: Callable[..., Any]) -> Callable[..., Any]:
+    return step
 
 
 def why_not_compiled(device: torch.device) -> str | None:

@@ -16,7 +16,7 @@ from remctl.rem.imagination import Trajectory, imagine
 from remctl.rem.perceptual import PerceptualLoss
 from remctl.replay.synthetic import random_buffer
 from remctl.train.build import Agent
-from remctl.train.captured import WARM_UP_CALLS, Captured, accelerate, is_fast
+from remctl.train.captured import WARM_UP_CALLS, accelerate, is_fast
 from remctl.train.learner import Learner, controller_step, tokenizer_step, world_model_step
 
 PHASES = ("tokenizer", "world_model", "imagination", "controller")
@@ -56,24 +56,28 @@ class Workload:
             "imagination": self.imagine,
             "controller": self._controller,
         }
-        return steps[phase]
+        return partial(self._in_training, phase, steps[phase])
 
     def fast_step(self, phase: str) -> Callable[[], object]:
-        """`step` as a run takes it: compiled and captured, before it is returned, where configuration and device say so."""
+        """`step` as a run takes it: compiled and captured, before it is returned, if configuration and device say so."""
         if not is_fast(self.agent.config, self.agent.device):
             return self.step(phase)
         if not self._fast:
-            recorder = accelerate(self.learner, lambda _: None)
-            self._fast = {**self.learner.steps, "imagination": Captured(self.imagine, recorder.record, recorder.aside)}
-
-        work = partial(self._fast[phase], *self._inputs[phase])
-        self.agent.world_model.train(
-            phase == "world_model"
-        )  # what is captured stays in the mode that it was captured in
-        for _ in range(WARM_UP_CALLS + 1):
+            fast = accelerate(self.learner, lambda _: None)
+            self._fast = {**self.learner.steps, "imagination": fast(self.imagine)}
+        work = partial(self._in_training, phase, partial(self._fast[phase], *self._inputs[phase]))
+        for _ in range(WARM_UP_CALLS + 1 if self.agent.device.type == "cuda" else 1):
             work()
-        self.agent.world_model.eval()
         return work
+
+    def _in_training(self, phase: str, work: Callable[[], object]) -> object:
+        """`work` in the modes of `phase`: M and LPIPS drop and round only where they are, or are used in, what is trained."""
+        self.agent.world_model.train(phase == "world_model")
+        self.image_loss.train(phase == "tokenizer")
+        result = work()
+        self.agent.world_model.eval()
+        self.image_loss.eval()
+        return result
 
     @torch.no_grad()
     def imagine(self) -> Trajectory:
@@ -89,9 +93,7 @@ class Workload:
         tokenizer_step(self.agent, self.learner.optimizers["tokenizer"], self.image_loss, self.frames)
 
     def _world_model(self) -> None:
-        self.agent.world_model.train()
         world_model_step(self.agent, self.learner.optimizers["world_model"], self.segment)
-        self.agent.world_model.eval()
 
     def _controller(self) -> None:
         learner = self.learner

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from remctl.config import resolve
 from remctl.errors import MachineError
+from remctl.rem import retnet
 from remctl.train import captured, learner
 from remctl.train.captured import WARM_UP_CALLS, Captured, Recorded, accelerate, compile_layers, is_fast
 from remctl.train.learner import Learner
@@ -110,6 +112,11 @@ def test_a_captured_step_refuses_other_shapes() -> None:
         run(torch.zeros(1))
 
 
+def compile_steps(trained: Learner, **options: Any) -> None:
+    within = compile_layers(trained, **options)
+    trained.steps = {name: within(step) for name, step in trained.steps.items()}
+
+
 def losses_and_gradients(trained: Learner, component: str) -> list[Tensor]:
     """Of one step."""
     Randomness(0, 1, component).seed_global()
@@ -123,7 +130,7 @@ def losses_and_gradients(trained: Learner, component: str) -> list[Tensor]:
 def test_compiled_layers_compute_what_plain_ones_do(backend: str, component: str) -> None:
     config = make_config("rem", "world_model.dropout=0")
     plain, fast = (make_learner(config, lpips=True) for _ in range(2))
-    compile_layers(fast, backend=backend, fullgraph=True)
+    compile_steps(fast, backend=backend, fullgraph=True)
     if component != "tokenizer":  # frames are float32
         for trained in (plain, fast):
             trained.agent.world_model.double()
@@ -135,6 +142,42 @@ def test_compiled_layers_compute_what_plain_ones_do(backend: str, component: str
         torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance / 100)
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_dropout_is_that_of_its_keys(backend: str) -> None:
+    """The forward pass draws a key of each mask; what is compiled around it drops what a plain layer would with that key."""
+    found = []
+    for each in ("eager", backend):
+        trained = make_learner(make_config("rem", "world_model.dropout=0.3"))
+        compile_steps(trained, backend=each, fullgraph=True)
+        trained.agent.world_model.double()
+        trained.agent.tokenizer.double()
+        found.append(losses_and_gradients(trained, "world_model"))
+        assert not torch.equal(found[-1][0], losses_and_gradients(trained, "world_model")[0])  # the weights moved
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-7, atol=1e-9)
+
+
+def test_every_dropout_of_a_compiled_layer_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[tuple[int, ...]] = []
+    right = retnet.dropout
+
+    def watched(x: Tensor, p: float, training: bool, key: Tensor | None) -> Tensor:
+        assert (key is not None) == training
+        keys.extend([tuple(key.tolist())] if key is not None else [])
+        return right(x, p, training, key)
+
+    monkeypatch.setattr(retnet, "dropout", watched)
+    trained = make_learner(make_config("rem", "world_model.dropout=0.3"))
+    model = trained.agent.world_model.sequence_model
+    model._compiled = model._layer, model._pruned_layer
+    for _ in range(2):
+        trained.steps["world_model"](*inputs_of(trained, "world_model"))
+    assert len(keys) == len(set(keys)) == 2 * 3 * 4  # steps, layers, dropouts
+    trained.agent.world_model.eval()
+    trained.steps["controller"](*inputs_of(trained, "controller"))
+    assert len(keys) == 2 * 3 * 4
+
+
 def test_equal_layers_share_one_compilation() -> None:
     """The first layer of M has no gradient before it, the last one is pruned; steps of a rollout differ in nothing."""
     from torch._dynamo.testing import CompileCounterWithBackend
@@ -142,7 +185,7 @@ def test_equal_layers_share_one_compilation() -> None:
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
     trained = make_learner(make_config("rem", "world_model.num_layers=5"))
-    compile_layers(trained, backend=counter, fullgraph=True)
+    compile_steps(trained, backend=counter, fullgraph=True)
     trained.steps["world_model"](*inputs_of(trained, "world_model"))
     assert counter.frame_count <= 3
     trained.agent.world_model.eval()
@@ -166,37 +209,73 @@ def test_every_parameter_of_c_has_a_gradient_in_bf16() -> None:
     assert without == []
 
 
-def test_compiled_dropout_drops() -> None:
-    """Compiled code draws its masks elsewhere: other ones each time, as many as asked for."""
-    from remctl.dropout import dropout
+@pytest.mark.parametrize(
+    ("preset", "variant", "sets", "on_a_cpu"),
+    [
+        ("paper", "rem", (), True),
+        ("paper", "no_pop", (), True),
+        ("paper", "rem", ("training.num_epochs=26",), True),
+        ("paper", "rem", ("training.num_epochs=25",), False),
+        ("quick", "rem", (), False),
+        ("iris", "rem", (), False),
+    ],
+)
+def test_cuda_runs_are_fast_and_long_ones_on_cpus_if_wanted(
+    preset: str, variant: str, sets: tuple[str, ...], on_a_cpu: bool
+) -> None:
+    wanted = resolve("Pong", preset, variant=variant, sets=sets)
+    refused = resolve("Pong", preset, variant=variant, sets=(*sets, "runtime.compile=off"))
+    assert [is_fast(wanted, torch.device(d)) for d in ("cpu", "cuda")] == [on_a_cpu, True]
+    assert [is_fast(refused, torch.device(d)) for d in ("cpu", "cuda")] == [False, False]
 
-    drop = torch.compile(dropout, backend="aot_eager", fullgraph=True)
-    first, second = (drop(torch.ones(4000), 0.25, True) for _ in range(2))
-    assert not torch.equal(first, second)
-    assert (first == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
-    assert first.mean().item() == pytest.approx(1.0, abs=0.05)
+
+def test_a_cpus_steps_are_compiled_and_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    lines: list[str] = []
+
+    def compile_(function: Callable[..., Any], **_: object) -> Callable[..., Any]:
+        def run(*inputs: object) -> object:
+            ran.append(function.__name__)
+            return function(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    trained = make_learner(make_config())
+    accelerate(trained, lines.append)
+    assert lines == ["the first steps take longer: layers are compiled"]
+    assert trained.form == "compiled"
+    del ran[:]  # what was asked whether there is a compiler
+    for component in COMPONENTS:
+        trained.steps[component](*inputs_of(trained, component))
+        assert not isinstance(trained.steps[component], Captured)
+        if component == "world_model":
+            assert ran == ["_layer", "_layer", "_pruned_layer"]
+    assert set(ran) == {"_layer", "_pruned_layer"}  # V's loss would be slower
 
 
-def test_only_cuda_runs_are_fast_and_only_if_wanted() -> None:
-    wanted, refused = make_config(), make_config("rem", "runtime.compile=off")
-    assert [is_fast(wanted, torch.device(d)) for d in ("cpu", "cuda")] == [False, True]
-    assert not is_fast(refused, torch.device("cuda"))
+def test_what_cannot_be_compiled_is_told_with_the_remedy() -> None:
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    trained = make_learner(make_config())
+    compile_steps(trained, backend=broken)
+    with pytest.raises(
+        MachineError, match=r"compiled or captured here: .*No space left.*; use --set runtime\.compile=off"
+    ):
+        trained.steps["world_model"](*inputs_of(trained, "world_model"))
 
 
 def test_a_machine_without_a_compiler_is_told_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("Failed to find C compiler\nmore")
 
-    class Recorder:
-        record, aside = staticmethod(again), None
-
     lines: list[str] = []
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(captured, "GraphRecorder", lambda _: Recorder())
     trained = make_learner(make_config())
     accelerate(trained, lines.append)
     assert lines == ["layers run uncompiled, and slower: RuntimeError: Failed to find C compiler"]
-    assert all(isinstance(step, Captured) for step in trained.steps.values())
+    assert trained.form == "plain"
     assert trained.steps["controller"](*inputs_of(trained, "controller"))["loss"].isfinite()
 
 
