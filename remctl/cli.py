@@ -39,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def run(args: Sequence[str]) -> int:
     """Run one command line; its exit status."""
     # Read once, when torch loads its threads: waiting ones that spin for long ruin a machine that others use too.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     debug = "--debug" in args  # anywhere on the line
     args = [arg for arg in args if arg != "--debug"] or ["--help"]
     command = get_command(app)

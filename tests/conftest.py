@@ -5,7 +5,7 @@ import os
 import pytest
 
 # Before torch is imported anywhere, as the command line has it: threads that spin while they wait slow each other down.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

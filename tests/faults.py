@@ -211,7 +211,7 @@ FAULTS = [
     Fault("captured", "rem/retnet.py", 'self.is_compiled and name in "qk"', 'self.is_compiled and name in "q"', CAPTURED),
     Fault("captured", "rem/retnet.py", "(product.to(bias.dtype) + bias)", "(product.to(bias.dtype))", CAPTURED),
     Fault("captured", "rem/retnet.py", "retained), keys_of[1])", "retained), keys_of[0])", CAPTURED),
-    Fault("captured", "rem/retnet.py", "linear2, hidden), keys_of[3])", "linear2, hidden), None)", CAPTURED),
+    Fault("captured", "rem/retnet.py", "layer.norm2(x))), keys_of[2])", "layer.norm2(x))), keys_of[1])", CAPTURED),
     Fault("captured", "rem/retnet.py", "if not self.is_compiled or not self.training or", "if not self.training or", CAPTURED),
     Fault("speed", "dropout.py", "x = x ^ key[1]", "x = x ^ key[0]", DROPOUT),
     Fault("speed", "dropout.py", "dtype=torch.int32, device=key.device) ^ key[0]", "dtype=torch.int32, device=key.device)", DROPOUT),

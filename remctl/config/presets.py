@@ -70,14 +70,16 @@ QUICK_TOY: Overrides = QUICK | {
     "tokenizer.training.first_epoch_extra_steps": 150,
     "tokenizer.training.steps_per_epoch": 25,
     "tokenizer.training.stop_after_epoch": 2,
+    "world_model.sequence_blocks": 7,  # an episode has 7 actions
     "world_model.training.first_epoch_extra_steps": 600,
     "world_model.training.steps_per_epoch": 120,
-    "imagination.burn_in_frames": 8,  # an episode has 7
+    "imagination.burn_in_frames": 8,
+    "imagination.horizon": 7,
     "controller.training.start_after_epoch": 1,
     "controller.training.batch_size": 64,
     "controller.training.steps_per_epoch": 80,
     "evaluation.every_epochs": 5,
-    "training.num_epochs": 10,
+    "training.num_epochs": 9,
 }
 
 QUICK_ATARI: Overrides = QUICK | {
