@@ -166,13 +166,15 @@ def test_every_dropout_of_a_compiled_layer_has_a_key_of_its_own(monkeypatch: pyt
     right = retnet.dropout
 
     def watched(x: Tensor, p: float, training: bool, key: Tensor | None) -> Tensor:
-        assert (key is not None) == training
+        assert (key is not None) == (training and model.is_compiled)
         keys.extend([tuple(key.tolist())] if key is not None else [])
         return right(x, p, training, key)
 
     monkeypatch.setattr(retnet, "dropout", watched)
     trained = make_learner(make_config("rem", "world_model.dropout=0.3"))
     model = trained.agent.world_model.sequence_model
+    trained.steps["world_model"](*inputs_of(trained, "world_model"))
+    assert keys == []  # plain layers draw their masks
     model._compiled = model._layer, model._pruned_layer
     for _ in range(2):
         trained.steps["world_model"](*inputs_of(trained, "world_model"))
