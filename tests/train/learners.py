@@ -8,7 +8,7 @@ from torch import Tensor
 from remctl.config import RunConfig, resolve
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.replay.synthetic import random_buffer
-from remctl.train.build import build_agent
+from remctl.train.build import build_agent, lpips_options
 from remctl.train.learner import Learner
 from remctl.weights import lpips_shapes
 from tests.tiny import TINY, TINY_IRIS
@@ -24,13 +24,18 @@ def make_config(variant: str = "rem", *sets: str) -> RunConfig:
 
 
 def make_learner(config: RunConfig, device: torch.device = CPU, lpips: bool = False) -> Learner:
-    tensors = {name: torch.ones(shape, device=device) * 0.01 for name, shape in lpips_shapes().items()}
-    loss = PerceptualLoss("lpips", LPIPS(tensors).to(device)) if lpips else PerceptualLoss("pixel")
+    of_lpips = LPIPS(random_lpips_weights(), **lpips_options(config)).to(device) if lpips else None
+    loss = PerceptualLoss("lpips" if lpips else "pixel", of_lpips).train()
     agent = build_agent(config, 3, device)
     trained = Learner(agent, loss, random_buffer(config, 3, device, 64))
     agent.tokenizer.train()
     agent.world_model.train()
     return trained
+
+
+def random_lpips_weights() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) * 0.05 for name, shape in lpips_shapes().items()}
 
 
 def inputs_of(trained: Learner, component: str, offset: int = 0) -> tuple[Tensor, ...]:

@@ -62,7 +62,7 @@ def without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_step_asks_the_device_for_a_number(variant: str, component: str, without_a_device: None) -> None:
-    trained = make_learner(make_config(variant), META, lpips=True)
+    trained = make_learner(make_config(variant, "training.precision=bf16"), META, lpips=True)  # LPIPS' deep levels
     if component == "controller":
         trained.agent.world_model.eval()
     inputs, step = inputs_of(trained, component), trained.steps[component]
@@ -144,6 +144,17 @@ def test_compiled_layers_compute_what_plain_ones_do(backend: str, component: str
     tolerance = 1e-3 if component == "tokenizer" else 1e-7
     for a, b in zip(wanted, found, strict=True):
         torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance / 100)
+
+
+def test_a_compiled_loss_of_v_rounds_lpips_where_the_plain_one_does() -> None:
+    config = make_config("rem", "training.precision=bf16")
+    plain, fast, exact = (make_learner(config, lpips=True) for _ in range(3))
+    compile_steps(fast, backend="aot_eager", fullgraph=True)
+    exact.image_loss.eval()
+    wanted, found, unrounded = (losses_and_gradients(each, "tokenizer") for each in (plain, fast, exact))
+    assert not torch.equal(wanted[0], unrounded[0])
+    for a, b in zip(wanted, found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])

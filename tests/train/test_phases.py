@@ -1,16 +1,28 @@
 """Training phases: schedules, optimiser groups, the warm-up, one step at the paper's size."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from remctl.config import RunConfig, TrainingPhase, resolve
+from remctl.rem import perceptual
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer, Steps
-from remctl.train import estimate, learner, phases
-from remctl.train.build import Agent, build_agent, build_image_loss, build_optimizer, build_optimizers
+from remctl.train import build, estimate, learner, phases
+from remctl.train.build import (
+    Agent,
+    build_agent,
+    build_image_loss,
+    build_optimizer,
+    build_optimizers,
+    lpips_options,
+)
 from remctl.train.estimate import announce, duration, measure, steps_left
+from remctl.train.heldout import judge_tokenizer
 from remctl.train.learner import Learner, optimize, world_model_step
 from remctl.train.phases import (
     median_image_error,
@@ -22,6 +34,7 @@ from remctl.train.phases import (
 from remctl.train.seeding import Randomness
 from remctl.weights import lpips_shapes
 from tests.tiny import TINY
+from tests.train.learners import random_lpips_weights
 
 CPU = torch.device("cpu")
 
@@ -276,6 +289,44 @@ def test_dropout_of_lpips_heads_acts_in_training_mode_and_only_then() -> None:
         assert values == {True: 3 if dropout else 1, False: 1}
 
 
+@pytest.mark.parametrize(("precision", "deep_type"), [("bf16", torch.bfloat16), ("fp32", None)])
+@pytest.mark.parametrize("dropout", [True, False])
+def test_lpips_is_built_as_the_configuration_says(
+    precision: str, deep_type: torch.dtype | None, dropout: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = (f"training.precision={precision}", f"tokenizer.lpips_head_dropout={str(dropout).lower()}")
+    config = resolve("Pong", "paper", sets=sets)
+    monkeypatch.setattr(build, "require_lpips", lambda _: Path("nowhere"))
+    monkeypatch.setattr(perceptual, "read_lpips", lambda _: {n: t.numpy() for n, t in random_lpips_weights().items()})
+    lpips = build_image_loss(config, CPU, print).lpips
+    assert lpips is not None
+    assert (lpips.deep_type, lpips.head_dropout) == (deep_type, dropout)
+    assert lpips_options(config) == {"deep_type": deep_type, "head_dropout": dropout}
+
+
+@pytest.mark.parametrize(("precision", "while_trained"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_deep_levels_of_lpips_are_rounded_where_v_trains_and_not_where_it_is_judged(
+    precision: str, while_trained: torch.dtype
+) -> None:
+    agent, types = make_agent(*TINY, f"training.precision={precision}"), set()
+    lpips, buffer = LPIPS(random_lpips_weights(), **lpips_options(agent.config)), make_buffer(agent.config)
+    lpips.levels[2].register_forward_hook(lambda _, inputs, output: types.update({inputs[0].dtype, output.dtype}))
+    loss = PerceptualLoss("lpips", lpips)
+
+    def seen(work: Callable[[], object]) -> set[torch.dtype]:
+        types.clear()
+        work()
+        assert not loss.training
+        return set(types)
+
+    trained = Learner(agent, loss, buffer)
+    assert seen(lambda: train_tokenizer(trained, 1, no_track)) == {while_trained}  # its warm-up too
+    assert seen(lambda: measure(agent, loss, no_check)) == {while_trained}
+    buffer.refresh_tokens(agent.encode)
+    with torch.no_grad():
+        assert seen(lambda: judge_tokenizer(agent, buffer, loss)) == {torch.float32}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("preset", "num_frames"), [("paper", 128), ("iris", 32)])
 def test_one_training_step_of_each_component_at_the_papers_size(preset: str, num_frames: int) -> None:
@@ -284,9 +335,8 @@ def test_one_training_step_of_each_component_at_the_papers_size(preset: str, num
         f"{name}.training.{key}" for name in PAPER_PARAMETERS for key in ("start_after_epoch=0", "steps_per_epoch=1")
     ]
     agent = build_agent(resolve("Pong", preset, sets=(*sets, f"tokenizer.training.batch_size={num_frames}")), 6, CPU)
-    tensors = {name: torch.randn(shape) * 0.05 for name, shape in lpips_shapes().items()}
-    buffer = make_buffer(agent.config, 256)
-    trainer = Learner(agent, PerceptualLoss("lpips", LPIPS(tensors)), buffer)
+    lpips, buffer = LPIPS(random_lpips_weights(), **lpips_options(agent.config)), make_buffer(agent.config, 256)
+    trainer = Learner(agent, PerceptualLoss("lpips", lpips), buffer)
     v = train_tokenizer(trainer, 2, no_track)
     buffer.refresh_tokens(agent.encode)
     m = train_world_model(trainer, 1, no_track)
