@@ -151,7 +151,7 @@ def _unit_length(x: Tensor) -> Tensor:
 class PerceptualLoss(nn.Module):
     """The perceptual term of V's loss (Eq. 8): LPIPS where given, else the pixel loss, or nothing.
 
-    In training mode (`train()`) while V is optimised, in evaluation mode everywhere else: LPIPS may have dropout.
+    In training mode (`train()`) while V is optimised, in evaluation mode everywhere else: LPIPS may drop and round.
     """
 
     def __init__(self, kind: str, lpips: LPIPS | None = None) -> None:
