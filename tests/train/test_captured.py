@@ -141,9 +141,9 @@ def test_compiled_layers_compute_what_plain_ones_do(backend: str, component: str
             trained.agent.controller.double()
             trained.agent.tokenizer.double()
     wanted, found = losses_and_gradients(plain, component), losses_and_gradients(fast, component)
-    tolerance = 1e-3 if component == "tokenizer" else 1e-7
+    rtol, atol = (1e-3, 5e-5) if component == "tokenizer" else (1e-7, 1e-9)  # LPIPS' gradient: 3e-4 of its norm
     for a, b in zip(wanted, found, strict=True):
-        torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance / 100)
+        torch.testing.assert_close(b, a, rtol=rtol, atol=atol)
 
 
 def test_a_compiled_loss_of_v_rounds_lpips_where_the_plain_one_does() -> None:
