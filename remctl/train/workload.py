@@ -72,10 +72,11 @@ class Workload:
 
     def _in_training(self, phase: str, work: Callable[[], object]) -> object:
         """`work` in the modes of `phase`: M and LPIPS drop and round only where they are, or are used in, what is trained."""
-        self.agent.world_model.train(phase == "world_model")
+        world_model = self.learner.agent.world_model  # whatever stands for it while it is watched
+        world_model.train(phase == "world_model")
         self.image_loss.train(phase == "tokenizer")
         result = work()
-        self.agent.world_model.eval()
+        world_model.eval()
         self.image_loss.eval()
         return result
 

@@ -252,7 +252,7 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole(monkeypatch: pytest.Monkey
     outcomes = []
     for part_size in (5, 100):
         monkeypatch.setitem(learner.PART_SIZES, "cpu", part_size)
-        agent = make_agent(*TINY, "world_model.dropout=0", "world_model.training.batch_size=12")
+        agent = make_agent(*TINY, "world_model.dropout=0", "world_model.sequence_blocks=10")
         optimizer, buffer = build_optimizers(agent)["world_model"], make_buffer(agent.config)
         buffer.refresh_tokens(agent.encode)
         segment = buffer.segments(np.arange(3, 51, 4), agent.config.world_model.sequence_blocks)
