@@ -60,8 +60,8 @@ def dropout_keys(shape: Sequence[int], device: torch.device) -> Tensor:
 def hashed_bits(shape: Sequence[int], key: Tensor) -> Tensor:
     """31 bits of each element's index, mixed: int32 of `shape` (fewer than 2^31 elements), for a key (2,) int32.
 
-    Two multiply-and-shift rounds over 32 bits, with one half of the key before each: of two keys neither mask is the other
-    one shifted.
+    Wellons' integer hash lowbias32 (2018) with one half of the key before each of its two rounds, so that of two keys
+    neither mask is the other one shifted. `>> 16 & 0xFFFF` is the shift of an unsigned number.
     """
     x = torch.arange(math.prod(shape), dtype=torch.int32, device=key.device) ^ key[0]
     x = (x ^ (x >> 16 & 0xFFFF)) * 0x7FEB352D

@@ -14,8 +14,7 @@ from remctl.replay.buffer import ENCODE_BATCH
 from remctl.train.acting import Policy
 from remctl.train.build import Agent
 from remctl.train.collector import Collector
-from remctl.train.estimate import steps_left
-from remctl.train.phases import num_steps
+from remctl.train.phases import num_steps, steps_left
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained
 from remctl.train.trainer import capacity

@@ -73,7 +73,7 @@ QUICK_TOY: Overrides = QUICK | {
     "world_model.sequence_blocks": 7,  # an episode has 7 actions
     "world_model.training.first_epoch_extra_steps": 600,
     "world_model.training.steps_per_epoch": 120,
-    "imagination.burn_in_frames": 8,
+    "imagination.burn_in_frames": 8,  # and 8 frames
     "imagination.horizon": 7,
     "controller.training.start_after_epoch": 1,
     "controller.training.batch_size": 64,

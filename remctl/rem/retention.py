@@ -120,14 +120,14 @@ def _index(n: int) -> Tensor:
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Turn neighbouring pairs of x (..., n, D) by rotation (..., n, D/2, 2), cosine and sine; float32 or better.
 
-    One complex product.
+    One complex product: the fewest passes where operations run one by one.
     """
     pairs = x.to(rotation.dtype, memory_format=torch.contiguous_format).contiguous().unflatten(-1, (-1, 2))
     return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation)).flatten(-2)
 
 
 def rotate_halves(x: Tensor, rotation: Tensor) -> Tensor:
-    """`rotate` for x (..., n, D) whose pairs stand `apart`, by rotation (..., n, 2, D/2).
+    """`rotate` for x (..., n, D) whose `pairs_in_halves`, by rotation (..., n, 2, D/2).
 
     In real numbers: a compiler fuses it with what stands around, in loops over neighbours.
     """
@@ -135,7 +135,7 @@ def rotate_halves(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-2).flatten(-2)
 
 
-def apart(rows: Tensor, head_dim: int) -> Tensor:
+def pairs_in_halves(rows: Tensor, head_dim: int) -> Tensor:
     """Rows (H D, ...) of a projection, reordered: each head's pairs (0, 1), (2, 3), .. come to (0, D/2), (1, D/2 + 1), ..
 
     Of queries and keys alike this changes no product of theirs; a state written so is to be read so.

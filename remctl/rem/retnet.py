@@ -28,9 +28,9 @@ from remctl.rem.retention import (
     Decays,
     RetentionTables,
     Writing,
-    apart,
     block_states,
     block_states_in_turn,
+    pairs_in_halves,
     retain,
     rotate,
     rotate_halves,
@@ -53,8 +53,8 @@ class Layout(NamedTuple):
     """Which rows of the (B, rows, E) stream are what, and the tables of their retention."""
 
     blocks_per_chunk: int  # c
-    real_turns: Tensor  # T real blocks' rotation (2, T, n, ..)
-    predicted_turns: Tensor  # P predicted blocks' rotation (2, P, K, ..)
+    real_turns: Tensor  # T real blocks' rotation (2, T, n, D/2, 2), or in halves (2, T, n, 2, D/2)
+    predicted_turns: Tensor  # P predicted blocks' rotation, likewise (2, P, K, D/2, 2)
     writing: Writing  # reads the states before chunks, before predicted blocks, and last the one behind everything
     pruned_writing: Writing  # of the last layer: reads those before predicted blocks, and behind each block
     chunk: Decays  # of c blocks
@@ -105,7 +105,7 @@ class RetNet(nn.Module):
 
     @property
     def is_compiled(self) -> bool:
-        """Whether layers run compiled at present: pairs of queries, keys and states then stand `apart`."""
+        """Whether layers run compiled at present: pairs of queries, keys and states then stand in halves."""
         return self._compiled is not None
 
     def initial_state(self, batch_size: int, like: Tensor) -> State:
@@ -115,7 +115,9 @@ class RetNet(nn.Module):
         return [torch.zeros(shape, device=like.device, dtype=dtype) for _ in self.decoder.layers]
 
     def compiled(self, **options: Any) -> Callable[[], AbstractContextManager[None]]:
-        """A context in which layers run compiled; `options` are torch.compile's. Its states are read nowhere else.
+        """A context in which layers run compiled; `options` are torch.compile's.
+
+        States made in it are to be read in it only: pairs of q and k, and so of states, stand in halves.
 
         A layer is compiled, not the stack: equal ones share the code, so that it takes seconds.
         """
@@ -246,14 +248,17 @@ class RetNet(nn.Module):
 
     def _project(self, layer: RetNetDecoderLayer, names: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """What `names` says of q, k and v side by side (B, rows, .. E), and the gate g (B, rows, E), in one matmul."""
-        weight, bias = (torch.cat([self._rows(layer, name, kind) for name in names]) for kind in ("weight", "bias"))
+        weight, bias = (
+            torch.cat([self._projection(layer, name, kind) for name in names]) for kind in ("weight", "bias")
+        )
         projected = _affine(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
         width = len(names.rstrip("g")) * x.shape[-1]
         return projected.split([width, projected.shape[-1] - width], dim=-1)
 
-    def _rows(self, layer: RetNetDecoderLayer, name: str, kind: str) -> Tensor:
+    def _projection(self, layer: RetNetDecoderLayer, name: str, kind: str) -> Tensor:
+        """The weight (E, E) or bias (E,) of q, k, v or g: pairs of q and k in halves where layers are compiled."""
         rows: Tensor = getattr(getattr(layer.retention, f"{name}_proj"), kind)
-        return apart(rows, self.head_dim) if self.is_compiled and name in "qk" else rows
+        return pairs_in_halves(rows, self.head_dim) if self.is_compiled and name in "qk" else rows
 
     def _heads(self, names: str, projected: Tensor, turns: Tensor) -> dict[str, Tensor]:
         """Each of `names` as (B, H, T, n, D), contiguous; q and k turned by `turns` (2, T, n, ..), float32 or better."""
@@ -280,15 +285,15 @@ class RetNet(nn.Module):
 
         Dropout where the package has it: before the group norm, on both sub-layers, in the FFN.
         """
-        keys_of = [None] * NUM_DROPOUTS if keys is None else keys.unbind(0)
-        retained = self._drop(torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2), keys_of[0])
+        of_retained, of_out, of_hidden, of_ffn = [None] * NUM_DROPOUTS if keys is None else keys.unbind(0)
+        retained = self._drop(torch.cat([piece.flatten(2, 3).to(gate.dtype) for piece in pieces], dim=2), of_retained)
         # layer_norm accumulates in float32 whatever it is given: nothing need be converted for it.
         with torch.autocast(x.device.type, enabled=False):
             retained = F.layer_norm(retained, (self.head_dim,), eps=layer.retention.group_norm.eps)
         retained = F.silu(gate) * retained.transpose(1, 2).flatten(2)
-        x = x + self._drop(_linear(layer.retention.out_proj, retained), keys_of[1])
-        hidden = self._drop(self.ffn_activation(_linear(layer.linear1, layer.norm2(x))), keys_of[2])
-        return x + self._drop(_linear(layer.linear2, hidden), keys_of[3])
+        x = x + self._drop(_linear(layer.retention.out_proj, retained), of_out)
+        hidden = self._drop(self.ffn_activation(_linear(layer.linear1, layer.norm2(x))), of_hidden)
+        return x + self._drop(_linear(layer.linear2, hidden), of_ffn)
 
     def _drop(self, x: Tensor, key: Tensor | None) -> Tensor:
         return dropout(x, self.dropout, self.training, key)
@@ -299,11 +304,14 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W^T + b. In compiled code without a gradient b goes into the loop of what follows, not into a pass of its own."""
+    """x W^T + b. In compiled code b goes into the loop of what follows, not into a pass of its own.
+
+    Not where there is a gradient: more would be kept for it.
+    """
     if not torch.compiler.is_compiling() or torch.is_grad_enabled():
         return F.linear(x, weight, bias)
     product = F.linear(x, weight)
-    return (product.to(bias.dtype) + bias).to(product.dtype)
+    return (product + bias).to(product.dtype)
 
 
 def _decoder(config: WorldModelConfig) -> RetNetDecoder:

@@ -10,6 +10,7 @@ reads and writes stays where it is.
 from __future__ import annotations
 
 import gc
+import subprocess
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,14 +22,14 @@ from torch import Tensor
 from remctl.config import RunConfig
 from remctl.errors import MachineError, one_line
 from remctl.train.learner import Learner
-from remctl.train.phases import num_steps
+from remctl.train.phases import steps_left
 
 WARM_UP_CALLS = 3  # before a capture: compilation, the optimiser's state, tables, the libraries' workspaces
 COMPILE_OPTIONS: dict[str, Any] = {"dynamic": False}
-REPAID_WORK = 2.5e10  # `paper` has 5.4e10 an epoch, of which a CPU with two cores saves about 4 minutes
+LEAST_REPAID_WORK = 2.5e10  # weights x segments; an epoch of `paper` has 5.4e10, of which two cores save 4 minutes
 # Of torch's heuristics of what the forward pass keeps for the gradient those that would keep dropout's masks: on a CPU a
 # mask takes longer to write than to compute anew.
-KEPT_RATHER_THAN_COMPUTED = ("ban_recompute_used_far_apart", "ban_recompute_long_fusible_chains")
+MASK_KEEPING_HEURISTICS = ("ban_recompute_used_far_apart", "ban_recompute_long_fusible_chains")
 RECOMPILE_LIMIT = 32  # of one function: as many combinations of shapes and modes are compiled, others run as they are
 
 
@@ -39,7 +40,8 @@ class Recorded(NamedTuple):
     outputs: Any
 
 
-Accelerator = Callable[[Callable[..., Any]], Callable[..., Any]]  # of a function of tensors
+Work = Callable[..., Any]  # of tensors
+Wrap = Callable[[Work], Work]
 Record = Callable[[Callable[..., Any], tuple[Tensor, ...]], Recorded]
 
 
@@ -84,7 +86,11 @@ class GraphRecorder:
         self._stream = torch.cuda.Stream(learner.agent.device)
         self._pool = torch.cuda.graph_pool_handle()
 
-    def aside(self, step: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
+    def captured(self, step: Work) -> Work:
+        """`step` as one launch."""
+        return Captured(step, self.record, self.aside)
+
+    def aside(self, step: Work, inputs: tuple[Tensor, ...]) -> Any:
         """Run `step` on the stream that it will be captured on."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
@@ -92,7 +98,7 @@ class GraphRecorder:
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
 
-    def record(self, step: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Recorded:
+    def record(self, step: Work, inputs: tuple[Tensor, ...]) -> Recorded:
         """Capture `step`; nothing of it runs. Raises MachineError with the remedy."""
         graph = torch.cuda.CUDAGraph()
         with warnings.catch_warnings():  # torch since 2.14 finds out by itself, and warns
@@ -120,8 +126,17 @@ def _remedy(kind: type[Exception]) -> Iterator[None]:
         if isinstance(cause, torch.OutOfMemoryError):
             raise cause from None
         raise MachineError(
-            f"a training step cannot be compiled or captured here: {one_line(cause)}; use --set runtime.compile=off"
+            f"a training step cannot be compiled or captured here: {_reason(cause)}; use --set runtime.compile=off"
         ) from error
+
+
+def _reason(cause: BaseException) -> str:
+    """One line: of a compiler that failed, its own first error."""
+    if not isinstance(cause, subprocess.CalledProcessError) or not cause.output:
+        return one_line(cause)
+    output = cause.output.decode(errors="replace") if isinstance(cause.output, bytes) else cause.output
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or [one_line(cause)]
+    return next((line for line in lines if "error" in line.lower()), lines[-1])
 
 
 @contextmanager
@@ -153,49 +168,48 @@ def _capturable(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
 def is_fast(config: RunConfig, device: torch.device) -> bool:
     """Whether a run's steps are compiled, and captured on CUDA: unless `runtime.compile` is off.
 
-    On a CPU only where compiling, which takes a minute or two, is repaid: in runs of REM's M as long as an epoch of `paper`.
+    On a CPU only where compiling, which takes a minute or two, is repaid: by half an epoch of `paper`.
     """
     if config.runtime.compile == "off":
         return False
     is_retnet = config.world_model.architecture == "retnet"
-    return device.type == "cuda" or (is_retnet and layer_work(config) >= REPAID_WORK)
+    return device.type == "cuda" or (is_retnet and layer_work(config) >= LEAST_REPAID_WORK)
 
 
 def layer_work(config: RunConfig) -> float:
-    """Multiplications by a weight of M's layers that a run's training steps on M take for each token of a segment."""
-    m, training = config.world_model, config.world_model.training
-    weights = m.num_layers * m.embed_dim * (5 * m.embed_dim + 2 * m.ffn_dim)
-    return weights * training.batch_size * sum(num_steps(training, i + 1) for i in range(config.training.num_epochs))
+    """Weights of M's layers times the segments that a run trains M on: multiplications for one token of each."""
+    m = config.world_model
+    weights = m.num_layers * m.embed_dim * (5 * m.embed_dim + 2 * m.ffn_dim)  # q, k, v, g, out; the FFN
+    return weights * m.training.batch_size * steps_left(config, "world_model", 0)
 
 
-def accelerate(learner: Learner, log: Callable[[str], None]) -> Accelerator:
+def accelerate(learner: Learner, log: Callable[[str], None]) -> Wrap:
     """From now on `learner`'s steps run compiled, where this machine can compile, and on CUDA captured.
 
     Returns what that makes of a step.
     """
-    device = learner.agent.device
-    if device.index is not None:
+    device, wraps = learner.agent.device, dict[str, Wrap]()
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # streams and graphs are made on the current device
-    reason = why_not_compiled(device)
-    log(
-        f"layers run uncompiled, and slower: {reason}" if reason else "the first steps take longer: layers are compiled"
-    )
-    forms = [] if reason else ["compiled"]
-    compiled = _as_it_is if reason else compile_layers(learner, with_tokenizer=device.type == "cuda")
-    fast = compiled
+    if reason := why_not_compiled(device):
+        log(f"layers run uncompiled, and slower: {reason}")
+    else:
+        log("the first steps take longer: layers are compiled")
+        wraps["compiled"] = compile_layers(learner, with_tokenizer=device.type == "cuda")
     if device.type == "cuda":
-        recorder = GraphRecorder(learner)
-        forms.append("captured")
+        wraps["captured"] = GraphRecorder(learner).captured
 
-        def fast(step: Callable[..., Any]) -> Callable[..., Any]:
-            return Captured(compiled(step), recorder.record, recorder.aside)
+    def fast(step: Work) -> Work:
+        for wrap in wraps.values():
+            step = wrap(step)
+        return step
 
-    learner.form = " and ".join(forms) or "plain"
+    learner.form = " and ".join(wraps) or "plain"
     learner.steps = {name: fast(step) for name, step in learner.steps.items()}
     return fast
 
 
-def compile_layers(learner: Learner, with_tokenizer: bool = True, **options: Any) -> Accelerator:
+def compile_layers(learner: Learner, with_tokenizer: bool = True, **options: Any) -> Wrap:
     """What makes a step run M's layers compiled (`options` as torch.compile's); elsewhere they run as ever.
 
     `with_tokenizer`: V's loss is compiled too (on CPUs it would be slower). A step raises MachineError, with the remedy,
@@ -204,14 +218,15 @@ def compile_layers(learner: Learner, with_tokenizer: bool = True, **options: Any
     from torch._dynamo.exc import TorchDynamoException  # takes a second, which short runs on a CPU do not need
 
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-    for heuristic in KEPT_RATHER_THAN_COMPUTED:
-        setattr(torch._functorch.config, heuristic, False)
+    if learner.agent.device.type == "cpu":
+        for heuristic in MASK_KEEPING_HEURISTICS:
+            setattr(torch._functorch.config, heuristic, False)
     options = COMPILE_OPTIONS | options
     if with_tokenizer:
         learner.tokenizer_loss = torch.compile(learner.tokenizer_loss, **options)
     compiled = learner.agent.world_model.sequence_model.compiled(**options)
 
-    def within(step: Callable[..., Any]) -> Callable[..., Any]:
+    def within(step: Work) -> Work:
         def run(*inputs: Tensor) -> Any:
             with compiled(), _remedy(TorchDynamoException):
                 return step(*inputs)
@@ -219,10 +234,6 @@ def compile_layers(learner: Learner, with_tokenizer: bool = True, **options: Any
         return run
 
     return within
-
-
-def _as_it_is(step: Callable[..., Any]) -> Callable[..., Any]:
-    return step
 
 
 def why_not_compiled(device: torch.device) -> str | None:

@@ -6,10 +6,9 @@ import copy
 import time
 from collections.abc import Callable
 
-from remctl.config import RunConfig
 from remctl.rem.perceptual import PerceptualLoss
 from remctl.train.build import Agent
-from remctl.train.phases import num_steps
+from remctl.train.phases import steps_left
 from remctl.train.workload import Workload
 
 LONG_S = 3600.0
@@ -34,13 +33,13 @@ def announce(
     parts = ", ".join(f"{name} {s:.2g} s" for name, s in seconds.items())
     if total > LONG_S:
         log(
-            f"this run takes about {duration(total)} on this CPU (one step: {parts}); a GPU is meant for it. "
+            f"this run takes about {duration(total)} on this CPU (one step, uncompiled: {parts}); a GPU is meant for it. "
             "`--preset quick` takes minutes here."
         )
 
 
 def measure(agent: Agent, image_loss: PerceptualLoss, check: Callable[[], None]) -> dict[str, float]:
-    """Seconds of one training step of each component, on copies of them and on random data."""
+    """Seconds of one training step of each component, on copies of them and on random data; uncompiled."""
     workload, seconds = Workload(copy.deepcopy(agent), image_loss), {}
     for name in agent.components:
         check()
@@ -48,12 +47,6 @@ def measure(agent: Agent, image_loss: PerceptualLoss, check: Callable[[], None])
         workload.step(name)()
         seconds[name] = time.perf_counter() - begin
     return seconds
-
-
-def steps_left(config: RunConfig, component: str, epochs_done: int) -> int:
-    """Optimisation steps that a component still has to take."""
-    phase = getattr(config, component).training
-    return sum(num_steps(phase, epoch) for epoch in range(epochs_done + 1, config.training.num_epochs + 1))
 
 
 def duration(seconds: float) -> str:

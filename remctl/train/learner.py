@@ -32,7 +32,7 @@ class Learner:
         self.optimizers = build_optimizers(agent)
         self.generator = torch.Generator(agent.device)
         self.tokenizer_loss = agent.tokenizer.loss
-        self.form = "plain"  # of the steps: or captured, or compiled and captured
+        self.form = "plain"  # of the steps: or compiled, captured, or both
         self.steps: dict[str, Step] = {
             "tokenizer": self._tokenizer_step,
             "world_model": self._world_model_step,

@@ -12,7 +12,7 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from remctl.config import TrainingPhase
+from remctl.config import RunConfig, TrainingPhase
 from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.sampling import sample_frames, sample_segments, sample_starts
@@ -53,6 +53,12 @@ def num_steps(phase: TrainingPhase, epoch: int) -> int:
     if epoch <= phase.start_after_epoch or (phase.stop_after_epoch is not None and epoch > phase.stop_after_epoch):
         return 0
     return phase.steps_per_epoch + phase.first_epoch_extra_steps * (epoch == phase.start_after_epoch + 1)
+
+
+def steps_left(config: RunConfig, component: str, epochs_done: int) -> int:
+    """Optimisation steps that a component still has to take."""
+    phase = getattr(config, component).training
+    return sum(num_steps(phase, epoch) for epoch in range(epochs_done + 1, config.training.num_epochs + 1))
 
 
 def train_tokenizer(learner: Learner, epoch: int, track: Track) -> Metrics:

@@ -154,7 +154,7 @@ class Trainer:
             self.reporter.log(
                 f"resuming with {now} threads after {threads}: sums are rounded differently, not the same to the bit"
             )
-        form = before.get("form", self.learner.form)
+        form = before.get("form", "plain")
         if form != self.learner.form:
             self.reporter.log(
                 f"resuming with {self.learner.form} steps after {form} ones: other roundings and dropout masks"
@@ -178,7 +178,11 @@ class Trainer:
         begin = time.perf_counter()
         if epoch <= self.config.collection.last_epoch:
             records += self._collect(epoch, metrics)
-        self._train(epoch, metrics)
+        try:
+            self._train(epoch, metrics)
+        except MachineError:
+            self.reporter.stop.check()  # a signal to the whole process group ends a compiler too
+            raise
         refuse_divergence(epoch, metrics)
         tests = self._test(epoch, metrics)
         metrics["epoch/wall_s"] = time.perf_counter() - begin

@@ -66,19 +66,20 @@ class Workload:
             fast = accelerate(self.learner, lambda _: None)
             self._fast = {**self.learner.steps, "imagination": fast(self.imagine)}
         work = partial(self._in_training, phase, partial(self._fast[phase], *self._inputs[phase]))
-        for _ in range(WARM_UP_CALLS + 1 if self.agent.device.type == "cuda" else 1):
+        for _ in range(WARM_UP_CALLS + 1 if self.agent.device.type == "cuda" else 1):  # until captured, or compiled
             work()
         return work
 
     def _in_training(self, phase: str, work: Callable[[], object]) -> object:
-        """`work` in the modes of `phase`: M and LPIPS drop and round only where they are, or are used in, what is trained."""
+        """`work` as a run does it: M in training mode for its own step only, LPIPS for V's only."""
         world_model = self.learner.agent.world_model  # whatever stands for it while it is watched
         world_model.train(phase == "world_model")
         self.image_loss.train(phase == "tokenizer")
-        result = work()
-        world_model.eval()
-        self.image_loss.eval()
-        return result
+        try:
+            return work()
+        finally:
+            world_model.eval()
+            self.image_loss.eval()
 
     @torch.no_grad()
     def imagine(self) -> Trajectory:

@@ -165,8 +165,8 @@ def test_no_two_processes_begin_at_the_same_step() -> None:
     turns = [
         packing_worker.steps_of(Job(CONFIG, "cpu", {"tokenizer": 1, "controller": 1}, first)) for first in (0, 1, 2)
     ]
-    names = [[step.__name__ for step in turn] for turn in turns]  # type: ignore[attr-defined]
-    assert names == [["_tokenizer", "_controller"], ["_controller", "_tokenizer"], ["_tokenizer", "_controller"]]
+    names = [[step.args[0] for step in turn] for turn in turns]  # type: ignore[attr-defined]
+    assert names == [["tokenizer", "controller"], ["controller", "tokenizer"], ["tokenizer", "controller"]]
 
 
 # --- measured

