@@ -76,8 +76,8 @@ class Trainer:
             capacity(config), config.environment.frame_size, config.tokenizer.tokens_per_obs, device
         )
         self.learner = Learner(self.agent, self.image_loss, self.buffer)
-        if is_fast(config, device):
-            accelerate(self.learner, reporter.log)
+        self._form_before: str | None = None  # of the steps that led to the checkpoint
+        self._may_speed_up = is_fast(config, device)
         self.tests = RunTests(self.agent, self.image_loss, run, env.num_actions, reporter)
 
     def _env_seed(self) -> int:
@@ -154,11 +154,17 @@ class Trainer:
             self.reporter.log(
                 f"resuming with {now} threads after {threads}: sums are rounded differently, not the same to the bit"
             )
-        form = before.get("form", "plain")
-        if form != self.learner.form:
-            self.reporter.log(
-                f"resuming with {self.learner.form} steps after {form} ones: other roundings and dropout masks"
-            )
+        self._form_before = before.get("form", "plain")
+
+    def _speed_up(self) -> None:
+        """Before the first training step, and not while a run starts: asking for a compiler takes seconds."""
+        if self._may_speed_up:
+            accelerate(self.learner, self.reporter.log)
+            self._may_speed_up = False
+        before, now = self._form_before, self.learner.form
+        if before not in (None, now):
+            self.reporter.log(f"resuming with {now} steps after {before} ones: other roundings and dropout masks")
+        self._form_before = now
 
     def run(self) -> None:
         """All remaining epochs."""
@@ -178,6 +184,7 @@ class Trainer:
         begin = time.perf_counter()
         if epoch <= self.config.collection.last_epoch:
             records += self._collect(epoch, metrics)
+        self._speed_up()
         try:
             self._train(epoch, metrics)
         except MachineError:

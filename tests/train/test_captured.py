@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch.utils._pytree import tree_leaves
 
 from remctl.config import resolve
 from remctl.errors import Interrupted, MachineError
-from remctl.progress import StopFlag
+from remctl.progress import Reporter, StopFlag
 from remctl.rem import retnet
-from remctl.train import captured, learner
+from remctl.runs.layout import RunFolder
+from remctl.runs.metrics import MetricsLog
+from remctl.train import captured, learner, trainer
 from remctl.train.captured import WARM_UP_CALLS, Captured, Recorded, accelerate, compile_layers, is_fast
 from remctl.train.learner import Learner
 from remctl.train.seeding import Randomness
@@ -341,6 +344,7 @@ def test_a_compiler_that_a_signal_ended_is_an_interruption(signum: int, raised: 
     now = SimpleNamespace(
         config=SimpleNamespace(collection=SimpleNamespace(last_epoch=0)),
         _train=train,
+        _speed_up=lambda: None,
         reporter=SimpleNamespace(stop=stop),
     )
     with pytest.raises(raised):
@@ -357,12 +361,40 @@ def test_optimizers_are_capturable_while_they_are_captured_only() -> None:
 
 def test_a_resume_with_other_threads_or_another_form_of_the_steps_says_so() -> None:
     lines: list[str] = []
-    now = SimpleNamespace(
-        device=CPU, learner=SimpleNamespace(form="captured"), reporter=SimpleNamespace(log=lines.append)
+
+    def resumed(before: dict[str, Any], form: str) -> list[str]:
+        del lines[:]
+        now = SimpleNamespace(
+            device=CPU,
+            learner=SimpleNamespace(form=form),
+            reporter=SimpleNamespace(log=lines.append),
+            _form_before=None,
+            _may_speed_up=False,
+        )
+        if before:
+            Trainer._compare_arithmetic(now, before)  # type: ignore[arg-type]
+        for _ in range(2):  # epochs
+            Trainer._speed_up(now)  # type: ignore[arg-type]
+        return lines
+
+    threads = torch.get_num_threads()
+    assert resumed({}, "captured") == []
+    assert resumed({"num_threads": threads, "form": "captured"}, "captured") == []
+    assert "after 99" in resumed({"num_threads": 99, "form": "plain"}, "plain")[0]
+    for of_a_checkpoint in ({"form": "plain"}, {}):  # it was written before there were others
+        (line,) = resumed({"num_threads": threads, **of_a_checkpoint}, "captured")
+        assert "with captured steps after plain ones" in line
+
+
+def test_a_run_is_sped_up_once_and_not_while_it_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sped_up: list[Learner] = []
+    monkeypatch.setattr(trainer, "is_fast", lambda *_: True)
+    monkeypatch.setattr(trainer, "accelerate", lambda learner, _: sped_up.append(learner))
+    run = RunFolder(tmp_path)
+    new = Trainer(
+        make_config("rem", "training.num_epochs=2"), run, CPU, Reporter(StopFlag(), quiet=True), MetricsLog(run)
     )
-    Trainer._compare_arithmetic(now, {"num_threads": torch.get_num_threads(), "form": "captured"})  # type: ignore[arg-type]
-    assert lines == []
-    Trainer._compare_arithmetic(now, {})  # type: ignore[arg-type]
-    assert "after plain ones" in lines.pop()  # it was written before there were others
-    Trainer._compare_arithmetic(now, {"num_threads": 99, "form": "plain"})  # type: ignore[arg-type]
-    assert ["after 99" in lines[0], "with captured steps after plain ones" in lines[1]] == [True, True]
+    new.resume()
+    assert sped_up == []
+    new.run()
+    assert sped_up == [new.learner]
