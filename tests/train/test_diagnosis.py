@@ -334,7 +334,9 @@ def test_replay_that_begins_within_an_episode_will_do(agent: Agent, steps: Steps
 
 @pytest.mark.parametrize("variant", ["rem", "no_pop", "no_latent_space"])
 def test_a_real_agent_on_catch(variant: str) -> None:
-    agent = build_agent(resolve("Catch", "quick", variant, sets=TINY), 3, torch.device("cpu"))
+    agent = build_agent(
+        resolve("Catch", "quick", variant, sets=(*TINY, "imagination.horizon=10")), 3, torch.device("cpu")
+    )
     assert isinstance(agent.world_model, WorldModel)
     report = diagnosed(agent, as_steps(play(agent, 3, RANDOM, lambda num_done: None, True, num_kept=3)), 8)
     assert report["num_episodes"] == 3
