@@ -126,6 +126,11 @@ def parse_set(text: str) -> tuple[str, Any]:
         raise UserError(f"--set {key}: value is not YAML: {error}") from None
 
 
+def keys_of(sets: Iterable[str]) -> list[str]:
+    """The keys that `--set` options name."""
+    return [parse_set(text)[0] for text in sets]
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """A YAML file of nested or dotted keys as dotted overrides."""
     example = "write configuration keys with values, for example 'world_model: {num_layers: 3}'"
