@@ -183,10 +183,13 @@ def leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), pre
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and key in sections():
-            flat |= leaves(value, where, refused, f"{key}.")
+            found = leaves(value, where, refused, f"{key}.")
         else:
             check_key(key, where, refused)
-            flat[key] = value
+            found = {key: value}
+        if twice := flat.keys() & found:
+            raise UserError(f"{where}{min(twice)} is given twice, nested and dotted: keep one of them")
+        flat |= found
     return flat
 
 

@@ -16,11 +16,13 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from remctl.config import RunConfig, config_hash, known_hashes
 from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
+from remctl.games import kind
 from remctl.progress import Reporter
 from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.store import load_shard, save_shard, shard_path
@@ -76,6 +78,7 @@ class Trainer:
         )
         self.learner = Learner(self.agent, self.image_loss, self.buffer)
         self._form_before: str | None = None  # of the steps that led to the checkpoint
+        self._graded_rewards = False  # met since this start
         self._may_speed_up = is_fast(config, device)
         self.tests = RunTests(self.agent, self.image_loss, run, env.num_actions, reporter)
 
@@ -212,6 +215,12 @@ class Trainer:
             steps, games = self.collector.collect(count, policy, random, self.reporter.track, seeded)
             self.buffer.append(steps)
             save_shard(self.folder, epoch, steps)
+        if not self._graded_rewards and has_graded(steps.rewards):
+            self._graded_rewards = True
+            if kind(self.config.game) == "gym":  # of Atari games everybody knows
+                self.reporter.log(
+                    f"{self.config.game} gives rewards other than -1, 0 and 1: REM learns their sign only"
+                )
         metrics["collect/env_steps"] = self.buffer.size
         metrics["collect/env_steps_per_s"] = count / metrics["collect/wall_s"]
         if games:
@@ -291,6 +300,11 @@ def refuse_divergence(epoch: int, metrics: Metrics) -> None:
             f"training diverged in epoch {epoch}: {bad[0]} is not finite; lower {component}.training.learning_rate "
             "(another configuration, so with another --name); the epochs before stand"
         )
+
+
+def has_graded(rewards: np.ndarray) -> bool:
+    """Whether a reward is more than its sign."""
+    return not bool(np.isin(rewards, (-1, 0, 1)).all())
 
 
 def capacity(config: RunConfig) -> int:
