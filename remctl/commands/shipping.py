@@ -27,8 +27,8 @@ def init(
     where = "/, ".join(KINDS[:-1]) + f"/ and {KINDS[-1]}/"
     differing = ", ".join(str(path.relative_to(folder)) for path in kept)
     print(
-        f"{len(written)} files written into {where} of {folder.absolute()}"
-        + (f"; kept, as they differ from the shipped ones: {differing} (--overwrite replaces them)" if kept else "")
+        f"{len(written) or 'no'} files written into {where} of {folder.absolute()}"
+        + (f"; kept, as they are not as shipped: {differing} (--overwrite replaces them)" if kept else "")
     )
 
 

@@ -133,7 +133,9 @@ def _recorded(name: str, spec: str) -> Path:
     try:
         return find("ablations", spec)
     except UserError:
-        raise UserError(f"{name} was launched with {spec}, which is gone: run `remctl ablate` with its new place") from None
+        raise UserError(
+            f"{name} was launched with {spec}, which is gone: run `remctl ablate` with its new place"
+        ) from None
 
 
 def logs(

@@ -1,4 +1,4 @@
-"""SLURM profiles (`slurm/*.yaml`, `remctl.shipped`): what a job asks the cluster for. Every key is optional; unknown ones are refused."""
+"""SLURM profiles (`slurm/*.yaml`): what a job asks the cluster for. Every key is optional; unknown ones are refused."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ VERBS = [
     "eval",
     "inspect",
     "doctor",
+    "init",
     "ablate",
     "status",
     "cancel",
@@ -40,6 +41,7 @@ VERBS = [
     "list games",
     "list presets",
     "list variants",
+    "list specs",
     "weights fetch",
     "weights status",
     "scores export",
@@ -109,6 +111,39 @@ def test_help_names_all_presets(cli: Callable) -> None:
 
 def test_version(cli: Callable) -> None:
     assert cli("--version") == (0, f"remctl {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "offers"),
+    [
+        ("remctl train --game Boxin", ["Boxing"]),
+        ("remctl train --preset qu", ["quick"]),
+        ("remctl train --variant no_p", ["no_pop"]),
+        ("remctl ablate token", ["token_scaling", "tokenizer"]),
+        ("remctl ablate pop --profile c", ["cpu"]),
+        ("remctl report --spec pa", ["paper"]),
+    ],
+)
+def test_shells_complete_names(cli: Callable, monkeypatch: pytest.MonkeyPatch, line: str, offers: list[str]) -> None:
+    monkeypatch.setenv("_REMCTL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    done = cli()
+    assert (done.status, done.out.split()) == (0, offers)
+
+
+def test_specs_are_listed_and_copied(cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    listed = json.loads(cli("list", "specs", "--json").out)
+    assert {row["kind"] for row in listed} == {"ablation", "report", "profile"}
+    (pop,) = (row for row in listed if row["spec"] == "pop")
+    assert (pop["runs"], pop["from"], pop["question"][-1]) == (80, "remctl", "?")
+    assert "files written into ablations/, reports/ and slurm/ of" in cli("init").out
+    Path("ablations/pop.yaml").write_text("name: [")
+    assert "kept, as they are not as shipped: ablations/pop.yaml (--overwrite replaces them)" in cli("init").out
+    shown = cli("list", "specs")
+    assert shown.status == 0
+    assert "unreadable: ablations/pop.yaml" in " ".join(shown.out.split())
 
 
 # --- what the verbs call
