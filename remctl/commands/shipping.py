@@ -41,8 +41,13 @@ def specs(json: Json = False) -> None:
     if json:
         show_json(rows)
         return
-    cells = [(row["spec"], row["kind"], str(row["runs"] or ""), row["from"], row["question"]) for row in rows]
-    show(table(("spec", "kind", "runs", "from", "question"), cells, right=("runs",)))
+    show(table(("spec", "what it is"), [(row["spec"], _described(row)) for row in rows]))
+
+
+def _described(row: dict[str, Any]) -> str:
+    runs = f", {row['runs']} runs" if row["runs"] else ""
+    own = "" if row["from"] == "remctl" else f" from {row['from']}"
+    return f"{row['kind']}{own}{runs}: {row['question']}"
 
 
 def _row(kind: Kind, name: str, path: Path) -> dict[str, Any]:

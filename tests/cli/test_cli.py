@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,6 +145,18 @@ def test_specs_are_listed_and_copied(cli: Callable, tmp_path: Path, monkeypatch:
     shown = cli("list", "specs")
     assert shown.status == 0
     assert "unreadable: ablations/pop.yaml" in " ".join(shown.out.split())
+
+
+@pytest.mark.parametrize(
+    "line", ["list games", "list specs", "list variants", "ablate paper --dry-run --executor local"]
+)
+def test_a_narrow_terminal_cuts_nothing(cli: Callable, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    wide = Counter(cli(*line.split()).out)
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = Counter(cli(*line.split()).out)
+    for counted in (wide, narrow):
+        del counted[" "], counted["\n"], counted["─"]
+    assert narrow == wide  # wherever the lines are broken
 
 
 # --- what the verbs call
