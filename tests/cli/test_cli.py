@@ -15,6 +15,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+import remctl
 from remctl import __version__
 from remctl.cli import app
 from remctl.config import config_hash, from_yaml, keys, resolve, to_yaml
@@ -157,6 +158,16 @@ def test_a_narrow_terminal_cuts_nothing(cli: Callable, monkeypatch: pytest.Monke
     for counted in (wide, narrow):
         del counted[" "], counted["\n"], counted["─"]
     assert narrow == wide  # wherever the lines are broken
+
+
+@pytest.mark.parametrize("line", ["--help", "list specs", "config explain world_model.decay"])
+def test_no_locale_no_home_and_an_empty_folder(line: str, tmp_path: Path) -> None:
+    bare = {"PATH": "/nowhere", "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    bare |= {"PYTHONPATH": str(Path(remctl.__file__).parents[1]), "HOME": "/nonexistent"}
+    command = [sys.executable, "-m", "remctl", *line.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=bare, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())
 
 
 # --- what the verbs call
