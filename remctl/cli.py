@@ -94,6 +94,8 @@ def train(
 ) -> None:
     """Train an agent; the same command resumes where it was cut off."""
     from remctl.config import from_yaml, resolve
+    from remctl.config.effects import refuse_without_effect
+    from remctl.config.resolve import keys_of
 
     if like is not None:
         refuse_beside_from(game, preset, variant, config, sets, seed)
@@ -102,6 +104,7 @@ def train(
         raise UserError("no game given: add --game Pong (see `remctl list games`), or --from a run's config.yaml")
     else:
         resolved = resolve(game, preset, variant, config, sets or (), seed)
+        refuse_without_effect(resolved, keys_of(sets or ()))
     from remctl import runner
 
     experiment = resolved.preset if name is None else name

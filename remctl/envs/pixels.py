@@ -19,18 +19,26 @@ from remctl.interfaces import EnvStep, Frame
 class GymPixels:
     """The Gymnasium environment `env_id`, its observations replaced by what `render()` shows.
 
-    Frames are uint8 (frame_size, frame_size, 3) RGB, `render()` resized (PIL bilinear). One step is one step of the
-    environment; its own time limit stays in force beside `time_limit_steps` (None: no other).
+    Frames are uint8 (frame_size, frame_size, 3) RGB, `render()` resized (PIL bilinear). A step plays its action
+    `frame_skip` times, or fewer if the episode ends, and sums the rewards; a raw frame is one step of the environment. Its
+    own time limit stays in force next to `time_limit_frames` (raw frames; None: no other).
     Each episode's seed is drawn from the generator given to `reset`, and shifted by `seed`.
     UserError: the id is unknown, the action space is not Discrete, or the environment cannot render pictures.
     """
 
     def __init__(
-        self, env_id: str, *, frame_size: int = 64, time_limit_steps: int | None = None, seed: int = 0
+        self,
+        env_id: str,
+        *,
+        frame_skip: int = 1,
+        frame_size: int = 64,
+        time_limit_frames: int | None = None,
+        seed: int = 0,
     ) -> None:
         self.env_id = env_id
         self._frame_size = (frame_size, frame_size)
-        self._time_limit_steps = time_limit_steps
+        self._frame_skip = frame_skip
+        self._time_limit_frames = time_limit_frames
         self._seed = seed
         self._episode_seed: int | None = None
         self._actions: list[int] = []
@@ -48,8 +56,13 @@ class GymPixels:
         """Play action 0 .. num_actions - 1. The rewards are the environment's own."""
         assert self._episode_seed is not None, "step() before reset()"
         assert 0 <= action < self.num_actions, f"action {action} of {self.num_actions}"
-        reward, terminated, truncated = self._play(int(action))
-        return EnvStep(self._frame(), reward, terminated, truncated and not terminated, terminated)
+        total, terminated, truncated = 0.0, False, False
+        for _ in range(self._frame_skip):
+            reward, terminated, truncated = self._play(int(action))
+            total += reward
+            if terminated or truncated:
+                break
+        return EnvStep(self._frame(), total, terminated, truncated and not terminated, terminated)
 
     def get_state(self) -> dict[str, Any]:
         """The episode's seed and its actions so far: few environments can be copied, all can be played again."""
@@ -90,7 +103,7 @@ class GymPixels:
     def _play(self, action: int) -> tuple[float, bool, bool]:
         self._actions.append(action)
         _, reward, terminated, truncated, _ = self._env.step(self._first_action + action)
-        return float(reward), bool(terminated), bool(truncated) or len(self._actions) == self._time_limit_steps
+        return float(reward), bool(terminated), bool(truncated) or len(self._actions) == self._time_limit_frames
 
     def _frame(self) -> Frame:
         image = Image.fromarray(np.asarray(self._env.render()))

@@ -408,3 +408,12 @@ def test_debug_shows_the_traceback_and_the_line(cli: Callable, line: str) -> Non
     assert done.status == 2
     assert done.err.startswith("Traceback")
     assert done.err.splitlines()[-1] == "remctl: unknown game 'Pnog': did you mean Pong?"
+
+
+@pytest.mark.parametrize("verb", [("train",), ("config", "show")])
+def test_a_key_without_effect_is_refused(cli: Callable, verb: tuple[str, ...], tmp_path: Path) -> None:
+    where = ("--out", str(tmp_path)) if verb == ("train",) else ()
+    done = cli(*verb, "--game", "Catch", "--preset", "quick", "--set", "environment.frame_skip=2", *where)
+    assert done.status == 2
+    assert done.err == "remctl: environment.frame_skip has no effect here: Catch has none; leave it out\n"
+    assert list(tmp_path.iterdir()) == []

@@ -106,7 +106,7 @@ def test_actions_start_at_zero_and_the_end_is_game_over() -> None:
 
 @pytest.mark.parametrize(("env_id", "limit", "length"), [("Walk", 3, 3), ("ShortWalk", None, 5), ("ShortWalk", 9, 5)])
 def test_the_nearer_time_limit_truncates(env_id: str, limit: int | None, length: int) -> None:
-    env = GymPixels(f"{env_id}Pixels-v0", time_limit_steps=limit)
+    env = GymPixels(f"{env_id}Pixels-v0", time_limit_frames=limit)
     for _ in range(2):
         env.reset(np.random.default_rng(0))
         steps = [env.step(0) for _ in range(length)]
@@ -124,7 +124,7 @@ def test_seeds_decide() -> None:
 
 
 def test_a_state_is_played_again() -> None:
-    env, copy, rng = walk(time_limit_steps=30), walk(time_limit_steps=30), np.random.default_rng(3)
+    env, copy, rng = walk(time_limit_frames=30), walk(time_limit_frames=30), np.random.default_rng(3)
     copy.set_state(env.get_state())
     env.reset(rng)
     for action in rng.integers(2, size=10):
