@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train venv test test-slow test-slurm test-gpu test-all faults check format clean
+.PHONY: train venv test test-slow test-slurm test-gpu test-matrix test-all faults check format clean
 
 train: venv
 	$(BIN)/remctl train --game $(GAME) --preset $(PRESET) $(ARGS)
@@ -36,6 +36,9 @@ test-slurm: venv
 test-gpu: venv  # one process each: a failed capture leaves its process unusable
 	@failed=0; for test in $$($(BIN)/python -m pytest -q -m cuda --collect-only | grep ::); do \
 		$(BIN)/python -m pytest -q "$$test" || failed=1; done; exit $$failed
+
+test-matrix:  # every Python here with the oldest and the newest torch: downloads several GB for each
+	$(PYTHON) tests/matrix.py $(ARGS)
 
 faults: venv
 	$(BIN)/python -m tests.faults
