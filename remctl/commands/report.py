@@ -57,6 +57,7 @@ def report(
     ] = "all",
 ) -> None:
     """Compare runs, published scores and benchmarks: tables, figures and one HTML page."""
+    from remctl.progress import alive
     from remctl.report.spec import read_spec
     from remctl.report.write import make_report, parse_formats
 
@@ -67,7 +68,9 @@ def report(
     sources: dict[str, Any] = {"runs": folders, "scores": files, "bench": benchmarks, "published": published}
     choices = {"games": games, "control": control, "missing": missing, "ragged": ragged, "reps": reps, "seed": seed}
     folder = out or Path("runs/report", *([spec.stem] if spec else []))
-    results = make_report(read_spec(spec, sources | choices), folder, chosen, shlex.join(["remctl", *sys.argv[1:]]))
+    asked = read_spec(spec, sources | choices)
+    with alive("computing intervals, drawing figures"):
+        results = make_report(asked, folder, chosen, shlex.join(["remctl", *sys.argv[1:]]))
     _say(results, folder, "html" in chosen)
 
 
