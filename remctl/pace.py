@@ -136,6 +136,6 @@ def line(epoch: str, loops: list[Loop], pace: Pace, now: float) -> str:
         left = loop.left(pace.step_s(loop.name))
         parts.append(f"{span(now - loop.begin)} so far" if left is None else f"{span(left)} left")
     left_of_run = pace.left(loops)
-    if left_of_run is not None:
+    if left_of_run is not None and left_of_run != (0.0, True):
         parts.append(f"run: {left_of_run.words} left")
     return "  ".join(part for part in parts if part)

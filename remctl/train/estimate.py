@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 import torch
 
@@ -12,7 +12,7 @@ from remctl.progress import Reporter
 from remctl.rem.perceptual import PerceptualLoss
 from remctl.replay.buffer import ENCODE_BATCH
 from remctl.train.build import Agent
-from remctl.train.remaining import COLLECT, ENCODE, TRAINED
+from remctl.train.remaining import COLLECT, ENCODE, TRAINED, WARM_UP
 from remctl.train.workload import Workload
 
 LONG_S = 3600.0
@@ -44,9 +44,9 @@ def announce(agent: Agent, image_loss: PerceptualLoss, reporter: Reporter) -> No
 
 
 def measure(
-    agent: Agent, image_loss: PerceptualLoss, names: Iterable[str], check: Callable[[], None]
+    agent: Agent, image_loss: PerceptualLoss, names: Collection[str], check: Callable[[], None]
 ) -> dict[str, float]:
-    """Return seconds by loop: of a training step of each component of `names`, and of encoding a frame.
+    """Return seconds by loop: of a training step of each component of `names`, and of encoding one frame.
 
     Steps run uncompiled, on a copy of the agent and on random data. `check` is called before each and may raise to leave.
     """
@@ -57,17 +57,19 @@ def measure(
     for name in names:
         check()
         found[TRAINED[name]] = _seconds_of(workload.step(name))
+    if "tokenizer" in names:
+        found[WARM_UP] = found[TRAINED["tokenizer"]]  # the same step, without quantisation
     check()
     found[ENCODE] = _seconds_of(lambda: agent.encode(frames)) / ENCODE_BATCH
     return found
 
 
 def _seconds_of(work: Callable[[], object]) -> float:
-    seconds = SHORT_S
-    for _ in range(2):
+    begin = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - begin
+    if seconds < SHORT_S:
         begin = time.perf_counter()
         work()
         seconds = time.perf_counter() - begin
-        if seconds >= SHORT_S:
-            break
     return seconds

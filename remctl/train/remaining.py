@@ -5,6 +5,7 @@ Loops bear the names under which `remctl.progress.Reporter` shows them. Evaluati
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from remctl.train.phases import num_steps
 from remctl.train.testing import is_due
 
 COLLECT, WARM_UP, ENCODE, TEST, FINAL = "collect", "tokenizer warm-up", "encode", "test episodes", "final episodes"
+ENV_STEP = "environment step"  # of collecting without networks; no loop of its own
 TRAINED = {"tokenizer": "tokenizer", "world_model": "world model", "controller": "controller"}
 PHASES = {**{loop: phase for phase, loop in TRAINED.items()}, COLLECT: "collect", ENCODE: "encode", TEST: "test"}
 Work = Mapping[str, float]
@@ -77,10 +79,19 @@ def measured(config: RunConfig, entries: Iterable[Mapping[str, Any]], tests_in_t
     return found
 
 
-def guess_episodes(pace: Pace, games: Sequence[Record] = ()) -> None:
-    """Guess the seconds of a test episode from the length of `games` just collected, and of a final one from a test's."""
-    step_s = pace.measured.get(COLLECT)
-    if games and step_s:
-        pace.guessed[TEST] = step_s * sum(float(game["length_steps"]) for game in games) / len(games)
-    if (episode_s := pace.step_s(TEST)) is not None:
+def guess_episodes(config: RunConfig, pace: Pace, games: Sequence[Record] = ()) -> None:
+    """Guess the seconds of a test episode from the length of `games` just collected, and of a final one from a test's.
+
+    Side by side, environments share the networks' time: an episode's step takes about as long as the quickest collection,
+    which was played at random. A test with fewer environments than the final one says little about it.
+    """
+    if COLLECT in pace.measured:
+        pace.guessed[ENV_STEP] = min(pace.measured[COLLECT], pace.guessed.get(ENV_STEP, math.inf))
+    if games and ENV_STEP in pace.guessed:
+        num_steps_each = sum(float(game["length_steps"]) for game in games) / len(games)
+        pace.guessed[TEST] = pace.guessed[ENV_STEP] * num_steps_each
+    e = config.evaluation
+    alike = min(e.num_envs, e.num_episodes) == min(e.num_envs, e.final_episodes)
+    episode_s = pace.step_s(TEST) if alike else pace.guessed.get(TEST, pace.measured.get(TEST))
+    if episode_s is not None:
         pace.guessed[FINAL] = episode_s

@@ -174,7 +174,7 @@ class Trainer:
     def _look_ahead(self) -> None:
         """Tell the reporter what is still to be done after the last complete epoch."""
         self.reporter.pace.work = work_left(self.config, self.epoch, not self.tests.overlapped)
-        guess_episodes(self.reporter.pace)
+        guess_episodes(self.config, self.reporter.pace)
 
     @contextmanager
     def phase(self, name: str, metrics: Metrics | None = None) -> Iterator[None]:
@@ -231,7 +231,7 @@ class Trainer:
             steps, games = self.collector.collect(count, policy, random, self.reporter.track, seeded)
             self.buffer.append(steps)
             save_shard(self.folder, epoch, steps)
-        guess_episodes(self.reporter.pace, games)
+        guess_episodes(self.config, self.reporter.pace, games)
         metrics["collect/env_steps"] = self.buffer.size
         metrics["collect/env_steps_per_s"] = count / metrics["collect/wall_s"]
         if games:
