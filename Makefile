@@ -8,6 +8,19 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+LINE_EVERY_S := 20
+
+# step WHAT COMMAND...: say WHAT, run COMMAND, say how long it took; without a terminal also that it is still running.
+STEP = step() { \
+	what=$$1; shift; begin=$$(date +%s); echo "$$what"; \
+	[ -t 1 ] || while sleep $(LINE_EVERY_S) </dev/null >/dev/null 2>&1 && kill -0 $$$$ 2>/dev/null; do \
+		echo "  still $$what: $$(($$(date +%s) - begin)) s"; done & beat=$$!; \
+	"$$@"; status=$$?; kill $$beat 2>/dev/null; wait $$beat 2>/dev/null; \
+	took="$$(($$(date +%s) - begin)) s"; \
+	if [ $$status = 0 ]; then echo "  took $$took"; else echo "  failed after $$took: see above"; fi; \
+	return $$status; }
 
 .PHONY: train venv test test-slow test-slurm test-gpu test-matrix test-all faults check format clean
 
@@ -19,9 +32,11 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "remctl needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(STEP); quiet=--quiet; [ ! -t 1 ] || quiet=; \
+	step "creating $(VENV) with $$($(PYTHON) --version)" $(PYTHON) -m venv $(VENV) && \
+	step "installing torch $(TORCH) (200 MB for CPUs, 3 GB with CUDA, as your package index has it)" \
+		$(PIP) $$quiet torch && \
+	step "installing remctl and what else it needs" $(PIP) $$quiet --editable '.[dev]'
 	@touch $@
 
 test: venv

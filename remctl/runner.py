@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -81,12 +80,13 @@ def _train(config: RunConfig, run: RunFolder, device: torch.device, command: lis
 
 def _run(trainer: Trainer, asked: RunConfig, command: list[str]) -> None:
     config, run, device, reporter = trainer.config, trainer.folder, trainer.device, trainer.reporter
-    trainer.resume()
+    with reporter.doing("loading"):
+        trainer.resume()
     about = describe_device(device, config.runtime.precision)
     provenance.append(run, provenance.collect(command, about))  # not of a start that was refused
     if not run.config.exists():
         write_atomic(run.config, to_yaml(asked))
-    announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log, reporter.stop.check)
+    announce(trainer.agent, trainer.image_loss, reporter)
     trainer.run()
     finish(trainer)
 
@@ -94,9 +94,9 @@ def _run(trainer: Trainer, asked: RunConfig, command: list[str]) -> None:
 def finish(trainer: Trainer) -> None:
     """The final test episodes, the media, and last of all result.json, whose presence means done."""
     config, run, reporter = trainer.config, trainer.folder, trainer.reporter
-    with trainer.clock.measure("final_test"):
+    with trainer.phase("final_test"):
         episodes = trainer.play("final", config.training.num_epochs, config.evaluation.final_episodes)
-    with trainer.clock.measure("media"):
+    with trainer.phase("media"):
         write_media(
             trainer.agent,
             as_steps(episodes),
@@ -164,9 +164,10 @@ def inspect(path: Path, device: str) -> dict[str, Any]:
         count, trained = config.evaluation.num_episodes, controller_trained(config, epoch)
         with reporter.counting("episodes", count) as advance:
             steps = as_steps(play(agent, count, random, advance, trained, num_kept=count))
-        image_loss = build_image_loss(config, agent.device, reporter.log)
         starts = config.evaluation.diagnosis_starts
-        diagnosis = diagnose(agent, steps, image_loss, random, starts, reporter.stop.check)
+        with reporter.doing("diagnosis"):
+            image_loss = build_image_loss(config, agent.device, reporter.log)
+            diagnosis = diagnose(agent, steps, image_loss, random, starts, reporter.stop.check)
         make_folder(run.media)
         write_json(run.media / "diagnosis.json", {"epoch": epoch, **diagnosis})
         entries = MetricsLog(run).entries()
@@ -188,7 +189,7 @@ def _agent_of(path: Path, device: str) -> Iterator[tuple[Agent, int, RunFolder, 
     agent.load_state_dict(loaded.agent)
     for module in agent.components.values():
         module.eval()
-    with StopFlag().listening() as stop, Reporter(stop, None, quiet=not os.isatty(1)) as reporter:
+    with StopFlag().listening() as stop, Reporter(stop, to_stderr=True) as reporter:
         yield agent, loaded.epoch, run, reporter
 
 

@@ -13,7 +13,7 @@ ROOT = Path(remctl.__file__).parent
 # From the ground up. A name is a module or a package of remctl; names of one layer do not import each other.
 LAYERS = (
     ("errors",),
-    ("games", "variants", "interfaces"),
+    ("games", "variants", "interfaces", "pace"),
     ("config",),
     ("weights", "progress", "precision", "drawing", "dropout"),
     ("rem", "iris", "envs", "runs"),
@@ -33,6 +33,7 @@ WITHOUT_TORCH = (
     "games",
     "variants",
     "interfaces",
+    "pace",
     "config",
     "weights",
     "progress",

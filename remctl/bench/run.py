@@ -78,10 +78,11 @@ def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
 
     Raises MachineError where a check fails or the machine refuses, Interrupted on a signal.
     """
-    with StopFlag().listening() as stop, Reporter(stop) as reporter:
+    with StopFlag().listening() as stop, Reporter(stop, bars=False) as reporter:
         prepare_torch(todo.groups[0].subjects[0].config)  # the machine's rates are of the same settings
         begin, left_out = time.perf_counter(), list[Group]()
-        machine, found = Machine(todo.device, todo.precisions, stop.check), Measured()
+        with reporter.doing("measuring the machine's rates"):
+            machine, found = Machine(todo.device, todo.precisions, stop.check), Measured()
         about = provenance.collect(command, describe_device(todo.device))
         partial = paths[0].with_suffix(".partial.json")
         for group in todo.groups:
@@ -91,7 +92,8 @@ def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
             prepare_torch(group.subjects[0].config)
             try:
                 measure = measure_packing if group.packed else measure_group
-                measure(group, machine, todo.rounds, found, reporter.log, stop.check)
+                with reporter.doing(group.title):
+                    measure(group, machine, todo.rounds, found, reporter.log, stop.check)
             finally:  # on a signal too: what was measured counts
                 result = _result(todo, machine, found, about)
                 if found.cases:
@@ -110,10 +112,10 @@ def check(todo: Plan) -> list[Check]:
 
     Raises MachineError for the first that fails, Interrupted on a signal.
     """
-    found = Measured()
-    with StopFlag().listening() as stop:
-        for subject in (subject for group in todo.groups for subject in group.subjects):
-            stop.check()
+    found, subjects = Measured(), [subject for group in todo.groups for subject in group.subjects]
+    with StopFlag().listening() as stop, Reporter(stop, to_stderr=True) as reporter:
+        for i in reporter.track(range(len(subjects)), "checks", len(subjects)):
+            subject = subjects[i]
             prepare_torch(subject.config)
             workload = make_workload(subject.config, todo.device)
             check_once(subject.name, workload.agent, found)

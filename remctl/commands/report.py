@@ -59,6 +59,7 @@ def report(
     ] = "all",
 ) -> None:
     """Compare runs, published scores and benchmarks: tables, figures and one HTML page."""
+    from remctl.progress import alive
     from remctl.report.spec import read_spec
     from remctl.report.write import make_report, parse_formats
     from remctl.shipped import find
@@ -71,7 +72,9 @@ def report(
     sources: dict[str, Any] = {"runs": folders, "scores": files, "bench": benchmarks, "published": published}
     choices = {"games": games, "control": control, "missing": missing, "ragged": ragged, "reps": reps, "seed": seed}
     folder = out or Path("runs/report", *([file.stem] if file else []))
-    results = make_report(read_spec(file, sources | choices), folder, chosen, shlex.join(["remctl", *sys.argv[1:]]))
+    asked = read_spec(file, sources | choices)
+    with alive("computing intervals, drawing figures"):
+        results = make_report(asked, folder, chosen, shlex.join(["remctl", *sys.argv[1:]]))
     _say(results, folder, "html" in chosen)
 
 
