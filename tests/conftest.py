@@ -61,7 +61,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how the time was spent, a line for all folders."""
     seconds: dict[str, float] = defaultdict(float)
-    for report in (r for kind in ("passed", "failed", "skipped", "error", "") for r in terminalreporter.stats.get(kind, [])):
+    for report in (
+        r for kind in ("passed", "failed", "skipped", "error", "") for r in terminalreporter.stats.get(kind, [])
+    ):
         if isinstance(report, pytest.TestReport):
             seconds[report.nodeid.split("::")[0].split("/")[1]] += report.duration
     if sum(seconds.values()) > 10:
