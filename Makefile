@@ -4,6 +4,9 @@ PYTHON ?= python3
 GAME ?= Pong
 PRESET ?= quick
 ARGS ?=
+# a worker per core; the tests that took longest; an end, by name, for what does not even answer its time limit
+SIDE_BY_SIDE := --numprocesses auto --dist worksteal --durations 10 --durations-min 2 \
+	--override-ini faulthandler_timeout=240 --override-ini faulthandler_exit_on_timeout=true
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test: venv
-	$(BIN)/python -m pytest -m 'not slow and not slurm'
+	$(BIN)/python -m pytest -m 'not slow and not slurm' $(SIDE_BY_SIDE)
 
 test-slow: venv
 	$(BIN)/python -m pytest -m 'slow and not slurm'

@@ -315,7 +315,8 @@ def test_lpips_is_built_as_the_configuration_says(
 def test_deep_levels_of_lpips_are_rounded_where_v_trains_and_not_where_it_is_judged(
     precision: str, while_trained: torch.dtype
 ) -> None:
-    agent, types = make_agent(*TINY, f"runtime.precision={precision}"), set()
+    sets = ("tokenizer.training.batch_size=1", f"runtime.precision={precision}")
+    agent, types = make_agent(*TINY, *sets), set()
     lpips, buffer = LPIPS(random_lpips_weights(), **lpips_options(agent.config)), make_buffer(agent.config)
     lpips.levels[2].register_forward_hook(lambda _, inputs, output: types.update({inputs[0].dtype, output.dtype}))
     loss = PerceptualLoss("lpips", lpips)
