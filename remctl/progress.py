@@ -1,7 +1,4 @@
-"""What a user sees during a run: progress bars on a terminal, dated lines anywhere else; and signals.
-
-A signal only sets a flag. The loops look at it between steps and leave by raising Interrupted: nothing is finished,
-nothing half-written counts, the last complete epoch stands.
+"""What a user sees during a run: progress bars on a terminal, dated lines anywhere else.
 
 Without a terminal a line comes at least every 30 s, also while one step takes minutes: a thread of its own writes it, which
 ends with the reporter. `train.log` gets the same lines, whatever the output is.
@@ -10,49 +7,21 @@ ends with the reporter. `train.log` gets the same lines, whatever the output is.
 from __future__ import annotations
 
 import select
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.text import Text
 
-from remctl.errors import Interrupted
 from remctl.pace import Loop, Pace, line, span
+from remctl.stopping import StopFlag
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 LINE_EVERY_S = 20.0  # 30 s are promised, and a busy machine may wake a thread late
 NARROW_COLUMNS = 60  # a terminal of fewer columns has no room for bars and rates
-
-
-class StopFlag:
-    """Set by a signal, looked at between steps."""
-
-    def __init__(self) -> None:
-        self.signum = 0
-
-    def check(self) -> None:
-        """Raise Interrupted once a signal has come."""
-        if self.signum:
-            raise Interrupted(self.signum)
-
-    def _set(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
-
-    @contextmanager
-    def listening(self) -> Iterator[StopFlag]:
-        """Handle SIGTERM, SIGUSR2 and SIGINT while inside."""
-        before = {s: signal.signal(s, self._set) for s in STOP_SIGNALS}
-        try:
-            yield self
-        finally:
-            for s, handler in before.items():
-                signal.signal(s, handler)
 
 
 class Column(ProgressColumn):

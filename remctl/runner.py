@@ -22,12 +22,13 @@ from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
 from remctl.games import folder_name
 from remctl.precision import decide, native_precision
-from remctl.progress import Reporter, StopFlag
+from remctl.progress import Reporter
 from remctl.runs import provenance
 from remctl.runs.files import make_folder, read_json, truncate_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
+from remctl.stopping import StopFlag
 from remctl.train import checkpoint
 from remctl.train.build import Agent, build_agent, build_image_loss
 from remctl.train.diagnosis import diagnose

@@ -13,7 +13,7 @@ ROOT = Path(remctl.__file__).parent
 # From the ground up. A name is a module or a package of remctl; names of one layer do not import each other.
 LAYERS = (
     ("errors",),
-    ("games", "variants", "interfaces", "pace"),
+    ("games", "variants", "interfaces", "pace", "stopping"),
     ("config",),
     ("weights", "progress", "precision", "drawing", "dropout"),
     ("rem", "iris", "envs", "runs"),
@@ -36,6 +36,7 @@ WITHOUT_TORCH = (
     "pace",
     "config",
     "weights",
+    "stopping",
     "progress",
     "drawing",
     "runs",

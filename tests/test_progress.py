@@ -19,7 +19,8 @@ import pytest
 
 from remctl.errors import Interrupted
 from remctl.pace import Left, Loop, Pace, line, span
-from remctl.progress import LINE_EVERY_S, Reporter, StopFlag, alive
+from remctl.progress import LINE_EVERY_S, Reporter, alive
+from remctl.stopping import StopFlag
 
 DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (.*)")
 OFTEN_S = 0.02
@@ -188,7 +189,7 @@ def test_a_pipe_that_nobody_reads_holds_nothing_up(full_pipe: int, tmp_path: Pat
 
 def test_a_reader_that_has_left_is_found_by_the_main_thread(tmp_path: Path) -> None:
     code = (
-        "import time; from remctl.progress import Reporter, StopFlag\n"
+        "import time; from remctl.progress import Reporter; from remctl.stopping import StopFlag\n"
         f"with Reporter(StopFlag(), every_s={OFTEN_S}) as reporter:\n"
         "    reporter.log('first'); time.sleep(0.3); reporter.log('second')"
     )
@@ -217,7 +218,8 @@ def test_a_signal_ends_a_loop_between_two_steps_with_the_thread_at_work(tmp_path
 
 SHOWN = """
 import time
-from remctl.progress import Reporter, StopFlag
+from remctl.progress import Reporter
+from remctl.stopping import StopFlag
 with Reporter(StopFlag(), every_s=0.3) as reporter:
     reporter.epoch_bar(600, 12)
     reporter.pace.work = {"tokenizer warm-up": 10, "collect": 60}

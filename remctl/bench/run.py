@@ -20,10 +20,11 @@ from remctl.bench.result import FORMAT, Check, Result, write
 from remctl.bench.suites import ROUNDS, SUITES, Group, Scale, groups, what_was_left_out, what_was_scaled
 from remctl.config import Precision, RunConfig
 from remctl.precision import native_precision, settled
-from remctl.progress import Reporter, StopFlag
+from remctl.progress import Reporter
 from remctl.runner import describe_device, pick_device, prepare_torch
 from remctl.runs import provenance
 from remctl.runs.files import discard
+from remctl.stopping import StopFlag
 
 REDUCED_BUDGET_S = 220.0  # the whole reduced benchmark takes minutes, whatever the machine
 

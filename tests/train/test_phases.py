@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from remctl.config import RunConfig, TrainingPhase, resolve
-from remctl.progress import Reporter, StopFlag
+from remctl.progress import Reporter
 from remctl.rem import perceptual
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer, Steps
+from remctl.stopping import StopFlag
 from remctl.train import build, learner, phases
 from remctl.train.build import (
     Agent,
