@@ -178,7 +178,10 @@ def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), prefix: str = "") -> dict[str, Any]:
-    """Nested or dotted keys as dotted ones, each checked before anything below it is looked at."""
+    """Nested or dotted keys as dotted ones, each checked before anything below it is looked at.
+
+    Raises UserError for an unknown or refused key, and for one given twice.
+    """
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"

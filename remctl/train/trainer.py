@@ -323,7 +323,7 @@ def refuse_divergence(epoch: int, metrics: Metrics) -> None:
 
 
 def has_graded(rewards: np.ndarray) -> bool:
-    """Whether a reward is more than its sign."""
+    """Whether one of rewards (S,) is more than its sign."""
     return not bool(np.isin(rewards, (-1, 0, 1)).all())
 
 
