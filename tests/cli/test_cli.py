@@ -331,7 +331,7 @@ def test_tables_fit_80_columns(cli: Callable, line: str) -> None:
 
 BAD = [
     ("trian", "no such command 'trian': did you mean 'train'?"),
-    ("frobnicate", "choose one of train, eval, inspect, doctor, ablate,"),
+    ("frobnicate", "choose one of train, eval, inspect, doctor, init, ablate,"),
     ("config", "choose one of show, schema, explain"),
     ("config shwo", "did you mean 'show'?"),
     ("list gmaes", "did you mean 'games'?"),
