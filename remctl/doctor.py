@@ -20,7 +20,8 @@ from packaging.requirements import Requirement
 from rich.table import Table
 
 from remctl.games import ATARI_100K
-from remctl.runs.provenance import cpu_model, usable_cores
+from remctl.runs.cores import cores_here
+from remctl.runs.provenance import cpu_model
 
 State = Literal["ok", "warn", "fail"]
 
@@ -172,11 +173,11 @@ def check_cuda_device(index: int) -> Check:
 
 
 def check_cpu(has_gpu: bool) -> Check:
-    """Cores this process may use, and whether bf16 runs in hardware."""
+    """Cores that this process may use, by affinity and CPU quota, and whether bf16 runs in hardware."""
     import torch
 
-    cores, bf16 = usable_cores(), bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-    found = f"{cpu_model()}, {cores} cores, {'AVX512-BF16' if bf16 else 'no AVX512-BF16'}"
+    cores, bf16 = cores_here(), bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    found = f"{cpu_model()}, {cores}, {'AVX512-BF16' if bf16 else 'no AVX512-BF16'}"
     if bf16 or has_gpu:
         return Check("CPU", "ok", found)
     return Check(

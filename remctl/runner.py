@@ -24,11 +24,12 @@ from remctl.errors import MachineError, UserError
 from remctl.games import folder_name
 from remctl.progress import Reporter, StopFlag
 from remctl.runs import provenance
+from remctl.runs.cores import Load
 from remctl.runs.files import make_folder, read_json, truncate_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
-from remctl.train import checkpoint
+from remctl.train import checkpoint, threads
 from remctl.train.build import Agent, build_agent, build_image_loss
 from remctl.train.diagnosis import diagnose
 from remctl.train.estimate import announce
@@ -36,6 +37,7 @@ from remctl.train.evaluate import Episode, as_steps, play
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained, episode_record
 from remctl.train.trainer import Trainer
+from remctl.train.waiting import yielding
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -54,30 +56,29 @@ def train(
         if run.is_done:
             print(f"{run.path}: finished already, {describe_result(read_result(run))}")
             return run
+        load = Load()
         prepare_torch(config)
         where = pick_device(device)
         make_env(config.game, config.environment, training=True, seed=0).close()  # refused before a folder is made
         with locked(run), Reporter(stop, run.log, quiet) as reporter:
-            _train(config, run, where, command, reporter)
+            trackers = open_trackers(run, config.runtime.trackers)
+            with closing(MetricsLog(run, trackers)) as log:
+                _run(Trainer(config, run, where, reporter, log), command, load)
     return run
 
 
-def _train(config: RunConfig, run: RunFolder, device: torch.device, command: list[str], reporter: Reporter) -> None:
-    trackers = open_trackers(run, config.runtime.trackers)
-    with closing(MetricsLog(run, trackers)) as log:
-        _run(Trainer(config, run, device, reporter, log), command)
-
-
-def _run(trainer: Trainer, command: list[str]) -> None:
+def _run(trainer: Trainer, command: list[str], load: Load) -> None:
     config, run, device, reporter = trainer.config, trainer.folder, trainer.device, trainer.reporter
     reporter.log(f"{run.path}  config {config_hash(config)}  device {device}")
     trainer.resume()
+    threads.settle(trainer, load)
     provenance.append(run, provenance.collect(command, describe_device(device)))  # not of a start that was refused
     if not run.config.exists():
         write_atomic(run.config, to_yaml(config))
-    announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log, reporter.stop.check)
-    trainer.run()
-    finish(trainer)
+    with yielding():
+        announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log, reporter.stop.check)
+        trainer.run()
+        finish(trainer)
 
 
 def finish(trainer: Trainer) -> None:
@@ -208,8 +209,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_torch(config: RunConfig) -> None:
-    """Process-wide settings: precision of float32 matmuls, TF32 convolutions, and memory that is kept for its next use."""
+    """Process-wide settings: threads, precision of float32 matmuls, TF32 convolutions, memory kept for its next use."""
     keep_freed_memory()
+    threads.prepare(config.runtime.threads)
     torch.set_float32_matmul_precision(config.training.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.training.matmul_precision != "highest"
 

@@ -15,6 +15,8 @@ from pydantic_core import PydanticCustomError
 
 from remctl.config.combinations import impossibilities
 
+MAX_THREADS = 1024
+
 
 def option(default: Any, meaning: str, unit: str = "", source: str = "", **limits: Any) -> Any:
     """A field with its meaning, unit and source in the paper (or "code", "ours")."""
@@ -301,6 +303,12 @@ class RuntimeConfig(Section):
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = option((), "extra metric sinks", "", "ours")
     overlap_tests: Literal["auto", "on", "off"] = option(
         "auto", "a process of its own tests an epoch while the next ones train; auto: on GPUs", "", "ours"
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = option(
+        "auto",
+        "CPU threads; auto: the cores that are free at the first start; a resume keeps the number",
+        "threads",
+        "ours",
     )
 
 

@@ -23,8 +23,7 @@ def announce(
 
     `check` is called between the steps, and may raise to leave.
     """
-    num_parameters = sum(p.numel() for module in agent.components.values() for p in module.parameters())
-    if agent.device.type != "cpu" or num_parameters < SMALL_PARAMETERS:
+    if agent.device.type != "cpu" or is_small(agent):
         return
     log("measuring one training step of each component")
     seconds = measure(agent, image_loss, check)
@@ -36,6 +35,12 @@ def announce(
             f"this run takes about {duration(total)} on this CPU (one step, uncompiled: {parts}); a GPU is meant for it. "
             "`--preset quick` takes minutes here."
         )
+
+
+def is_small(agent: Agent) -> bool:
+    """Whether a step takes a fraction of a second on a CPU."""
+    num_parameters = sum(p.numel() for module in agent.components.values() for p in module.parameters())
+    return num_parameters < SMALL_PARAMETERS
 
 
 def measure(agent: Agent, image_loss: PerceptualLoss, check: Callable[[], None]) -> dict[str, float]:
