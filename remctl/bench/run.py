@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,8 @@ from remctl.bench.measure import Measured, check_once, exponents, make_workload,
 from remctl.bench.packing import measure_packing
 from remctl.bench.result import FORMAT, Check, Result, write
 from remctl.bench.suites import ROUNDS, SUITES, Group, Scale, groups, what_was_scaled
-from remctl.config import RunConfig
+from remctl.config import Precision, RunConfig
+from remctl.precision import native_precision, settled
 from remctl.progress import Reporter, StopFlag
 from remctl.runner import describe_device, pick_device, prepare_torch
 from remctl.runs import provenance
@@ -34,6 +35,12 @@ class Plan:
     rounds: int
     groups: tuple[Group, ...]
 
+    @property
+    def precisions(self) -> set[Precision]:
+        """fp32, what the device computes well, and whatever else is asked for."""
+        asked = {s.config.runtime.precision for group in self.groups for s in group.subjects}
+        return {"fp32", native_precision(self.device)} | {p for p in asked if p != "auto"}
+
 
 def plan(
     suites: Sequence[str],
@@ -50,8 +57,14 @@ def plan(
     where = pick_device(device)
     chosen: Scale = scale or ("full" if where.type == "cuda" else "reduced")
     config = phases_of(chosen)
-    todo = tuple(group for suite in wanted for group in groups(suite, chosen, batch, config))
+    todo = tuple(_on(where, group) for suite in wanted for group in groups(suite, chosen, batch, config))
     return Plan(wanted, chosen, where, batch, rounds or ROUNDS[chosen], todo)
+
+
+def _on(device: torch.device, group: Group) -> Group:
+    """The group with every precision decided."""
+    subjects = tuple(replace(subject, config=settled(subject.config, device)) for subject in group.subjects)
+    return replace(group, subjects=subjects)
 
 
 def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
@@ -61,7 +74,7 @@ def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
     """
     with StopFlag().listening() as stop, Reporter(stop) as reporter:
         prepare_torch(todo.groups[0].subjects[0].config)  # the machine's rates are of the same settings
-        machine, found = Machine(todo.device), Measured()
+        machine, found = Machine(todo.device, todo.precisions, stop.check), Measured()
         partial = paths[0].with_suffix(".partial.json")
         for number, group in enumerate(todo.groups, start=1):
             is_last = False

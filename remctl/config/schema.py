@@ -8,38 +8,16 @@ and never configured.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from remctl.config.combinations import impossibilities
+from remctl.config.section import Section, option, required
 
+Precision = Literal["bf16", "fp32"]
 MAX_THREADS = 1024
-
-
-def option(default: Any, meaning: str, unit: str = "", source: str = "", **limits: Any) -> Any:
-    """A field with its meaning, unit and source in the paper (or "code", "ours")."""
-    return Field(default, description=meaning, json_schema_extra={"unit": unit, "source": source}, **limits)
-
-
-def required(meaning: str, unit: str = "", source: str = "", **limits: Any) -> Any:
-    """As `option`, without a default of its own: the section that holds it gives one."""
-    return option(..., meaning, unit, source, **limits)
-
-
-class Section(BaseModel):
-    """Frozen, unknown keys refused, numbers finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        expected = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and expected in (int, float, int | None):
-            raise PydanticCustomError("number_type", "Input should be a number")
-        return value
 
 
 class EnvironmentConfig(Section):
@@ -283,12 +261,6 @@ class TrainingConfig(Section):
     """The cycle (Algorithm 3)."""
 
     num_epochs: int = option(600, "epochs", "epochs", "code", ge=1)
-    precision: Literal["bf16", "fp32"] = option(
-        "bf16",
-        "linears, convolutions, retention, deep levels of LPIPS; tables, carried states, C's heads, losses stay fp32",
-        "",
-        "ours",
-    )
     matmul_precision: Literal["medium", "high", "highest"] = option(
         "medium", "torch's fp32 matmul precision", "", "ours"
     )
@@ -297,6 +269,13 @@ class TrainingConfig(Section):
 class RuntimeConfig(Section):
     """How a run is executed. Not part of a run's identity: results depend on it in rounding and in dropout's masks at most."""
 
+    precision: Literal["auto", "bf16", "fp32"] = option(
+        "auto",
+        "of linears, convolutions, retention and LPIPS' deep levels; tables, carried states, C's heads and losses stay fp32. "
+        "auto: bf16 where the device computes it natively, else fp32; a run that resumes keeps its first start's",
+        "",
+        "ours",
+    )
     compile: Literal["auto", "off"] = option(
         "auto", "layers compiled (on CPUs in long runs), on CUDA steps captured as graphs; off: plain", "", "ours"
     )
@@ -304,12 +283,16 @@ class RuntimeConfig(Section):
     overlap_tests: Literal["auto", "on", "off"] = option(
         "auto", "a process of its own tests an epoch while the next ones train; auto: on GPUs", "", "ours"
     )
-    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = option(
-        "auto",
-        "CPU threads; auto: the cores that are free at the first start; a resume keeps the number",
-        "threads",
-        "ours",
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_THREADS)] = option(
+        "auto", "CPU threads; auto: at the first start as many as cores are free, later the same number", "", "ours"
     )
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _auto_or_a_number(cls, value: object) -> object:
+        if value != "auto" and (type(value) is not int or not 1 <= value <= MAX_THREADS):
+            raise PydanticCustomError("threads", "Input should be 'auto' or a whole number from 1 to 1024")
+        return value
 
 
 class RunConfig(Section):
@@ -328,6 +311,11 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     training: TrainingConfig = TrainingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    def at_precision(self, precision: Precision) -> RunConfig:
+        """The same run, computed in `precision`."""
+        runtime = self.runtime.model_copy(update={"precision": precision})
+        return self.model_copy(update={"runtime": runtime})
 
     @property
     def num_imagined_steps(self) -> int:

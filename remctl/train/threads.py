@@ -51,7 +51,7 @@ def use(number: int) -> None:
 def settle(trainer: Trainer, load: Load) -> None:
     """Choose the number of threads for this start of a run, which has read its checkpoint if it has one, and say why.
 
-    `load` began with the command. Raises Interrupted on a signal.
+    `load` began a while ago. Raises Interrupted on a signal.
     """
     asked, before, cores = trainer.config.runtime.threads, trainer.num_threads_before, cores_here()
     is_free = asked == "auto" and before is None

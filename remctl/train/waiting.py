@@ -26,7 +26,7 @@ NOTICED = 0.25  # cores of others' work, beyond the ones that this process leave
 def yielding() -> Iterator[None]:
     """Inside, look at the load twice a second. Does nothing where one thread computes or OpenMP is not GNU's."""
     num_threads = torch.get_num_threads()
-    if num_threads == 1 or not hasattr(ctypes.CDLL(None), "GOMP_parallel"):
+    if num_threads == 1 or not has_gnu_openmp():
         yield
         return
     over = threading.Event()
@@ -37,6 +37,11 @@ def yielding() -> Iterator[None]:
     finally:
         over.set()
         watch.join()
+
+
+def has_gnu_openmp() -> bool:
+    """Whether the OpenMP that torch has loaded is GNU's."""
+    return hasattr(ctypes.CDLL(None), "GOMP_parallel")
 
 
 def _watch(over: threading.Event, num_threads: int) -> None:

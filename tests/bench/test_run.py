@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from remctl import cli
 from remctl.bench import run, timing
 from remctl.bench.result import FORMAT, Result, read
 from remctl.config import config_hash, resolve
+from remctl.precision import native_precision
 from remctl.runs.provenance import PACKAGES
 from tests.tiny import TINY
 
@@ -63,7 +65,7 @@ def test_machine_code_and_libraries_stand_beside_the_numbers(result: Result) -> 
     assert (result.format, result.complete, result.scale) == (FORMAT, True, "reduced")
     assert set(result.provenance["packages"]) == set(PACKAGES)
     assert result.provenance["machine"]["cpu"]
-    assert set(result.device.matmul_flops_per_s) == {"fp32", "bf16"}
+    assert set(result.device.matmul_flops_per_s) == {"fp32", native_precision(torch.device("cpu"))}
     assert min(*result.device.matmul_flops_per_s.values(), result.device.copy_bytes_per_s) > 1e8
     assert len(result.device.calibration) == 6
     assert {c.calibration for c in result.cases} == {result.device.calibration}
