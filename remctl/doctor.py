@@ -30,7 +30,7 @@ NO_RUN_GB = 0.1
 MIN_PYTHON = (3, 11)
 SLURM_TOOLS = ("sbatch", "squeue", "sacct")
 PROJECT = Path(__file__).resolve().parent.parent
-REINSTALL = "run `make venv`, or `pip install -e .` in the repository"
+REINSTALL = "run `make venv` in the repository, or install remctl again with pip"
 
 
 class Check(NamedTuple):

@@ -1,6 +1,7 @@
 """A whole run in seconds: Catch with networks of a few hundred parameters."""
 
 TINY = (
+    "environment.frame_size=32",
     "collection.initial_steps=60",
     "collection.steps_per_epoch=20",
     "tokenizer.channels=[8]",

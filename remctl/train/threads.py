@@ -15,12 +15,13 @@ from typing import Literal
 import torch
 
 from remctl.runs.cores import Cores, Load, cores_here
-from remctl.train.estimate import is_small
+from remctl.train.build import Agent
 from remctl.train.phases import steps_left
 from remctl.train.trainer import Trainer
 from remctl.train.workload import Workload
 
 Asked = int | Literal["auto"]
+SMALL_PARAMETERS = 2_000_000  # `quick` has a fifth of that
 ALWAYS_WORTH_IT = 2  # of `quick`, measured: the second thread makes steps 1.0 to 1.6 times as fast
 WORTH_IT = 1.05  # what more threads must make a run faster by
 REPEATS = 2
@@ -57,7 +58,8 @@ def settle(trainer: Trainer, load: Load) -> None:
     is_free = asked == "auto" and before is None
     choice = choose(asked, before, cores, load.others() if is_free and cores.most_threads > 1 else None)
     if is_free and choice.number > ALWAYS_WORTH_IT and is_small(trainer.agent):
-        choice = fewest(choice, time_steps(trainer, candidates(choice.number)))
+        with trainer.reporter.doing("timing steps"):
+            choice = fewest(choice, time_steps(trainer, candidates(choice.number)))
     use(choice.number)
     trainer.reporter.log(str(choice))
 
@@ -79,6 +81,12 @@ def choose(asked: Asked, before: int | None, cores: Cores, busy: float | None) -
     if number < cores.most_threads:
         reason += f" (runtime.threads={cores.most_threads} takes all)"
     return Choice(number, reason)
+
+
+def is_small(agent: Agent) -> bool:
+    """Whether a step is computed on the CPU, and takes a fraction of a second there."""
+    num_parameters = sum(p.numel() for module in agent.components.values() for p in module.parameters())
+    return agent.device.type == "cpu" and num_parameters < SMALL_PARAMETERS
 
 
 def candidates(most: int) -> list[int]:

@@ -143,8 +143,8 @@ def device(**changes: object) -> Device:
 
 
 def test_the_predicted_speed_up_lies_between_its_bounds_on_any_machine() -> None:
-    for operation_s in (0.0, 1e-7, 1e-5, 1e-3):
-        for flops in (1e10, 1e12, 1e15):
+    for operation_s in (0.0, 1e-5, 1e-3):
+        for flops in (1e10, 1e15):
             for bytes_per_s in (1e9, 1e13):
                 machine = device(
                     operation_s=operation_s,

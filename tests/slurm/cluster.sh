@@ -2,6 +2,7 @@
 # A real SLURM on one machine, for tests: no systemd, no cgroups, loopback only, every file of it under DIR.
 #
 #   cluster.sh start DIR                returns when the node takes jobs; again: starts the daemons that are gone
+#   cluster.sh install DIR              only what `start` does first: the packages that are missing; the log is in DIR
 #   cluster.sh stop DIR                 kills all of it, jobs included; DIR and its logs stay
 #   cluster.sh kill DIR NAME [SIGNAL]   one daemon (munged mariadbd slurmdbd slurmctld slurmd); kill -9 by default
 #
@@ -16,7 +17,7 @@
 set -euo pipefail
 
 if [ $# -lt 2 ] || [ "${2#/}" = "$2" ]; then
-  echo "usage: cluster.sh start|stop|kill /ABSOLUTE/DIR [NAME [SIGNAL]]" >&2
+  echo "usage: cluster.sh start|install|stop|kill /ABSOLUTE/DIR [NAME [SIGNAL]]" >&2
   exit 2
 fi
 DIR=$2 ETC=$2/etc LOG=$2/log RUN=$2/run STATE=$2/state
@@ -248,6 +249,12 @@ node_takes_jobs() {
   esac
 }
 
+install_missing() {
+  [ "$(id -u)" = 0 ] || cannot "SLURM for tests needs root"
+  mkdir -p "$LOG"
+  install_packages
+}
+
 start() {
   [ "$(id -u)" = 0 ] || cannot "SLURM for tests needs root"
   umask 022
@@ -304,8 +311,9 @@ watch() { # PID
 
 case $1 in
   start) start ;;
+  install) install_missing ;;
   stop) stop ;;
   kill) kill_daemon "${3:?which daemon?}" "${4:-KILL}" ;;
   watch) watch "$3" ;;
-  *) die "start, stop or kill, not $1" ;;
+  *) die "start, install, stop or kill, not $1" ;;
 esac

@@ -28,7 +28,7 @@ class Counting:
         self.episode, self.at, self.actions = -1, 0, []
 
     def _frame(self) -> np.ndarray:
-        return np.full((64, 64, 3), (self.episode * 16 + self.at) % 256, np.uint8)
+        return np.full((32, 32, 3), (self.episode * 16 + self.at) % 256, np.uint8)
 
     def reset(self, rng: np.random.Generator) -> np.ndarray:
         self.episode, self.at = self.episode + 1, 0
@@ -96,7 +96,7 @@ def test_epsilon_executes_uniform_actions_and_c_is_told_what_is_configured(told:
     own = torch.tensor([0] * 500)
     monkeypatch.setattr("remctl.train.acting.sample_categorical", lambda *_: own)
     policy = Policy(agent, True, 1.0, epsilon=0.3, executed_action_to_controller=told == "executed")
-    frames = np.zeros((500, 64, 64, 3), np.uint8)
+    frames = np.zeros((500, 32, 32, 3), np.uint8)
     _, executed = policy.act(policy.initial_state(500), frames, np.random.default_rng(0), torch.Generator())
     assert (executed != 0).mean() == pytest.approx(0.3 * 2 / 3, abs=0.07)
     assert torch.equal(heard[0], own if told == "own" else torch.from_numpy(executed))
@@ -105,7 +105,7 @@ def test_epsilon_executes_uniform_actions_and_c_is_told_what_is_configured(told:
 def test_acting_gives_back_the_state_that_was_told() -> None:
     agent = make_agent()
     policy = Policy(agent, True, 1.0)
-    frames = np.random.default_rng(0).integers(256, size=(2, 64, 64, 3), dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3), dtype=np.uint8)
     fresh = policy.initial_state(2)
     state, actions = policy.act(fresh, frames, np.random.default_rng(0), torch.Generator())
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_a_c_that_observes_frames_is_shown_what_v_decodes() -> None:
     agent = make_agent("controller.observes=frames")
     tokens = torch.randint(16, (2, 3, agent.tokenizer.tokens_per_obs))
     seen = agent.view(tokens)
-    assert seen.shape == (2, 3, 3, 64, 64)
+    assert seen.shape == (2, 3, 3, 32, 32)
     for b in range(2):
         for f in range(3):
             with torch.no_grad():
@@ -132,7 +132,7 @@ def test_a_c_that_observes_frames_is_shown_what_v_decodes() -> None:
 def test_before_c_is_trained_actions_are_uniform_whatever_it_would_do() -> None:
     policy = Policy(make_agent(), False, 0.01)
     _, actions = policy.act(
-        policy.initial_state(3000), np.zeros((3000, 64, 64, 3), np.uint8), np.random.default_rng(0), torch.Generator()
+        policy.initial_state(3000), np.zeros((3000, 32, 32, 3), np.uint8), np.random.default_rng(0), torch.Generator()
     )
     assert np.bincount(actions, minlength=3).min() > 900
 

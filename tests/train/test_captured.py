@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_leaves
 
 from remctl.config import resolve
 from remctl.errors import Interrupted, MachineError
-from remctl.progress import Reporter, StopFlag
+from remctl.progress import Reporter
 from remctl.rem import retnet
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog
+from remctl.stopping import StopFlag
 from remctl.train import captured, learner, trainer
 from remctl.train.captured import WARM_UP_CALLS, Captured, Recorded, accelerate, compile_layers, is_fast
 from remctl.train.learner import Learner

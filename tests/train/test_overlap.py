@@ -187,6 +187,7 @@ def are_gone(pids: list[int], timeout_s: float = 5) -> bool:
     return True
 
 
+@pytest.mark.timing
 def test_kill_9_ends_the_background_too(tmp_path: Path) -> None:
     process, children = start(tmp_path)
     process.kill()
@@ -195,6 +196,7 @@ def test_kill_9_ends_the_background_too(tmp_path: Path) -> None:
     process.communicate()
 
 
+@pytest.mark.timing
 def test_ctrl_c_to_both_processes_is_no_failure(tmp_path: Path) -> None:
     process, children = start(tmp_path)
     os.killpg(process.pid, signal.SIGINT)

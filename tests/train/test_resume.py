@@ -5,16 +5,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from remctl.errors import Interrupted
-from remctl.progress import Reporter, StopFlag
+from remctl.progress import Reporter
 from remctl.runs.layout import RunFolder
+from remctl.stopping import StopFlag
 from remctl.train import checkpoint
 from tests.tiny import TINY, TINY_IRIS
 from tests.train.support import assert_same, outcome, outcome_of, tiny, train
+
+
+@pytest.fixture
+def several_threads() -> Iterator[int]:
+    """However few the test run gives each of its workers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield 2
+    torch.set_num_threads(before)
 
 
 def test_a_run_is_a_function_of_configuration_and_seed(uninterrupted: tuple, tmp_path: Path) -> None:
@@ -30,6 +42,17 @@ def test_interrupted_anywhere_the_run_ends_the_same(limit: int, uninterrupted: t
         train(tmp_path, tiny(), limit)
     train(tmp_path, tiny())
     assert_same(outcome(tmp_path), uninterrupted)
+
+
+def test_with_several_threads_the_run_ends_the_same(tmp_path: Path, several_threads: int) -> None:
+    """Layers wide enough to be shared out."""
+    wide = ("world_model.embed_dim=128", "tokenizer.embed_dim=128", "tokenizer.channels=[32]", "training.num_epochs=2")
+    train(tmp_path / "whole", tiny(*wide))
+    with pytest.raises(Interrupted):
+        train(tmp_path / "cut", tiny(*wide), limit=95)
+    resumed = train(tmp_path / "cut", tiny(*wide))
+    assert torch.get_num_threads() == several_threads
+    assert_same(outcome_of(resumed), outcome(tmp_path / "whole"))
 
 
 def test_a_chain_of_interruptions_ends_the_same(uninterrupted: tuple, tmp_path: Path) -> None:
@@ -153,6 +176,7 @@ def test_kill_9_in_the_middle_of_an_epoch_by_the_command_itself(uninterrupted: t
     assert "finished already" in again.stdout
 
 
+@pytest.mark.timing
 def test_sigterm_leaves_within_seconds_and_two_on_one_folder_are_refused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "quick" / "rem" / "Catch" / "seed_0")
     long = "training.num_epochs=10000"
