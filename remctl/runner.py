@@ -24,12 +24,13 @@ from remctl.games import folder_name
 from remctl.precision import decide, native_precision
 from remctl.progress import Reporter
 from remctl.runs import provenance
+from remctl.runs.cores import Load
 from remctl.runs.files import make_folder, read_json, truncate_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
 from remctl.stopping import StopFlag
-from remctl.train import checkpoint
+from remctl.train import checkpoint, threads
 from remctl.train.build import Agent, build_agent, build_image_loss
 from remctl.train.diagnosis import diagnose
 from remctl.train.estimate import announce
@@ -37,6 +38,7 @@ from remctl.train.evaluate import Episode, as_steps, play
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained, episode_record
 from remctl.train.trainer import Trainer, has_graded
+from remctl.train.waiting import yielding
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -72,24 +74,27 @@ def precision_before(run: RunFolder) -> Precision | None:
 
 
 def _train(config: RunConfig, run: RunFolder, device: torch.device, command: list[str], reporter: Reporter) -> None:
+    load = Load()  # looks on while the agent is built
     precision, why = decide(config.runtime.precision, precision_before(run), native_precision(device))
     reporter.log(f"{run.path}  config {config_hash(config)}  device {device}, {why}")
     trackers = open_trackers(run, config.runtime.trackers)
     with closing(MetricsLog(run, trackers)) as log:
-        _run(Trainer(config.at_precision(precision), run, device, reporter, log), config, command)
+        _run(Trainer(config.at_precision(precision), run, device, reporter, log), config, command, load)
 
 
-def _run(trainer: Trainer, asked: RunConfig, command: list[str]) -> None:
+def _run(trainer: Trainer, asked: RunConfig, command: list[str], load: Load) -> None:
     config, run, device, reporter = trainer.config, trainer.folder, trainer.device, trainer.reporter
     with reporter.doing("loading"):
         trainer.resume()
+    threads.settle(trainer, load)
     about = describe_device(device, config.runtime.precision)
     provenance.append(run, provenance.collect(command, about))  # not of a start that was refused
     if not run.config.exists():
         write_atomic(run.config, to_yaml(asked))
-    announce(trainer.agent, trainer.image_loss, reporter)
-    trainer.run()
-    finish(trainer)
+    with yielding():
+        announce(trainer.agent, trainer.image_loss, reporter)
+        trainer.run()
+        finish(trainer)
 
 
 def finish(trainer: Trainer) -> None:
@@ -222,8 +227,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_torch(config: RunConfig) -> None:
-    """Process-wide settings: precision of float32 matmuls, TF32 convolutions, and memory that is kept for its next use."""
+    """Process-wide settings: threads, precision of float32 matmuls, TF32 convolutions, memory kept for its next use."""
     keep_freed_memory()
+    threads.prepare(config.runtime.threads)
     torch.set_float32_matmul_precision(config.training.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.training.matmul_precision != "highest"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +78,7 @@ class Trainer:
             capacity(config), config.environment.frame_size, config.tokenizer.tokens_per_obs, device
         )
         self.learner = Learner(self.agent, self.image_loss, self.buffer)
+        self.num_threads_before: int | None = None  # that computed the checkpoint
         self._form_before: str | None = None  # of the steps that led to the checkpoint
         self._graded_rewards = False  # met since this start
         self._may_speed_up = is_fast(config, device)
@@ -148,19 +149,11 @@ class Trainer:
             optimizer.load_state_dict(loaded.trainer["optimizers"][name])
         self.collector.set_state(loaded.trainer["collector"], self.device)
         self.clock.seconds = dict(loaded.trainer["wall_s"])
-        self._compare_arithmetic(loaded.trainer)
+        self.num_threads_before = loaded.trainer.get("num_threads")
+        self._form_before = loaded.trainer.get("form", "plain")
         for epoch in range(1, min(self.epoch, self.config.collection.last_epoch) + 1):
             self.buffer.append(load_shard(self.folder, epoch))
         self.reporter.log(f"resuming after epoch {self.epoch} of {self.config.training.num_epochs}")
-
-    def _compare_arithmetic(self, before: Mapping[str, Any]) -> None:
-        """Say what makes a resumed run differ from an uninterrupted one."""
-        threads, now = before.get("num_threads"), torch.get_num_threads()
-        if self.device.type == "cpu" and threads not in (None, now):
-            self.reporter.log(
-                f"resuming with {now} threads after {threads}: sums are rounded differently, not the same to the bit"
-            )
-        self._form_before = before.get("form", "plain")
 
     def _speed_up(self) -> None:
         """Before the first training step, and not while a run starts: asking for a compiler takes seconds."""
