@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remctl.config import known_hashes, yaml12
+from remctl.config import same_run, yaml12
 from remctl.errors import MachineError, UserError
 from remctl.games import check_game
 from remctl.report.numbers import is_count, is_number
@@ -133,9 +133,8 @@ class _Search:
         except UserError as error:
             _miss(group, run, about, str(error))
             return
-        found, known = (result or {}).get("config_hash"), known_hashes(run.config)
-        if result is not None and found != entry.config_hash and not {found, entry.config_hash} <= set(known):
-            reason = f"the run there has configuration {found}, not {entry.config_hash}"
+        if result is not None and not same_run(result.get("config_hash"), entry.config_hash, run.config):
+            reason = f"the run there has configuration {result.get('config_hash')}, not {entry.config_hash}"
             _miss(group, run, about, reason)
             return
         _add(group, run, about, result)
