@@ -17,15 +17,15 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from remctl import __version__
-from remctl.commands import bench, listing, report, sweep, weights
+from remctl.commands import bench, listing, report, shipping, sweep, weights
 from remctl.commands import config as config_verbs
 from remctl.commands.failures import guarded
-from remctl.commands.options import ConfigFile, Device, Json, Preset, Run, Seed, Sets, Variant, refuse_beside_from
+from remctl.commands.options import ConfigFile, Device, Game, Json, Preset, Run, Seed, Sets, Variant, refuse_beside_from
 from remctl.errors import UserError
 
 HELP = "Train and study REM, a world model with parallel observation prediction, on Atari 100K."
 
-app = typer.Typer(help=HELP, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(config_verbs.app, name="config")
 app.add_typer(listing.app, name="list")
 app.add_typer(weights.app, name="weights")
@@ -77,7 +77,7 @@ root.__doc__ = HELP
 
 @app.command()
 def train(
-    game: Annotated[str | None, typer.Option(help="A game (see `remctl list games`), Catch, or gym:ID.")] = None,
+    game: Game = None,
     preset: Preset = "paper",
     variant: Variant = "rem",
     config: ConfigFile = None,
@@ -94,6 +94,8 @@ def train(
 ) -> None:
     """Train an agent; the same command resumes where it was cut off."""
     from remctl.config import from_yaml, resolve
+    from remctl.config.effects import refuse_without_effect
+    from remctl.config.resolve import keys_of
 
     if like is not None:
         refuse_beside_from(game, preset, variant, config, sets, seed)
@@ -102,6 +104,7 @@ def train(
         raise UserError("no game given: add --game Pong (see `remctl list games`), or --from a run's config.yaml")
     else:
         resolved = resolve(game, preset, variant, config, sets or (), seed)
+        refuse_without_effect(resolved, keys_of(sets or ()))
     from remctl import runner
 
     experiment = resolved.preset if name is None else name
@@ -162,6 +165,7 @@ def doctor(
         raise typer.Exit(1)
 
 
+shipping.register(app, listing.app)
 sweep.register(app)
 report.register(app)
 app.add_typer(bench.app, name="bench")

@@ -20,7 +20,8 @@ from packaging.requirements import Requirement
 from rich.table import Table
 
 from remctl.games import ATARI_100K
-from remctl.runs.provenance import cpu_model, usable_cores
+from remctl.runs.cores import cores_here
+from remctl.runs.provenance import cpu_model
 
 State = Literal["ok", "warn", "fail"]
 
@@ -29,7 +30,7 @@ NO_RUN_GB = 0.1
 MIN_PYTHON = (3, 11)
 SLURM_TOOLS = ("sbatch", "squeue", "sacct")
 PROJECT = Path(__file__).resolve().parent.parent
-REINSTALL = "run `make venv`, or `pip install -e .` in the repository"
+REINSTALL = "run `make venv` in the repository, or install remctl again with pip"
 
 
 class Check(NamedTuple):
@@ -174,13 +175,13 @@ def check_cuda_device(index: int) -> Check:
 
 
 def check_cpu() -> Check:
-    """Cores this process may use, and the precision it computes well."""
+    """Cores that this process may use, by affinity and CPU quota, and the precision it computes well."""
     import torch
 
     from remctl.precision import native_precision
 
     precision = native_precision(torch.device("cpu"))
-    return Check("CPU", "ok", f"{cpu_model()}, {usable_cores()} cores, computes in {precision}")
+    return Check("CPU", "ok", f"{cpu_model()}, {cores_here()}, computes in {precision}")
 
 
 # --- data

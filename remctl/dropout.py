@@ -76,7 +76,7 @@ def _lanes(shape: Sequence[int]) -> Tensor:
     numbers = torch.empty(-(-num_elements // LANES), dtype=torch.int64)
     pieces = numbers.split(PIECE)
     seeds = torch.randint(2**62, (len(pieces),)).tolist()
-    run = map if len(pieces) == 1 else _pool().map
+    run = map if len(pieces) == 1 else _pool(torch.get_num_threads()).map
     for _ in run(_fill, pieces, seeds):
         pass
     return numbers.view(torch.int16)[:num_elements].bitwise_and_(LEVELS - 1).view(shape)
@@ -87,9 +87,9 @@ def _fill(numbers: Tensor, seed: int) -> None:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def _pool(num_threads: int) -> ThreadPoolExecutor:
     """torch draws in one thread, and lets others run meanwhile."""
-    return ThreadPoolExecutor(torch.get_num_threads())
+    return ThreadPoolExecutor(num_threads)
 
 
 class _MaskedScale(torch.autograd.Function):

@@ -153,6 +153,8 @@ def allowed(node: Node) -> str:
     """A key's JSON schema in words: `whole number, at least 1`; `mse | l1`."""
     if "anyOf" in node:
         return " or ".join(allowed(option) for option in node["anyOf"])
+    if "const" in node:
+        return str(node["const"])
     if "enum" in node:
         return " | ".join(str(value) for value in node["enum"])
     if node["type"] == "array":

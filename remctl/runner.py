@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -23,20 +22,23 @@ from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
 from remctl.games import folder_name
 from remctl.precision import decide, native_precision
-from remctl.progress import Reporter, StopFlag
+from remctl.progress import Reporter
 from remctl.runs import provenance
+from remctl.runs.cores import Load
 from remctl.runs.files import make_folder, read_json, truncate_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
-from remctl.train import checkpoint
+from remctl.stopping import StopFlag
+from remctl.train import checkpoint, threads
 from remctl.train.build import Agent, build_agent, build_image_loss
 from remctl.train.diagnosis import diagnose
 from remctl.train.estimate import announce
 from remctl.train.evaluate import Episode, as_steps, play
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained, episode_record
-from remctl.train.trainer import Trainer
+from remctl.train.trainer import Trainer, has_graded
+from remctl.train.waiting import yielding
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -72,31 +74,35 @@ def precision_before(run: RunFolder) -> Precision | None:
 
 
 def _train(config: RunConfig, run: RunFolder, device: torch.device, command: list[str], reporter: Reporter) -> None:
+    load = Load()  # looks on while the agent is built
     precision, why = decide(config.runtime.precision, precision_before(run), native_precision(device))
     reporter.log(f"{run.path}  config {config_hash(config)}  device {device}, {why}")
     trackers = open_trackers(run, config.runtime.trackers)
     with closing(MetricsLog(run, trackers)) as log:
-        _run(Trainer(config.at_precision(precision), run, device, reporter, log), config, command)
+        _run(Trainer(config.at_precision(precision), run, device, reporter, log), config, command, load)
 
 
-def _run(trainer: Trainer, asked: RunConfig, command: list[str]) -> None:
+def _run(trainer: Trainer, asked: RunConfig, command: list[str], load: Load) -> None:
     config, run, device, reporter = trainer.config, trainer.folder, trainer.device, trainer.reporter
-    trainer.resume()
+    with reporter.doing("loading"):
+        trainer.resume()
+    threads.settle(trainer, load)
     about = describe_device(device, config.runtime.precision)
     provenance.append(run, provenance.collect(command, about))  # not of a start that was refused
     if not run.config.exists():
         write_atomic(run.config, to_yaml(asked))
-    announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log, reporter.stop.check)
-    trainer.run()
-    finish(trainer)
+    with yielding():
+        announce(trainer.agent, trainer.image_loss, reporter)
+        trainer.run()
+        finish(trainer)
 
 
 def finish(trainer: Trainer) -> None:
     """The final test episodes, the media, and last of all result.json, whose presence means done."""
     config, run, reporter = trainer.config, trainer.folder, trainer.reporter
-    with trainer.clock.measure("final_test"):
+    with trainer.phase("final_test"):
         episodes = trainer.play("final", config.training.num_epochs, config.evaluation.final_episodes)
-    with trainer.clock.measure("media"):
+    with trainer.phase("media"):
         write_media(
             trainer.agent,
             as_steps(episodes),
@@ -110,6 +116,7 @@ def finish(trainer: Trainer) -> None:
     trainer.log.append_episodes(config.training.num_epochs, [episode_record("final", e) for e in episodes])
     result = describe_run(config, episodes) | {
         "env_steps": trainer.buffer.size,
+        "graded_rewards": has_graded(trainer.buffer.rewards[: trainer.buffer.size].cpu().numpy()),
         "wall_s": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
         "device": describe_device(trainer.device, config.runtime.precision),
     }
@@ -163,9 +170,10 @@ def inspect(path: Path, device: str) -> dict[str, Any]:
         count, trained = config.evaluation.num_episodes, controller_trained(config, epoch)
         with reporter.counting("episodes", count) as advance:
             steps = as_steps(play(agent, count, random, advance, trained, num_kept=count))
-        image_loss = build_image_loss(config, agent.device, reporter.log)
         starts = config.evaluation.diagnosis_starts
-        diagnosis = diagnose(agent, steps, image_loss, random, starts, reporter.stop.check)
+        with reporter.doing("diagnosis"):
+            image_loss = build_image_loss(config, agent.device, reporter.log)
+            diagnosis = diagnose(agent, steps, image_loss, random, starts, reporter.stop.check)
         make_folder(run.media)
         write_json(run.media / "diagnosis.json", {"epoch": epoch, **diagnosis})
         entries = MetricsLog(run).entries()
@@ -187,7 +195,7 @@ def _agent_of(path: Path, device: str) -> Iterator[tuple[Agent, int, RunFolder, 
     agent.load_state_dict(loaded.agent)
     for module in agent.components.values():
         module.eval()
-    with StopFlag().listening() as stop, Reporter(stop, None, quiet=not os.isatty(1)) as reporter:
+    with StopFlag().listening() as stop, Reporter(stop, to_stderr=True) as reporter:
         yield agent, loaded.epoch, run, reporter
 
 
@@ -219,8 +227,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_torch(config: RunConfig) -> None:
-    """Process-wide settings: precision of float32 matmuls, TF32 convolutions, and memory that is kept for its next use."""
+    """Process-wide settings: threads, precision of float32 matmuls, TF32 convolutions, memory kept for its next use."""
     keep_freed_memory()
+    threads.prepare(config.runtime.threads)
     torch.set_float32_matmul_precision(config.training.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.training.matmul_precision != "highest"
 

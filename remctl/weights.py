@@ -72,18 +72,27 @@ def lpips_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def lpips_path() -> Path:
-    """Where the weights are kept: `$REMCTL_CACHE`, else the XDG cache folder's `remctl`. The file need not exist."""
+    """Where the weights are kept: `$REMCTL_CACHE`, else the XDG cache folder's `remctl`. The file need not exist.
+
+    Raises MachineError if this user has no home folder.
+    """
     if own := os.environ.get("REMCTL_CACHE"):
         return Path(own).expanduser() / FILE_NAME
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification tells programs to ignore a relative path.
-    base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
+    try:
+        base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
+    except RuntimeError:  # HOME is not set, and the system does not know the user
+        raise MachineError("no home folder to keep them in: set REMCTL_CACHE to a folder") from None
     return base / "remctl" / FILE_NAME
 
 
 def lpips_status() -> CacheStatus:
     """Whether the cached weights can be used. Reads the whole file (59 MB); needs no network and changes nothing."""
-    path = lpips_path()
+    try:
+        path = lpips_path()
+    except MachineError as error:
+        return CacheStatus("missing", f"LPIPS weights: missing ({error})")
     if not path.exists():
         return CacheStatus("missing", f"LPIPS weights: missing ({path})")
     try:

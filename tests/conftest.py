@@ -21,7 +21,7 @@ if IN_PARALLEL:  # one core each; a test of several threads asks for them
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    from remctl.runs.provenance import usable_cores
+    from remctl.runs.cores import usable_cores
 
     return min(usable_cores(), MAX_WORKERS)
 

@@ -55,6 +55,7 @@ CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
 EARLIER, PRECISION = "tests/test_earlier_version.py", "tests/test_precision.py"
 BENCH, DROPOUT = "tests/bench", "tests/test_dropout.py"
+LIFE, REMAINING = "tests/test_progress.py", "tests/train/test_remaining.py"
 OVERLAP, CAPTURED = "tests/train/test_overlap.py", "tests/train/test_captured.py"
 SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profile.py"
 
@@ -277,6 +278,21 @@ FAULTS = [
     Fault("sweep", "sweep/local.py", "Slot(places[i % len(places)], ", "Slot(places[0], ", "tests/sweep/test_local.py"),
     Fault("sweep", "sweep/profile.py", "(seconds > 0)", "0", SWEEP),
     Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
+    # What a user sees during a run
+    Fault("life", "progress.py", "while not self._closing.wait(", "while False and not self._closing.wait(", LIFE),
+    Fault("life", "progress.py", "        self._thread.join()\n", "", LIFE),
+    Fault("life", "progress.py", "            with self._lock, suppress(OSError):", "            with suppress(OSError):", LIFE),
+    Fault("life", "progress.py", " and _takes_a_line(self.console)", "", LIFE),
+    Fault("life", "progress.py", "if not (self.quiet or self.is_live) and", "if", LIFE),
+    Fault("life", "progress.py", "self._last_line = time.monotonic()\n        dated", "dated", LIFE),
+    Fault("life", "pace.py", "None if skip_first else (0, now)", "(0, now)", LIFE),
+    Fault("life", "pace.py", "complete &= not steps or step_s is not None", "pass", LIFE),
+    Fault("life", "pace.py", "self.measured.get(name, self.guessed.get(name))", "self.guessed.get(name, self.measured.get(name))", LIFE),
+    Fault("life", "pace.py", "count - (loop.done if loop else 0)", "count", LIFE),
+    Fault("life", "train/remaining.py", "c.initial_steps + c.steps", "c.steps", REMAINING),
+    Fault("life", "train/remaining.py", "v.warmup_steps * warms_up", "v.warmup_steps", REMAINING),
+    Fault("life", "train/trainer.py", "        self.reporter.pace.measured |= measured(", "        measured(", REMAINING),
+    Fault("life", "train/trainer.py", "        guess_episodes(self.config, self.reporter.pace, games)\n", "", REMAINING),
     # Speed: fast forms against their plain twins
     Fault("speed", "rem/retnet.py", "(*before, *range(1, T + 1))", "(*before, *range(T - 1), T)", POP),
     Fault("speed", "rem/retnet.py", "reading, layout.real_turns[:, :, -1:]", "reading, layout.real_turns[:, :, :1]", POP),
@@ -301,7 +317,7 @@ FAULTS = [
     Fault("bench", "bench/counting.py", '"flops", _flops(', '"flops", 0 * _flops(', f"{BENCH}/test_timing.py"),
     Fault("bench", "bench/counting.py", "if func.is_view or", "if", f"{BENCH}/test_timing.py"),
     Fault("bench", "bench/checks.py", "if not check.error <= check.tolerance:", "if check.error < -1:", f"{BENCH}/test_checks.py"),
-    Fault("bench", "bench/whole_run.py", "total + size - tokenized", "total + size", f"{BENCH}/test_whole_run.py"),
+    Fault("bench", "train/remaining.py", "(0 if changed else _collected(config, before))", "0", f"{BENCH}/test_whole_run.py"),
     Fault("bench", "bench/measure.py", "median / steps if steps", "median if steps", f"{BENCH}/test_run.py"),
     Fault("bench", "bench/measure.py", "median * per_epoch", "median", f"{BENCH}/test_run.py"),
     Fault("bench", "bench/packing.py", "1 / sum(1 / seconds for", "1 / max(1 / seconds for", f"{BENCH}/test_packing.py"),

@@ -17,7 +17,6 @@ from remctl.bench.machine import Machine
 from remctl.bench.result import Case, Check, Counts, Exponent, Packing, Predicted, Prediction
 from remctl.bench.spread import ratio, spread
 from remctl.bench.suites import Group, Subject
-from remctl.bench.table import words
 from remctl.bench.timing import Work, interleaved, peak_memory_mb, repeats_for, seconds_of
 from remctl.bench.whole_run import Surroundings, num_actions, predict, runs_per_epoch, test_envs
 from remctl.config import RunConfig, config_hash
@@ -73,9 +72,7 @@ def measure_group(
         if group.suite == "phases":
             around = stack.enter_context(closing(Surroundings(loads[0].agent)))
             works |= {(0, phase): work for phase, work in around.works().items()}
-        log(
-            f"{group.suite}{f', {words(group.axis)}' if group.axis else ''}: {len(works)} cases, {rounds} rounds in turns"
-        )
+        log(f"{group.title}: {len(works)} cases, {rounds} rounds in turns")
         try:
             _look_at(works, loads, machine, timed, check)
             if group.suite == "phases":  # from here on as a run takes its steps; whole, they could not be looked into

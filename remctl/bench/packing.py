@@ -24,7 +24,7 @@ from remctl.bench.spread import ratio, spread
 from remctl.bench.suites import EPOCH, Group, Packed, Subject
 from remctl.bench.timing import MB, seconds_of
 from remctl.config import RunConfig, config_hash
-from remctl.runs.provenance import usable_cores
+from remctl.runs.cores import usable_cores
 
 TRAINED = ("tokenizer", "world_model", "controller")
 MAX_MIX = 20  # steps; a longer turn of the work would make windows long

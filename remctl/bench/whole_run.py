@@ -14,9 +14,8 @@ from remctl.replay.buffer import ENCODE_BATCH
 from remctl.train.acting import Policy
 from remctl.train.build import Agent
 from remctl.train.collector import Collector
-from remctl.train.phases import num_steps, steps_left
+from remctl.train.remaining import COLLECT, ENCODE, FINAL, TEST, TRAINED, WARM_UP, work_left
 from remctl.train.seeding import Randomness
-from remctl.train.testing import controller_trained
 from remctl.train.trainer import capacity
 
 COLLECTED_STEPS = 20  # agent steps of one measurement
@@ -94,11 +93,13 @@ def test_envs(config: RunConfig) -> int:
 
 def predict(config: RunConfig, seconds: Mapping[str, float], label: str) -> Prediction:
     """Hours of a whole run; `seconds`: of one training step of each component, and of one measurement of the others."""
-    count = {name: float(steps_left(config, name, 0)) for name in ("tokenizer", "world_model", "controller")}
-    count["tokenizer"] += config.tokenizer.warmup_steps * (config.tokenizer.warmup != "none")
-    count["collect"] = capacity(config) / COLLECTED_STEPS
-    count["encode"] = _encoded_frames(config) / ENCODE_BATCH
-    count["test"] = _test_steps(config)
+    work, e = work_left(config, 0), config.evaluation
+    rounds = work[TEST] / test_envs(config) + work[FINAL] / min(e.num_envs, e.final_episodes)
+    count = {name: work[loop] for name, loop in TRAINED.items()}
+    count["tokenizer"] += work[WARM_UP]
+    count["collect"] = work[COLLECT] / COLLECTED_STEPS
+    count["encode"] = work[ENCODE] / ENCODE_BATCH
+    count["test"] = rounds * TEST_EPISODE_STEPS  # steps of all test environments side by side
     hours = {name: times * seconds[name] / HOUR_S for name, times in count.items()}
     epochs = config.training.num_epochs
     return Prediction(
@@ -109,25 +110,3 @@ def predict(config: RunConfig, seconds: Mapping[str, float], label: str) -> Pred
         phase_hours=hours,
         assumption=ASSUMPTION,
     )
-
-
-def _encoded_frames(config: RunConfig) -> int:
-    """Frames encoded in a run: all stored ones after V has changed, else the new ones, where M or C is trained."""
-    total = tokenized = size = 0
-    for epoch in range(1, config.training.num_epochs + 1):
-        if epoch <= config.collection.last_epoch:
-            size += config.collection.steps_per_epoch + config.collection.initial_steps * (epoch == 1)
-        if num_steps(config.tokenizer.training, epoch):
-            tokenized = 0
-        if num_steps(config.world_model.training, epoch) or num_steps(config.controller.training, epoch):
-            total, tokenized = total + size - tokenized, size
-    return total
-
-
-def _test_steps(config: RunConfig) -> float:
-    """Steps of all test environments side by side, over all tests and the final one."""
-    e = config.evaluation
-    epochs = range(e.every_epochs, config.training.num_epochs + 1, e.every_epochs)
-    tests = sum(controller_trained(config, epoch) for epoch in epochs)
-    rounds = tests * e.num_episodes / test_envs(config)
-    return TEST_EPISODE_STEPS * (rounds + e.final_episodes / min(e.num_envs, e.final_episodes))

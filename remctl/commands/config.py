@@ -29,8 +29,11 @@ def show(
     from remctl import explain
     from remctl.commands.output import show_json
     from remctl.config import resolve, to_yaml
+    from remctl.config.effects import refuse_without_effect
+    from remctl.config.resolve import keys_of
 
     resolved = resolve(game, preset, variant, config, sets or (), seed)
+    refuse_without_effect(resolved, keys_of(sets or ()))
     if json:
         show_json(explain.differences(resolved) if diff else explain.shown(resolved))
     else:

@@ -65,6 +65,8 @@ def describe(error: BaseException, args: Sequence[str] = (), verb: str = "remctl
         return MACHINE, os_message(error)
     if _out_of_memory(error):
         return MACHINE, f"out of memory ({error}): lower the batch sizes (--set controller.training.batch_size=...)"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's
+        return MACHINE, "this user has no home folder: set HOME to a folder that is writable"
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return INTERNAL, f"internal error: {text}; run again with --debug and report what it shows"
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from remctl.config.presets import DESCRIPTIONS
 from remctl.errors import UserError
+from remctl.games import ATARI_100K, TOYS
 from remctl.runs.layout import RunFolder
+from remctl.shipped import Kind, available
+from remctl.variants import VARIANTS
 
 
 def check_device(name: str) -> str:
@@ -32,8 +37,42 @@ def refuse_beside_from(game: object, preset: str, variant: str, config: object, 
         raise UserError("--from says it all: leave out --game, --preset, --variant, --config, --set and --seed")
 
 
-Preset = Annotated[str, typer.Option(help="paper, quick, corrected, paper-text, iris or iris-rem.")]
-Variant = Annotated[str, typer.Option(help="An ablation; see `remctl list variants`.")]
+def _shipped(kind: Kind) -> Callable[[], list[str]]:
+    """Names to complete, read when a shell asks."""
+    return lambda: list(available(kind))
+
+
+Game = Annotated[
+    str | None,
+    typer.Option(
+        help="A game (see `remctl list games`), Catch, or gym:ID.", autocompletion=lambda: [*TOYS, *ATARI_100K]
+    ),
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="paper, quick, corrected, paper-text, iris or iris-rem.", autocompletion=lambda: list(DESCRIPTIONS)
+    ),
+]
+Variant = Annotated[
+    str, typer.Option(help="An ablation; see `remctl list variants`.", autocompletion=lambda: list(VARIANTS))
+]
+AblationSpec = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPEC", help="A name (`remctl list specs`) or a YAML file.", autocompletion=_shipped("ablations")
+    ),
+]
+ReportSpec = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC", help="A name (`remctl list specs`) or a YAML file.", autocompletion=_shipped("reports")
+    ),
+]
+Profile = Annotated[
+    str,
+    typer.Option(metavar="PROFILE", help="SLURM profile: a name or a YAML file.", autocompletion=_shipped("slurm")),
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="YAML file of configuration keys.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one configuration key; repeatable.")

@@ -8,15 +8,21 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 
 from remctl.explain import as_json
 from remctl.runs.files import finite
 
+MAX_WIDTH = 80
+
 
 def show(renderable: RenderableType) -> None:
     """Print a table or text; without rich's trailing blanks where no terminal needs them."""
     console = Console(markup=False, highlight=False, emoji=False)
+    # On a narrower terminal the lines of a table that does not fit are wrapped rather than cut.
+    needed = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), renderable).minimum
+    console.width = max(console.width, needed)
     if console.is_terminal:
         console.print(renderable)
         return

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remctl.commands.options import ReportSpec
+
 if TYPE_CHECKING:
     from remctl.report.results import Results
 
@@ -28,7 +30,7 @@ Folders = Annotated[
 
 def report(
     runs: Folders = None,
-    spec: Annotated[Path | None, typer.Option(metavar="FILE", help="A spec such as reports/paper.yaml.")] = None,
+    spec: ReportSpec = None,
     scores: Annotated[
         list[str] | None, typer.Option("--scores", metavar="NAME=FILE", help="Scores in JSON or CSV; repeatable.")
     ] = None,
@@ -57,17 +59,22 @@ def report(
     ] = "all",
 ) -> None:
     """Compare runs, published scores and benchmarks: tables, figures and one HTML page."""
+    from remctl.progress import alive
     from remctl.report.spec import read_spec
     from remctl.report.write import make_report, parse_formats
+    from remctl.shipped import find
 
     chosen = parse_formats(formats)
+    file = find("reports", spec) if spec else None
     folders = tuple(str(path) for path in runs) if runs else None
     files = tuple(scores) if scores else None
     benchmarks = tuple(str(path) for path in bench) if bench else None
     sources: dict[str, Any] = {"runs": folders, "scores": files, "bench": benchmarks, "published": published}
     choices = {"games": games, "control": control, "missing": missing, "ragged": ragged, "reps": reps, "seed": seed}
-    folder = out or Path("runs/report", *([spec.stem] if spec else []))
-    results = make_report(read_spec(spec, sources | choices), folder, chosen, shlex.join(["remctl", *sys.argv[1:]]))
+    folder = out or Path("runs/report", *([file.stem] if file else []))
+    asked = read_spec(file, sources | choices)
+    with alive("computing intervals, drawing figures"):
+        results = make_report(asked, folder, chosen, shlex.join(["remctl", *sys.argv[1:]]))
     _say(results, folder, "html" in chosen)
 
 

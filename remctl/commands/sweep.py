@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remctl.commands.options import Json
+from remctl.commands.options import AblationSpec, Json, Profile
 from remctl.errors import MachineError, UserError
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ Chosen = Annotated[
 
 
 def ablate(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A YAML file such as ablations/pop.yaml.")],
+    spec: AblationSpec,
     executor: Annotated[str, typer.Option(help="slurm, local, or auto: SLURM where sbatch is.")] = "auto",
     out: Out = Path("runs"),
-    profile: Annotated[str, typer.Option(help="SLURM profile: NAME for slurm/NAME.yaml, or a file.")] = "default",
+    profile: Profile = "default",
     runs_per_gpu: Annotated[int, typer.Option(min=1, max=64, help="Runs that share one GPU.")] = 1,
     max_parallel: Annotated[int | None, typer.Option(min=1, help="Tasks (locally: runs) at the same time.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and why.")] = False,
@@ -42,10 +42,11 @@ def ablate(
 ) -> None:
     """Start what an ablation's spec asks for and has not been done; the same command goes on where it stopped."""
     from remctl.commands import sweep_output
+    from remctl.shipped import find
     from remctl.sweep import launch
     from remctl.sweep.spec import read_spec
 
-    asked = read_spec(spec)
+    asked = read_spec(find("ablations", spec))
     options = launch.Options(executor, profile, runs_per_gpu, max_parallel, then_report)
     launch.choose_executor(executor)
     if dry_run:
@@ -113,10 +114,7 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     from remctl.sweep.status import standing
 
     now_is = standing(out, name)
-    spec = Path(read_experiment(out, name)["spec"])
-    if not spec.is_file():
-        raise UserError(f"{name} was launched with {spec}, which is gone: run `remctl ablate` with its new place")
-    asked = read_spec(spec)
+    asked = read_spec(_recorded(name, read_experiment(out, name)["spec"]))
     rows = requests.to_retry(now_is, runs or ())
     if not rows:
         print(f"nothing of {name} has failed or was stopped")
@@ -127,6 +125,17 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     actions, submission = launch.launch(out, asked, options, retrying=only, say=sweep_output.aside)
     chosen = [action for action in actions if action.run.config_hash in only]
     sweep_output.show_launch(chosen, submission, out, name, json=False)
+
+
+def _recorded(name: str, spec: str) -> Path:
+    from remctl.shipped import find
+
+    try:
+        return find("ablations", spec)
+    except UserError:
+        raise UserError(
+            f"{name} was launched with {spec}, which is gone: run `remctl ablate` with its new place"
+        ) from None
 
 
 def logs(

@@ -127,7 +127,7 @@ def show_experiments(records: Records, json: bool) -> None:
         show_json([standing_as_json(s) for s in found])
         return
     if not found and not notes:
-        raise UserError(f"no experiments in {records.out}: start one with `remctl ablate ablations/smoke.yaml`")
+        raise UserError(f"no experiments in {records.out}: start one with `remctl ablate smoke`")
     rows = [(s.name, str(len(s.rows)), _totals(s), f"{s.hours.used:.1f}") for s in found]
     show(table(("experiment", "runs", "states", "device-hours"), rows, right=("runs", "device-hours")))
     for note in notes:

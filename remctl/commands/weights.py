@@ -10,9 +10,11 @@ app = typer.Typer(help="The perceptual loss' pretrained weights (64 MB, fetched 
 @app.command()
 def fetch() -> None:
     """Download, verify and keep the LPIPS weights, unless they are there."""
+    from remctl.progress import alive
     from remctl.weights import fetch_lpips
 
-    fetch_lpips()
+    with alive("fetching the LPIPS weights"):
+        fetch_lpips()
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from remctl.config.effects import without_effect
 from remctl.config.resolve import keys
 from remctl.config.schema import RunConfig
 
@@ -22,9 +23,13 @@ ALWAYS = ("game", "seed")  # nothing to compare them with
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """What makes a run the run it is: game, seed, and every key that differs from `baseline`; no labels, no `runtime`."""
-    base = baseline(type(config))
-    return {key: value for key, value in identity_keys(keys(config)).items() if key in ALWAYS or value != base[key]}
+    """What makes a run the run it is: game, seed, and every key that differs from `baseline` and has an effect.
+
+    No labels, no `runtime`.
+    """
+    base, idle = baseline(type(config)), without_effect(config)
+    flat = {key: value for key, value in identity_keys(keys(config)).items() if key not in idle}
+    return {key: value for key, value in flat.items() if key in ALWAYS or value != base[key]}
 
 
 def config_hash(config: RunConfig) -> str:
@@ -35,7 +40,8 @@ def config_hash(config: RunConfig) -> str:
 def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Keys that make two configurations different runs, with both values."""
     x, y = identity_keys(keys(a)), identity_keys(keys(b))
-    return {key: (value, y[key]) for key, value in x.items() if value != y[key]}
+    idle = without_effect(a).keys() & without_effect(b)
+    return {key: (value, y[key]) for key, value in x.items() if value != y[key] and key not in idle}
 
 
 @cache

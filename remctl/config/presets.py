@@ -115,6 +115,8 @@ DESCRIPTIONS = {
 
 # Section A.5: on Freeway the policy is sampled nearly greedily, or no reward is ever seen.
 GAME_OVERRIDES: dict[str, Overrides] = {"Freeway": {"collection.temperature": 0.01}}
+# Gymnasium environments are not Atari: their actions are meant to be taken one by one.
+GYM_OVERRIDES: Overrides = {"environment.frame_skip": 1}
 
 
 def preset_overrides(preset: str, game: str) -> Overrides:
@@ -122,4 +124,4 @@ def preset_overrides(preset: str, game: str) -> Overrides:
     quick = QUICK_TOY if kind(game) == "toy" else QUICK_ATARI
     table: dict[str, Overrides] = {"paper": {}, "quick": quick, "corrected": CORRECTIONS, "paper-text": PAPER_TEXT}
     table |= {name: VARIANTS[variant].overrides for name, variant in PRESET_VARIANTS.items()}
-    return table[preset] | GAME_OVERRIDES.get(game, {})
+    return table[preset] | GAME_OVERRIDES.get(game, GYM_OVERRIDES if kind(game) == "gym" else {})

@@ -126,6 +126,11 @@ def parse_set(text: str) -> tuple[str, Any]:
         raise UserError(f"--set {key}: value is not YAML: {error}") from None
 
 
+def keys_of(sets: Iterable[str]) -> list[str]:
+    """The keys that `--set` options name."""
+    return [parse_set(text)[0] for text in sets]
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """A YAML file of nested or dotted keys as dotted overrides."""
     example = "write configuration keys with values, for example 'world_model: {num_layers: 3}'"
@@ -173,15 +178,21 @@ def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), prefix: str = "") -> dict[str, Any]:
-    """Nested or dotted keys as dotted ones, each checked before anything below it is looked at."""
+    """Nested or dotted keys as dotted ones, each checked before anything below it is looked at.
+
+    Raises UserError for an unknown or refused key, and for one given twice.
+    """
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and key in sections():
-            flat |= leaves(value, where, refused, f"{key}.")
+            found = leaves(value, where, refused, f"{key}.")
         else:
             check_key(key, where, refused)
-            flat[key] = value
+            found = {key: value}
+        if twice := flat.keys() & found:
+            raise UserError(f"{where}{min(twice)} is given twice, nested and dotted: keep one of them")
+        flat |= found
     return flat
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from remctl.config.combinations import impossibilities
 from remctl.config.section import Section, option, required
 
 Precision = Literal["bf16", "fp32"]
+MAX_THREADS = 1024
 
 
 class EnvironmentConfig(Section):
@@ -281,6 +283,16 @@ class RuntimeConfig(Section):
     overlap_tests: Literal["auto", "on", "off"] = option(
         "auto", "a process of its own tests an epoch while the next ones train; auto: on GPUs", "", "ours"
     )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_THREADS)] = option(
+        "auto", "CPU threads; auto: at the first start as many as cores are free, later the same number", "", "ours"
+    )
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _auto_or_a_number(cls, value: object) -> object:
+        if value != "auto" and (type(value) is not int or not 1 <= value <= MAX_THREADS):
+            raise PydanticCustomError("threads", "Input should be 'auto' or a whole number from 1 to 1024")
+        return value
 
 
 class RunConfig(Section):

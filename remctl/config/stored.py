@@ -24,6 +24,7 @@ from remctl.config.hashing import baseline, config_hash, digest, identity_keys
 from remctl.config.resolve import build, flatten, leaves, read_mapping, short
 from remctl.config.schema import RunConfig
 from remctl.errors import UserError
+from remctl.games import GYM_PREFIX
 
 SCHEMA = 2
 REMEDY = "restore the run's config.yaml from a copy"
@@ -87,14 +88,19 @@ def _schema(tree: dict[str, Any], path: Path) -> int:
     return schema
 
 
-def _precision_is_of_the_device(tree: dict[str, Any]) -> dict[str, Any]:
-    """Schema 1: precision was part of a run's identity, whatever the device does well."""
-    training, runtime = tree.get("training") or {}, tree.get("runtime") or {}
-    if not isinstance(training, dict) or not isinstance(runtime, dict):
-        return tree
+def _from_schema_1(tree: dict[str, Any]) -> dict[str, Any]:
+    """Precision was configured per run, not by the device; frames of Gymnasium environments were never skipped."""
+    training, runtime, environment = (tree.get(name) or {} for name in ("training", "runtime", "environment"))
+    if not all(isinstance(section, dict) for section in (training, runtime, environment)):
+        return tree  # which is refused by its section's name
     precision = training.get("precision", "bf16")
     rest = {name: value for name, value in training.items() if name != "precision"}
-    return tree | {"training": rest, "runtime": runtime | {"precision": precision}}
+    skipped = {"frame_skip": 1} if str(tree.get("game")).startswith(GYM_PREFIX) else {}
+    return tree | {
+        "training": rest,
+        "runtime": runtime | {"precision": precision},
+        "environment": environment | skipped,
+    }
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _precision_is_of_the_device}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_schema_1}

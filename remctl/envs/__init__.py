@@ -51,8 +51,9 @@ def _make_gym(game: str, environment: EnvironmentConfig, training: bool, seed: i
 
     return GymPixels(
         game.removeprefix(games.GYM_PREFIX),
+        frame_skip=environment.frame_skip,
         frame_size=environment.frame_size,
-        time_limit_steps=_time_limit_frames(environment, training),  # nothing is skipped: a step is a frame
+        time_limit_frames=_time_limit_frames(environment, training),
         seed=seed,
     )
 

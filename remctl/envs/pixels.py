@@ -19,18 +19,26 @@ from remctl.interfaces import EnvStep, Frame
 class GymPixels:
     """The Gymnasium environment `env_id`, its observations replaced by what `render()` shows.
 
-    Frames are uint8 (frame_size, frame_size, 3) RGB, `render()` resized (PIL bilinear). One step is one step of the
-    environment; its own time limit stays in force beside `time_limit_steps` (None: no other).
+    Frames are uint8 (frame_size, frame_size, 3) RGB, `render()` resized (PIL bilinear). A step plays its action
+    `frame_skip` times, or fewer if the episode ends, and sums the rewards; a raw frame is one step of the environment. Its
+    own time limit stays in force next to `time_limit_frames` (raw frames; None: no other).
     Each episode's seed is drawn from the generator given to `reset`, and shifted by `seed`.
     UserError: the id is unknown, the action space is not Discrete, or the environment cannot render pictures.
     """
 
     def __init__(
-        self, env_id: str, *, frame_size: int = 64, time_limit_steps: int | None = None, seed: int = 0
+        self,
+        env_id: str,
+        *,
+        frame_skip: int = 1,
+        frame_size: int = 64,
+        time_limit_frames: int | None = None,
+        seed: int = 0,
     ) -> None:
         self.env_id = env_id
         self._frame_size = (frame_size, frame_size)
-        self._time_limit_steps = time_limit_steps
+        self._frame_skip = frame_skip
+        self._time_limit_frames = time_limit_frames
         self._seed = seed
         self._episode_seed: int | None = None
         self._actions: list[int] = []
@@ -48,8 +56,13 @@ class GymPixels:
         """Play action 0 .. num_actions - 1. The rewards are the environment's own."""
         assert self._episode_seed is not None, "step() before reset()"
         assert 0 <= action < self.num_actions, f"action {action} of {self.num_actions}"
-        reward, terminated, truncated = self._play(int(action))
-        return EnvStep(self._frame(), reward, terminated, truncated and not terminated, terminated)
+        total, terminated, truncated = 0.0, False, False
+        for _ in range(self._frame_skip):
+            reward, terminated, truncated = self._play(int(action))
+            total += reward
+            if terminated or truncated:
+                break
+        return EnvStep(self._frame(), total, terminated, truncated and not terminated, terminated)
 
     def get_state(self) -> dict[str, Any]:
         """The episode's seed and its actions so far: few environments can be copied, all can be played again."""
@@ -90,10 +103,15 @@ class GymPixels:
     def _play(self, action: int) -> tuple[float, bool, bool]:
         self._actions.append(action)
         _, reward, terminated, truncated, _ = self._env.step(self._first_action + action)
-        return float(reward), bool(terminated), bool(truncated) or len(self._actions) == self._time_limit_steps
+        if not np.isfinite(float(reward)):
+            raise UserError(
+                f"gym:{self.env_id} gave the reward {float(reward)} at step {len(self._actions)} of an episode (seed "
+                f"{self._episode_seed}): nothing can be learned from that; mend the environment"
+            )
+        return float(reward), bool(terminated), bool(truncated) or len(self._actions) == self._time_limit_frames
 
     def _frame(self) -> Frame:
-        image = Image.fromarray(np.asarray(self._env.render()))
+        image = Image.fromarray(as_rgb(self._env.render(), self.env_id))
         return np.array(image.resize(self._frame_size, Image.Resampling.BILINEAR))
 
 
@@ -145,5 +163,27 @@ def _check_render(env: gymnasium.Env[Any, Any], env_id: str) -> None:
         picture = env.render()
     except Exception as error:  # as in _make
         raise UserError(f"gym:{env_id} cannot render: {_remedy(error)}") from error
-    if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
-        raise UserError(f"gym:{env_id} renders no uint8 (H, W, 3) pictures: choose one with render_mode 'rgb_array'")
+    as_rgb(picture, env_id)
+
+
+def as_rgb(picture: Any, env_id: str) -> Frame:
+    """What an environment renders as uint8 (H, W, 3).
+
+    Grey pictures (H, W) or (H, W, 1) become RGB, alpha is dropped; numbers that are not uint8 are 0 to 1 if none is larger,
+    else 0 to 255. UserError for anything else, and for numbers that are not finite.
+    """
+    given = np.asarray(picture)
+    if given.ndim == 2:
+        given = given[..., None]
+    if given.ndim != 3 or given.shape[2] not in (1, 3, 4) or not given.size or given.dtype.kind not in "buif":
+        what = f"{given.dtype} {given.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise UserError(
+            f"gym:{env_id} renders {what}, no picture (H, W), (H, W, 3) or (H, W, 4): choose another environment"
+        )
+    colors = given[..., :3] if given.shape[2] > 1 else given.repeat(3, axis=2)
+    if colors.dtype == np.uint8:
+        return np.ascontiguousarray(colors)
+    if not np.isfinite(colors).all():
+        raise UserError(f"gym:{env_id} renders numbers that are not finite: mend the environment")
+    scale = 255.0 if colors.max() <= 1 else 1.0
+    return (colors * scale).round().clip(0, 255).astype(np.uint8)

@@ -119,17 +119,19 @@ class ReplayBuffer:
         self.num_tokenized = 0
 
     @torch.no_grad()
-    def refresh_tokens(self, encode: Callable[[Tensor], Tensor], check: Callable[[], None] = lambda: None) -> int:
+    def refresh_tokens(
+        self, encode: Callable[[Tensor], Tensor], advance: Callable[[int], None] = lambda num_done: None
+    ) -> int:
         """Encode the frames whose tokens are stale; returns how many. encode: uint8 frames to tokens (B, K).
 
-        `check` is called between batches, and may raise to leave: frames done so far count.
+        `advance` is given the number of frames done, before each batch, and may raise to leave: those frames count.
 
         Batches lie on fixed boundaries and have one size, so that a frame's tokens do not depend on when it was encoded:
         a resumed run, which encodes everything again, gets the same ones to the bit.
         """
         num_stale = self.size - self.num_tokenized
         for begin in range(self.num_tokenized // ENCODE_BATCH * ENCODE_BATCH, self.size, ENCODE_BATCH):
-            check()
+            advance(self.num_tokenized - (self.size - num_stale))
             end = min(begin + ENCODE_BATCH, self.size)
             batch = self.frames[begin : begin + ENCODE_BATCH]
             if end - begin < ENCODE_BATCH:

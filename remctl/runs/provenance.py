@@ -14,6 +14,7 @@ from typing import Any
 
 import remctl
 from remctl.errors import MachineError
+from remctl.runs.cores import usable_cores
 from remctl.runs.files import read_json, write_json
 from remctl.runs.layout import RunFolder
 
@@ -88,11 +89,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def usable_cores() -> int:
-    """Processor cores that this process, and those that it starts, may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _machine() -> dict[str, Any]:

@@ -17,10 +17,11 @@ from remctl.errors import MachineError, UserError
 from remctl.runs.files import make_folder
 from remctl.runs.layout import RunFolder
 from remctl.runs.lock import exclusive_within, open_lock
+from remctl.shipped import find, reference
 from remctl.sweep import local, slurm
 from remctl.sweep.observe import OPEN, RunState, find_places, observe
 from remctl.sweep.plan import Action, Rules, plan
-from remctl.sweep.profile import Profile, find_profile, read_profile
+from remctl.sweep.profile import Profile, read_profile
 from remctl.sweep.records import (
     Executor,
     Submission,
@@ -120,11 +121,11 @@ def launch(
         submission = None
         if starting:
             if executor == "slurm":
-                slurm.check(profile, where)
+                slurm.check(profile, find("slurm", where))
                 doubt = slurm.probe(out / spec.name, profile)
                 if doubt:
                     say(f"note: {doubt}")
-            submission = _hand_over(look, starting, executor, profile, replace(options, profile=str(where.resolve())))
+            submission = _hand_over(look, starting, executor, profile, replace(options, profile=where))
         for action in starting if retrying else ():
             add_request(RunFolder(action.state.folder), "retry", [s.id for s in look.known])
         if options.then_report:
@@ -138,15 +139,15 @@ def forgiven(states: dict[str, RunState], hashes: set[str]) -> dict[str, RunStat
     return states | fresh
 
 
-def profile_of(executor: Executor, options: Options) -> tuple[Profile, Path]:
-    """What to ask SLURM for, and the file that says so. Raises UserError."""
+def profile_of(executor: Executor, options: Options) -> tuple[Profile, str]:
+    """What to ask SLURM for, and how to find the file that says so again. Raises UserError."""
     if executor == "local":
-        return Profile(), Path()
-    where = find_profile(options.profile)
+        return Profile(), options.profile
+    where = find("slurm", options.profile)
     profile = read_profile(where)
     if options.max_parallel:
         profile = profile.model_copy(update={"max_parallel": options.max_parallel})
-    return profile, where
+    return profile, reference("slurm", where)
 
 
 def _hand_over(

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from remctl.errors import MachineError
+from remctl.runs.cores import usable_cores
 from remctl.runs.files import make_folder, named_errors
 from remctl.runs.lock import exclusive_within, open_lock, try_exclusive
-from remctl.runs.provenance import usable_cores
 from remctl.sweep.job import LEAVING, POLL_S, Pool, Slot, supervised
 from remctl.sweep.records import Submission, read_submission
 from remctl.sweep.schedulers import QUEUE_LOCK

@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from remctl.config.resolve import read_mapping, short, suggestion
 from remctl.errors import UserError
 
-FOLDER = Path("slurm")
 RESERVED = (
     "job-name",
     "array",
@@ -102,21 +101,17 @@ class Profile(BaseModel):
         return flags
 
     @property
+    def summary(self) -> str:
+        """Return in a few words what a task gets."""
+        gpu = f"1 {self.gpu_type or 'GPU'}" if self.gpus else "no GPU"
+        return f"{gpu}, {self.cpus} cores, {self.memory_gb:g} GB, {self.time / 60:g} hours"
+
+    @property
     def gres(self) -> str | None:
         """`gpu:TYPE:1`, `gpu:1`, or None without a GPU."""
         if not self.gpus:
             return None
         return f"gpu:{self.gpu_type}:1" if self.gpu_type else "gpu:1"
-
-
-def find_profile(name: str) -> Path:
-    """`gpu` is slurm/gpu.yaml; anything with a slash or an ending is a file. Raises UserError naming what there is."""
-    path = Path(name) if "/" in name or name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    if path.is_file():
-        return path
-    known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
-    where = f": {suggestion(path.stem, known)}" if known else f": write {FOLDER}/{path.stem}.yaml, or give a file"
-    raise UserError(f"--profile {name}: no file {path}{where}")
 
 
 def read_profile(path: Path) -> Profile:

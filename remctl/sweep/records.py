@@ -28,6 +28,7 @@ from remctl.errors import MachineError
 from remctl.games import folder_name
 from remctl.runs.files import append_line, make_folder, read_json, read_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
+from remctl.shipped import reference
 from remctl.sweep.wanted import Spec, WantedRun
 
 EXPERIMENT, SUBMISSIONS, SUBMISSION, FINALS = "experiment.json", ".submissions", "submission.json", "finals.jsonl"
@@ -225,7 +226,7 @@ def write_experiment(out: Path, spec: Spec, places: dict[str, Path], runs: Itera
         "name": spec.name,
         "question": spec.question,
         "control": spec.control,
-        "spec": str(spec.path.resolve()),
+        "spec": reference("ablations", spec.path),
         "preset": spec.preset,
         "variants": [{"name": v.name, "label": v.label} for v in spec.variants],
         "runs": [asdict(ref_of(out, run, places[run.config_hash])) for run in runs],

@@ -36,6 +36,7 @@ from typing import Any
 from yaml import MappingNode, ScalarNode
 
 from remctl.config import RunConfig, build, config_hash, one_of
+from remctl.config.effects import refuse_without_effect
 from remctl.config.hashing import NOT_IDENTITY
 from remctl.config.presets import DESCRIPTIONS, preset_overrides
 from remctl.config.resolve import check_key, sections, short
@@ -96,11 +97,15 @@ def _configuration(spec: Spec, variant: SpecVariant, game: str) -> RunConfig:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A variant, where it stands, and the line that sets each key for it (the spec's, its own, a grid point's)."""
+    """A variant, where it stands, and the line that sets each key for it (the spec's, its own, a grid point's).
+
+    `own`: the keys that the file sets for this variant alone.
+    """
 
     variant: SpecVariant
     given: Marked
     lines: dict[str, int]
+    own: frozenset[str] = frozenset()
     hashes: tuple[str, ...] = ()  # of its configurations, game by game
 
 
@@ -166,7 +171,8 @@ def _draft(given: Marked, common: dict[str, int]) -> _Draft:
     base = _base(keys, name)
     label = keys["label"].text() if "label" in keys else VARIANTS[name].label if name in VARIANTS else name
     own = _overrides(keys["overrides"]) if "overrides" in keys else {}
-    return _Draft(SpecVariant(name, label, VARIANTS[base].overrides | _values(own)), given, common | _lines(own))
+    variant = SpecVariant(name, label, VARIANTS[base].overrides | _values(own))
+    return _Draft(variant, given, common | _lines(own), frozenset(own))
 
 
 def _base(keys: Mapping[str, Marked], name: str) -> str:
@@ -252,7 +258,8 @@ def _at(draft: _Draft, point: Mapping[str, Marked]) -> _Draft:
     name = "+".join([old.name, *(f"{key}={_shown(value)}" for key, value in values.items())])
     label = ", ".join([old.label, *(f"{word}={_shown(v)}" for word, v in zip(words, values.values(), strict=True))])
     given = list(point.values())[-1]
-    return _Draft(SpecVariant(name, label, old.overrides | values), given, draft.lines | _lines(point))
+    variant = SpecVariant(name, label, old.overrides | values)
+    return _Draft(variant, given, draft.lines | _lines(point), draft.own | point.keys())
 
 
 # Checks of what came out
@@ -263,7 +270,9 @@ def _hashes(spec: Spec, draft: _Draft) -> tuple[str, ...]:
     hashes = []
     for game in spec.games:
         try:
-            hashes.append(config_hash(_configuration(spec, draft.variant, game)))
+            config = _configuration(spec, draft.variant, game)
+            refuse_without_effect(config, sorted(draft.own))
+            hashes.append(config_hash(config))
         except UserError as error:
             where = f"{spec.path}:{_line(draft, str(error))}"
             raise UserError(f"{where}: {error} (variant {draft.variant.name!r}, {game})") from None

@@ -60,7 +60,7 @@ def diagnose(
     starts, num_drawn = choose_starts(buffer.episodes, num_starts, random.numpy("starts"))
     generator = random.torch(agent.device, "imagination")
     with evaluation_mode(agent, random), agent.autocast():
-        buffer.refresh_tokens(agent.encode, check)
+        buffer.refresh_tokens(agent.encode, lambda num_done: check())
         batches = np.split(starts, range(START_BATCH, len(starts), START_BATCH))
         compared = _join([compare(agent, buffer, batch, generator) for batch in checked(batches, check)])
         played = _join([roll_out(agent, buffer, batch, generator) for batch in checked(batches, check)])

@@ -1,57 +1,75 @@
-"""How long a run will take on a CPU, from one measured step of each component, said before it starts."""
+"""How long a run will take: what was never timed is, one step of each component, before it starts."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+import torch
+
+from remctl.progress import Reporter
 from remctl.rem.perceptual import PerceptualLoss
+from remctl.replay.buffer import ENCODE_BATCH
 from remctl.train.build import Agent
-from remctl.train.phases import steps_left
+from remctl.train.remaining import COLLECT, ENCODE, TRAINED, WARM_UP
 from remctl.train.workload import Workload
 
 LONG_S = 3600.0
-SMALL_PARAMETERS = 2_000_000  # `quick` has a fifth of that and takes minutes
+SHORT_S = 1.0  # a first step allocates and fills caches; one that is this short is taken again
 ENV_STEP_S = 2e-3  # emulator, two resizes and one batch of one through V and C; a small share of any long run
 
 
-def announce(
-    agent: Agent, image_loss: PerceptualLoss, epochs_done: int, log: Callable[[str], None], check: Callable[[], None]
-) -> None:
-    """On a CPU: measure a step of each component and say how long the rest of the run takes, if it is long.
+def announce(agent: Agent, image_loss: PerceptualLoss, reporter: Reporter) -> None:
+    """On a CPU: time a step of what is still to be done and was never timed, and say so if the run will take long.
 
-    `check` is called between the steps, and may raise to leave.
+    Raises Interrupted between two steps once a signal has come.
     """
-    num_parameters = sum(p.numel() for module in agent.components.values() for p in module.parameters())
-    if agent.device.type != "cpu" or num_parameters < SMALL_PARAMETERS:
+    if agent.device.type != "cpu":
         return
-    log("measuring one training step of each component")
-    seconds = measure(agent, image_loss, check)
-    total = sum(seconds[name] * steps_left(agent.config, name, epochs_done) for name in seconds)
-    total += ENV_STEP_S * agent.config.collection.steps_per_epoch * agent.config.training.num_epochs
-    parts = ", ".join(f"{name} {s:.2g} s" for name, s in seconds.items())
-    if total > LONG_S:
-        log(
-            f"this run takes about {duration(total)} on this CPU (one step, uncompiled: {parts}); a GPU is meant for it. "
+    pace = reporter.pace
+    unknown = pace.unknown()
+    names = [name for name, loop in TRAINED.items() if loop in unknown]
+    if names:
+        with reporter.doing("timing one step of each component"):
+            pace.guessed |= measure(agent, image_loss, names, reporter.stop.check)
+    pace.guessed.setdefault(COLLECT, ENV_STEP_S)
+    left = pace.left()
+    if left is not None and left.seconds > LONG_S:
+        steps = ", ".join(f"{name} {pace.step_s(loop):.2g} s" for name, loop in TRAINED.items() if pace.step_s(loop))
+        reporter.log(
+            f"this run takes {left.words} on this CPU (a step of {steps}); a GPU is meant for it. "
             "`--preset quick` takes minutes here."
         )
 
 
-def measure(agent: Agent, image_loss: PerceptualLoss, check: Callable[[], None]) -> dict[str, float]:
-    """Seconds of one training step of each component, on copies of them and on random data; uncompiled."""
-    workload, seconds = Workload(copy.deepcopy(agent), image_loss), {}
-    for name in agent.components:
+def measure(
+    agent: Agent, image_loss: PerceptualLoss, names: Collection[str], check: Callable[[], None]
+) -> dict[str, float]:
+    """Return seconds by loop: of a training step of each component of `names`, and of encoding one frame.
+
+    Steps run uncompiled, on a copy of the agent and on random data. `check` is called before each and may raise to leave.
+    """
+    workload = Workload(copy.deepcopy(agent), image_loss)
+    size = agent.config.environment.frame_size
+    frames = torch.zeros((ENCODE_BATCH, size, size, 3), dtype=torch.uint8, device=agent.device)
+    found = {}
+    for name in names:
         check()
+        found[TRAINED[name]] = _seconds_of(workload.step(name))
+    if "tokenizer" in names:
+        found[WARM_UP] = found[TRAINED["tokenizer"]]  # the same step, without quantisation
+    check()
+    found[ENCODE] = _seconds_of(lambda: agent.encode(frames)) / ENCODE_BATCH
+    return found
+
+
+def _seconds_of(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - begin
+    if seconds < SHORT_S:
         begin = time.perf_counter()
-        workload.step(name)()
-        seconds[name] = time.perf_counter() - begin
+        work()
+        seconds = time.perf_counter() - begin
     return seconds
-
-
-def duration(seconds: float) -> str:
-    """In the largest sensible unit."""
-    for unit, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -6,7 +6,7 @@ short. An environment that has finished one takes the next.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,12 +18,7 @@ from remctl.train.build import Agent
 from remctl.train.seeding import Randomness, derive_seed
 
 MAX_KEPT_STEPS = 1000
-
-
-class Advance(Protocol):
-    """Told after every batched step how many episodes are done; may raise to leave."""
-
-    def __call__(self, num_done: int) -> None: ...
+Advance = Callable[[int], None]  # given after every batched step how many episodes are done; may raise to leave
 
 
 class Episode:

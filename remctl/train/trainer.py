@@ -11,16 +11,18 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from remctl.config import RunConfig, config_hash, known_hashes
 from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
+from remctl.games import kind
 from remctl.progress import Reporter
 from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.store import load_shard, save_shard, shard_path
@@ -35,6 +37,7 @@ from remctl.train.evaluate import Episode, play
 from remctl.train.learner import Learner
 from remctl.train.overlap import RunTests
 from remctl.train.phases import Metrics, num_steps, train_controller, train_tokenizer, train_world_model
+from remctl.train.remaining import ENCODE, guess_episodes, measured, work_left
 from remctl.train.seeding import Randomness, derive_seed
 from remctl.train.testing import Findings, controller_trained
 
@@ -75,7 +78,9 @@ class Trainer:
             capacity(config), config.environment.frame_size, config.tokenizer.tokens_per_obs, device
         )
         self.learner = Learner(self.agent, self.image_loss, self.buffer)
+        self.num_threads_before: int | None = None  # that computed the checkpoint
         self._form_before: str | None = None  # of the steps that led to the checkpoint
+        self._graded_rewards = False  # met since this start
         self._may_speed_up = is_fast(config, device)
         self.tests = RunTests(self.agent, self.image_loss, run, env.num_actions, reporter)
 
@@ -109,7 +114,10 @@ class Trainer:
         if loaded is not newest:  # its epoch's shard is about to be written again, and would not be the one it knows
             checkpoint.drop_after(self.folder, self.epoch)
         self.log.rewind(self.epoch)
-        self.tests.resume(self.epoch, self.log.entries())
+        entries = self.log.entries()
+        self.tests.resume(self.epoch, entries)
+        self.reporter.pace.measured |= measured(self.config, entries, not self.tests.overlapped)
+        self._look_ahead()
 
     def _with_its_shard(self, loaded: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
         """`loaded`, or the generation before it where what its last epoch collected is lost: that epoch is run again.
@@ -141,29 +149,33 @@ class Trainer:
             optimizer.load_state_dict(loaded.trainer["optimizers"][name])
         self.collector.set_state(loaded.trainer["collector"], self.device)
         self.clock.seconds = dict(loaded.trainer["wall_s"])
-        self._compare_arithmetic(loaded.trainer)
+        self.num_threads_before = loaded.trainer.get("num_threads")
+        self._form_before = loaded.trainer.get("form", "plain")
         for epoch in range(1, min(self.epoch, self.config.collection.last_epoch) + 1):
             self.buffer.append(load_shard(self.folder, epoch))
         self.reporter.log(f"resuming after epoch {self.epoch} of {self.config.training.num_epochs}")
 
-    def _compare_arithmetic(self, before: Mapping[str, Any]) -> None:
-        """Say what makes a resumed run differ from an uninterrupted one."""
-        threads, now = before.get("num_threads"), torch.get_num_threads()
-        if self.device.type == "cpu" and threads not in (None, now):
-            self.reporter.log(
-                f"resuming with {now} threads after {threads}: sums are rounded differently, not the same to the bit"
-            )
-        self._form_before = before.get("form", "plain")
-
     def _speed_up(self) -> None:
         """Before the first training step, and not while a run starts: asking for a compiler takes seconds."""
         if self._may_speed_up:
-            accelerate(self.learner, self.reporter.log)
+            with self.reporter.doing("compiling"):
+                accelerate(self.learner, self.reporter.log)
             self._may_speed_up = False
         before, now = self._form_before, self.learner.form
         if before not in (None, now):
             self.reporter.log(f"resuming with {now} steps after {before} ones: other roundings and dropout masks")
         self._form_before = now
+
+    def _look_ahead(self) -> None:
+        """Tell the reporter what is still to be done after the last complete epoch."""
+        self.reporter.pace.work = work_left(self.config, self.epoch, not self.tests.overlapped)
+        guess_episodes(self.config, self.reporter.pace)
+
+    @contextmanager
+    def phase(self, name: str, metrics: Metrics | None = None) -> Iterator[None]:
+        """Measure a phase of the run, and show its name while it lasts."""
+        with self.clock.measure(name, metrics), self.reporter.doing(name.replace("_", " ")):
+            yield
 
     def run(self) -> None:
         """All remaining epochs."""
@@ -173,6 +185,7 @@ class Trainer:
             self.tests.begin()
             for epoch in range(self.epoch + 1, total + 1):
                 metrics = self.run_epoch(epoch)
+                self._look_ahead()
                 self.reporter.epoch_done()
                 self.reporter.log(summary(epoch, total, metrics))
 
@@ -192,7 +205,8 @@ class Trainer:
         refuse_divergence(epoch, metrics)
         tests = self._test(epoch, metrics)
         metrics["epoch/wall_s"] = time.perf_counter() - begin
-        self._commit(epoch, metrics, records, tests)
+        with self.reporter.doing("saving"):
+            self._commit(epoch, metrics, records, tests)
         self.tests.committed(epoch)
         return metrics
 
@@ -207,11 +221,18 @@ class Trainer:
         )
         random = Randomness(self.config.seed, epoch, "collect")
         count = c.steps_per_epoch + c.initial_steps * (epoch == 1)
-        with self.clock.measure("collect", metrics):
+        with self.phase("collect", metrics):
             seeded = self.config.environment.seeding == "seeded"
             steps, games = self.collector.collect(count, policy, random, self.reporter.track, seeded)
             self.buffer.append(steps)
             save_shard(self.folder, epoch, steps)
+        guess_episodes(self.config, self.reporter.pace, games)
+        if not self._graded_rewards and has_graded(steps.rewards):
+            self._graded_rewards = True
+            if kind(self.config.game) == "gym":  # of Atari games everybody knows
+                self.reporter.log(
+                    f"{self.config.game} gives rewards other than -1, 0 and 1: REM learns their sign only"
+                )
         metrics["collect/env_steps"] = self.buffer.size
         metrics["collect/env_steps_per_s"] = count / metrics["collect/wall_s"]
         if games:
@@ -221,22 +242,23 @@ class Trainer:
     def _train(self, epoch: int, metrics: Metrics) -> None:
         track = self.reporter.track
         if num_steps(self.config.tokenizer.training, epoch):
-            with self.clock.measure("tokenizer", metrics):
+            with self.phase("tokenizer", metrics):
                 metrics |= train_tokenizer(self.learner, epoch, track)
         if num_steps(self.config.world_model.training, epoch) or num_steps(self.config.controller.training, epoch):
-            with self.clock.measure("encode", metrics):
-                self.buffer.refresh_tokens(self.agent.encode, self.reporter.stop.check)
+            num_stale = self.buffer.size - self.buffer.num_tokenized
+            with self.phase("encode", metrics), self.reporter.counting(ENCODE, num_stale) as advance:
+                self.buffer.refresh_tokens(self.agent.encode, advance)
         if num_steps(self.config.world_model.training, epoch):
-            with self.clock.measure("world_model", metrics):
+            with self.phase("world_model", metrics):
                 metrics |= train_world_model(self.learner, epoch, track)
         if num_steps(self.config.controller.training, epoch):
-            with self.clock.measure("controller", metrics):
+            with self.phase("controller", metrics):
                 metrics |= train_controller(self.learner, epoch, track)
 
     def _test(self, epoch: int, metrics: Metrics) -> list[Findings]:
         if not self.tests.any_logged_with(epoch):
             return []
-        with self.clock.measure("test", metrics):
+        with self.phase("test", metrics):
             return self.tests.tested(epoch)
 
     def play(self, kind: str, epoch: int, num_episodes: int) -> list[Episode]:
@@ -291,6 +313,11 @@ def refuse_divergence(epoch: int, metrics: Metrics) -> None:
             f"training diverged in epoch {epoch}: {bad[0]} is not finite; lower {component}.training.learning_rate "
             "(another configuration, so with another --name); the epochs before stand"
         )
+
+
+def has_graded(rewards: np.ndarray) -> bool:
+    """Whether one of rewards (S,) is more than its sign."""
+    return not bool(np.isin(rewards, (-1, 0, 1)).all())
 
 
 def capacity(config: RunConfig) -> int:

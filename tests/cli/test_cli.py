@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+import remctl
 from remctl import __version__
 from remctl.cli import app
 from remctl.config import config_hash, from_yaml, keys, resolve, to_yaml
@@ -28,6 +30,7 @@ VERBS = [
     "eval",
     "inspect",
     "doctor",
+    "init",
     "ablate",
     "status",
     "cancel",
@@ -40,6 +43,7 @@ VERBS = [
     "list games",
     "list presets",
     "list variants",
+    "list specs",
     "weights fetch",
     "weights status",
     "scores export",
@@ -109,6 +113,61 @@ def test_help_names_all_presets(cli: Callable) -> None:
 
 def test_version(cli: Callable) -> None:
     assert cli("--version") == (0, f"remctl {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "offers"),
+    [
+        ("remctl train --game Boxin", ["Boxing"]),
+        ("remctl train --preset qu", ["quick"]),
+        ("remctl train --variant no_p", ["no_pop"]),
+        ("remctl ablate token", ["token_scaling", "tokenizer"]),
+        ("remctl ablate pop --profile c", ["cpu"]),
+        ("remctl report --spec pa", ["paper"]),
+    ],
+)
+def test_shells_complete_names(cli: Callable, monkeypatch: pytest.MonkeyPatch, line: str, offers: list[str]) -> None:
+    monkeypatch.setenv("_REMCTL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    done = cli()
+    assert (done.status, done.out.split()) == (0, offers)
+
+
+def test_specs_are_listed_and_copied(cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    listed = json.loads(cli("list", "specs", "--json").out)
+    assert {row["kind"] for row in listed} == {"ablation", "report", "profile"}
+    (pop,) = (row for row in listed if row["spec"] == "pop")
+    assert (pop["runs"], pop["from"], pop["question"][-1]) == (80, "remctl", "?")
+    assert "files written into ablations/, reports/ and slurm/ of" in cli("init").out
+    Path("ablations/pop.yaml").write_text("name: [")
+    assert "kept, as they are not as shipped: ablations/pop.yaml (--overwrite replaces them)" in cli("init").out
+    shown = cli("list", "specs")
+    assert shown.status == 0
+    assert "unreadable: ablations/pop.yaml" in " ".join(shown.out.split())
+
+
+@pytest.mark.parametrize(
+    "line", ["list games", "list specs", "list variants", "ablate paper --dry-run --executor local"]
+)
+def test_a_narrow_terminal_cuts_nothing(cli: Callable, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    wide = Counter(cli(*line.split()).out)
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = Counter(cli(*line.split()).out)
+    for counted in (wide, narrow):
+        del counted[" "], counted["\n"], counted["─"]
+    assert narrow == wide  # wherever the lines are broken
+
+
+@pytest.mark.parametrize("line", ["--help", "list specs", "config explain world_model.decay"])
+def test_no_locale_no_home_and_an_empty_folder(line: str, tmp_path: Path) -> None:
+    bare = {"PATH": "/nowhere", "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    bare |= {"PYTHONPATH": str(Path(remctl.__file__).parents[1]), "HOME": "/nonexistent"}
+    command = [sys.executable, "-m", "remctl", *line.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=bare, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())
 
 
 # --- what the verbs call
@@ -272,7 +331,7 @@ def test_tables_fit_80_columns(cli: Callable, line: str) -> None:
 
 BAD = [
     ("trian", "no such command 'trian': did you mean 'train'?"),
-    ("frobnicate", "choose one of train, eval, inspect, doctor, ablate,"),
+    ("frobnicate", "choose one of train, eval, inspect, doctor, init, ablate,"),
     ("config", "choose one of show, schema, explain"),
     ("config shwo", "did you mean 'show'?"),
     ("list gmaes", "did you mean 'games'?"),
@@ -349,3 +408,12 @@ def test_debug_shows_the_traceback_and_the_line(cli: Callable, line: str) -> Non
     assert done.status == 2
     assert done.err.startswith("Traceback")
     assert done.err.splitlines()[-1] == "remctl: unknown game 'Pnog': did you mean Pong?"
+
+
+@pytest.mark.parametrize("verb", [("train",), ("config", "show")])
+def test_a_key_without_effect_is_refused(cli: Callable, verb: tuple[str, ...], tmp_path: Path) -> None:
+    where = ("--out", str(tmp_path)) if verb == ("train",) else ()
+    done = cli(*verb, "--game", "Catch", "--preset", "quick", "--set", "environment.frame_skip=2", *where)
+    assert done.status == 2
+    assert done.err == "remctl: environment.frame_skip has no effect here: Catch has none; leave it out\n"
+    assert list(tmp_path.iterdir()) == []

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from remctl.commands.failures import guarded, say
+from remctl.commands.failures import describe, guarded, say
 from remctl.errors import Interrupted, MachineError, UserError
+from remctl.weights import lpips_status
 
 
 def error_with(code: int, *names: str) -> OSError:
@@ -76,6 +78,22 @@ def test_torch_out_of_memory_is_the_machines(
     assert capsys.readouterr().err.startswith(
         "remctl: out of memory (CUDA out of memory. Tried to allocate 2 GiB): lower"
     )
+
+
+def test_a_user_without_a_home_folder_gets_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    for name in ("REMCTL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert lpips_status() == (
+        "missing",
+        "LPIPS weights: missing (no home folder to keep them in: set REMCTL_CACHE to a folder)",
+    )
+    with pytest.raises(RuntimeError) as caught:
+        Path.home()
+    assert describe(caught.value) == (1, "this user has no home folder: set HOME to a folder that is writable")
 
 
 def test_control_characters_are_shown_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:

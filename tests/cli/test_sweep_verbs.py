@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from remctl.sweep.records import submissions
 from remctl.sweep.spec import read_spec, wanted_runs
 from tests.cli.conftest import Outcome
 from tests.sweep.support import attempt, begin, record, tiny_spec, write_spec
@@ -79,6 +80,28 @@ def test_status_shows_every_state_with_its_reason(cli: Cli, tmp_path: Path) -> N
     assert cli("retry", "tiny", "rem/Pong", "--out", str(out)).status == 2
 
 
+def test_a_shipped_spec_is_retried_from_any_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from remctl.shipped import find
+
+    handed: list[int] = []
+    monkeypatch.setattr("remctl.sweep.local.start_queue", lambda submission, out: handed.append(len(submission.tasks)))
+    out = tmp_path / "runs"
+    monkeypatch.chdir(tmp_path)
+    assert cli("ablate", "smoke", "--out", str(out)).status == 0
+    assert json.loads((out / "smoke" / "experiment.json").read_text())["spec"] == "remctl:smoke"
+    runs = wanted_runs(read_spec(find("ablations", "smoke")))
+    (made,) = submissions(out)
+    attempt(out, runs[0], "start", made)
+    attempt(out, runs[0], "end", made, outcome="failed", error="x")
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations" / "smoke.yaml").write_text("not what was launched")
+    assert cli("retry", "smoke", "rem/Catch/seed_0", "--out", str(out)).status == 0
+    assert handed == [4, 1]
+    gone = json.loads((out / "smoke" / "experiment.json").read_text()) | {"spec": "/nowhere/smoke.yaml"}
+    (out / "smoke" / "experiment.json").write_text(json.dumps(gone))
+    assert "launched with /nowhere/smoke.yaml, which is gone" in cli("retry", "smoke", "--out", str(out)).err
+
+
 def test_logs_shows_the_end(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "job.log").write_text("\n".join(f"line {i}" for i in range(100)))
     assert cli("logs", str(tmp_path), "-n", "2").out == "line 98\nline 99\n"
@@ -88,6 +111,7 @@ def test_logs_shows_the_end(cli: Cli, tmp_path: Path) -> None:
     ("args", "says"),
     [
         (("ablate", "nowhere.yaml"), "nowhere.yaml"),
+        (("ablate", "popp"), "no ablation spec 'popp': did you mean pop?"),
         (("ablate", "ablations/smoke.yaml", "--executor", "pbs", "--dry-run"), "allowed are auto, slurm, local"),
         (("ablate", "ablations/smoke.yaml", "--executor", "pbs"), "allowed are auto, slurm, local"),
         (("ablate", "ablations/smoke.yaml", "--executor", "slurm"), "no sbatch here"),

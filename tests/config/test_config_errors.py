@@ -186,3 +186,19 @@ REMEDIED = [
 @pytest.mark.parametrize("sets", REMEDIED)
 def test_the_remedies_work(sets: list[str]) -> None:
     resolve("Pong", sets=sets)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "world_model.num_layers: 3\nworld_model: {num_layers: 4}\n",
+        "world_model: {num_layers: 4}\nworld_model.num_layers: 3\n",
+        "world_model: {training: {batch_size: 4}}\nworld_model.training.batch_size: 4\n",
+        "world_model: {training: {batch_size: 4}, training.batch_size: 5}\n",
+    ],
+)
+def test_a_key_given_nested_and_dotted_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"world_model\.\S+ is given twice, nested and dotted: keep one"):
+        resolve("Pong", file=file)

@@ -59,7 +59,7 @@ def test_toys_take_the_frame_size_and_refuse_what_they_cannot_draw() -> None:
 
 
 def test_gymnasium_ids_and_unknown_names() -> None:
-    env = make_env("gym:ALE/Pong-v5", changed(time_limit_train_frames=3), training=True, seed=0)
+    env = make_env("gym:ALE/Pong-v5", changed(frame_skip=1, time_limit_train_frames=3), training=True, seed=0)
     assert env.action_names[0] == "NOOP"
     assert env.reset(np.random.default_rng(0)).shape == (64, 64, 3)
     assert [env.step(0).truncated for _ in range(3)] == [False, False, True]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from remctl.envs.pixels import GymPixels
+from remctl.envs.pixels import GymPixels, as_rgb
 from remctl.errors import UserError
 
 
@@ -106,7 +106,7 @@ def test_actions_start_at_zero_and_the_end_is_game_over() -> None:
 
 @pytest.mark.parametrize(("env_id", "limit", "length"), [("Walk", 3, 3), ("ShortWalk", None, 5), ("ShortWalk", 9, 5)])
 def test_the_nearer_time_limit_truncates(env_id: str, limit: int | None, length: int) -> None:
-    env = GymPixels(f"{env_id}Pixels-v0", time_limit_steps=limit)
+    env = GymPixels(f"{env_id}Pixels-v0", time_limit_frames=limit)
     for _ in range(2):
         env.reset(np.random.default_rng(0))
         steps = [env.step(0) for _ in range(length)]
@@ -124,7 +124,7 @@ def test_seeds_decide() -> None:
 
 
 def test_a_state_is_played_again() -> None:
-    env, copy, rng = walk(time_limit_steps=30), walk(time_limit_steps=30), np.random.default_rng(3)
+    env, copy, rng = walk(time_limit_frames=30), walk(time_limit_frames=30), np.random.default_rng(3)
     copy.set_state(env.get_state())
     env.reset(rng)
     for action in rng.integers(2, size=10):
@@ -152,7 +152,7 @@ def test_an_environment_that_ignores_its_seed_is_told_of() -> None:
         ("qqqq", "install the package"),
         ("no_such_module:Foo-v0", "pip install no_such_module"),
         ("ContinuousPixels-v0", "choose an environment with a Discrete action space"),
-        ("BlindPixels-v0", "renders no uint8"),
+        ("BlindPixels-v0", "renders NoneType, no picture"),
         ("NeedsPygamePixels-v0", "cannot render: pygame is not installed, run `pip install pygame-ce`"),
         ("NeedsModulePixels-v0", "no_such_module is not installed; run: pip install no_such_module"),
     ],
@@ -162,3 +162,75 @@ def test_what_cannot_be_used_is_refused_in_one_line(env_id: str, message: str) -
         GymPixels(env_id)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# --- skipped frames, rewards and pictures of other kinds
+
+
+def test_a_step_plays_its_action_as_often_as_frames_are_skipped() -> None:
+    one, three = walk(), walk(frame_skip=3)
+    for env in (one, three):
+        env.reset(np.random.default_rng(0))
+    singles = [one.step(1) for _ in range(3)]
+    step = three.step(1)
+    assert step.reward == sum(single.reward for single in singles)
+    assert (step.frame == singles[-1].frame).all()
+
+
+def test_skipping_stops_at_the_end_and_at_the_time_limit() -> None:
+    env = walk(frame_skip=1000)
+    env.reset(np.random.default_rng(0))
+    assert env.step(1)[2:] == (True, False, True)
+    env = walk(frame_skip=4, time_limit_frames=6)
+    env.reset(np.random.default_rng(0))
+    assert [env.step(0).truncated for _ in range(2)] == [False, True]
+    assert len(env.get_state()["actions"]) == 6
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), -float("inf")])
+def test_a_reward_that_is_not_finite_is_refused_by_name(reward: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Walk, "step", lambda self, action: (np.zeros(1), reward, False, False, {}))
+    env = walk()
+    env.reset(np.random.default_rng(0))
+    with pytest.raises(UserError, match=rf"gym:WalkPixels-v0 gave the reward {reward} at step 1 of an episode"):
+        env.step(0)
+
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)
+RGB = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        (RGB, RGB),
+        (GREY, np.stack([GREY] * 3, axis=-1)),
+        (GREY[..., None], np.stack([GREY] * 3, axis=-1)),
+        (np.concatenate([RGB, RGB[..., :1]], axis=-1), RGB),
+        (RGB.astype(np.float32), RGB),
+        (RGB / 255, RGB),
+        (RGB.astype(np.int64), RGB),
+        (RGB > 17, (RGB > 17) * np.uint8(255)),
+        (RGB.tolist(), RGB),
+    ],
+    ids=["RGB", "grey", "one channel", "alpha", "floats to 255", "floats to 1", "integers", "bool", "lists"],
+)
+def test_what_environments_render_becomes_rgb(picture: Any, expected: np.ndarray) -> None:
+    found = as_rgb(picture, "X-v0")
+    assert found.dtype == np.uint8
+    assert (found == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (None, "renders NoneType, no picture"),
+        ("text", "renders str, no picture"),
+        (np.zeros((3, 4, 2)), r"renders float64 \(3, 4, 2\), no picture"),
+        (np.zeros((2, 3, 4, 3)), "no picture"),
+        (np.full((3, 4), np.nan), "not finite"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_name(picture: Any, message: str) -> None:
+    with pytest.raises(UserError, match=f"gym:X-v0 renders .*{message.removeprefix('renders ')}"):
+        as_rgb(picture, "X-v0")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from remctl.errors import UserError
-from remctl.sweep.profile import Profile, find_profile, minutes, read_profile
+from remctl.shipped import find
+from remctl.sweep.profile import Profile, minutes, read_profile
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,11 @@ def test_what_cannot_be_is_refused_with_file_and_key(text: str, says: str, tmp_p
 
 
 def test_shipped_profiles_are_found_by_name() -> None:
-    assert read_profile(find_profile("default")).gpus == 1
-    assert read_profile(find_profile("cpu")).gpus == 0
-    with pytest.raises(UserError, match="no file slurm/gpuu.yaml: known: cpu, default"):
-        find_profile("gpuu")
+    assert read_profile(find("slurm", "default")).gpus == 1
+    assert read_profile(find("slurm", "cpu")).gpus == 0
+    with pytest.raises(UserError, match="no SLURM profile 'gpuu': known: cpu, default"):
+        find("slurm", "gpuu")
+
+
+def test_the_default_profile_asks_for_what_a_profile_without_keys_does() -> None:
+    assert read_profile(find("slurm", "default")) == Profile()

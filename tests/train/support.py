@@ -8,11 +8,12 @@ import torch
 
 from remctl.config import RunConfig, resolve
 from remctl.errors import Interrupted
-from remctl.progress import Reporter, StopFlag
+from remctl.progress import Reporter
 from remctl.runner import prepare_torch
 from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog, comparable
+from remctl.stopping import StopFlag
 from remctl.train import checkpoint
 from remctl.train.trainer import Trainer
 from tests.tiny import TINY

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from remctl.config import RunConfig, TrainingPhase, resolve
+from remctl.progress import Reporter
 from remctl.rem import perceptual
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer, Steps
-from remctl.train import build, estimate, learner, phases
+from remctl.stopping import StopFlag
+from remctl.train import build, learner, phases
 from remctl.train.build import (
     Agent,
     build_agent,
@@ -21,7 +23,7 @@ from remctl.train.build import (
     build_optimizers,
     lpips_options,
 )
-from remctl.train.estimate import announce, duration, measure
+from remctl.train.estimate import announce, measure
 from remctl.train.heldout import judge_tokenizer
 from remctl.train.learner import Learner, optimize, world_model_step
 from remctl.train.phases import (
@@ -32,6 +34,7 @@ from remctl.train.phases import (
     train_tokenizer,
     train_world_model,
 )
+from remctl.train.remaining import work_left
 from remctl.train.seeding import Randomness
 from remctl.weights import lpips_shapes
 from tests.tiny import TINY
@@ -219,33 +222,37 @@ def test_randomness_is_a_function_of_its_name() -> None:
     assert len({tuple(draws(s, e, p)) for s in (0, 1) for e in (0, 1) for p in ("a", "b")}) == 8
 
 
-def test_a_long_run_on_a_cpu_is_announced_with_its_remedy_and_a_short_one_is_not(monkeypatch) -> None:
-    monkeypatch.setattr(estimate, "SMALL_PARAMETERS", 0)
-    lines: list[str] = []
-    sets = (*TINY, "training.num_epochs=500000", "evaluation.every_epochs=10")
-    big = make_agent(*sets)
-    announce(big, build_image_loss(big.config, CPU, print), 0, lines.append, no_check)
-    assert "--preset quick" in lines[-1]
-    lines.clear()
-    short = make_agent(*TINY)
-    announce(short, build_image_loss(short.config, CPU, print), 0, lines.append, no_check)
-    assert lines == ["measuring one training step of each component"]
+def test_a_long_run_on_a_cpu_is_announced_with_its_remedy_and_a_short_one_is_not(tmp_path: Path) -> None:
+    said = []
+    for epochs in (20_000, 4):
+        agent, reporter = (
+            make_agent(*TINY, f"training.num_epochs={epochs}"),
+            Reporter(StopFlag(), tmp_path / "log", True),
+        )
+        reporter.pace.work = work_left(agent.config, 0)
+        reporter.pace.guessed["controller"] = 1.0  # of 40,000 or 8 steps
+        announce(agent, build_image_loss(agent.config, CPU, print), reporter)
+        assert reporter.pace.guessed["controller"] == 1.0  # what is known is not timed again
+        assert {"tokenizer", "world model", "encode", "collect"} < set(reporter.pace.guessed)
+        said.append((tmp_path / "log").read_text() if (tmp_path / "log").exists() else "")
+    assert "on this CPU (a step of tokenizer " in said[0]
+    assert "controller 1 s); a GPU is meant for it. `--preset quick` takes minutes here.\n" in said[0]
+    assert said[1] == said[0]
 
 
 def test_measuring_changes_nothing_of_the_agent() -> None:
     agent = make_agent(*TINY)
     before = {n: torch.cat([p.flatten() for p in m.parameters()]).clone() for n, m in agent.components.items()}
-    seconds = measure(agent, build_image_loss(agent.config, CPU, print), no_check)
-    assert set(seconds) == {"tokenizer", "world_model", "controller"}
+    seconds = measure(agent, build_image_loss(agent.config, CPU, print), agent.components, no_check)
+    assert set(seconds) == {"tokenizer", "tokenizer warm-up", "world model", "controller", "encode"}
     for name, module in agent.components.items():
         assert torch.equal(before[name], torch.cat([p.flatten() for p in module.parameters()]))
 
 
-def test_steps_left_and_durations() -> None:
+def test_steps_left() -> None:
     config = resolve("Pong")
     assert steps_left(config, "tokenizer", 0) == 595 * 200
     assert steps_left(config, "controller", 590) == 10 * 100
-    assert [duration(s) for s in (30, 300, 30_000, 3e6)] == ["30 seconds", "5.0 minutes", "8.3 hours", "34.7 days"]
 
 
 def test_a_batch_in_parts_takes_the_step_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

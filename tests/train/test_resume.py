@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from remctl.errors import Interrupted
-from remctl.progress import Reporter, StopFlag
+from remctl.progress import Reporter
 from remctl.runs.layout import RunFolder
+from remctl.stopping import StopFlag
 from remctl.train import checkpoint
 from tests.tiny import TINY, TINY_IRIS
 from tests.train.support import assert_same, outcome, outcome_of, tiny, train

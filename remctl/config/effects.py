@@ -1,0 +1,84 @@
+"""Which keys have no effect in a configuration: they make no other run, and nobody should believe they had changed one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from remctl.config.resolve import keys
+from remctl.errors import UserError
+from remctl.games import kind
+
+if TYPE_CHECKING:
+    from remctl.config.schema import RunConfig
+
+Rule = tuple[bool, str, tuple[str, ...]]  # whether it holds, why, and the keys that then have no effect
+
+ATARI_ONLY = tuple(
+    f"environment.{name}"
+    for name in ("sticky_probability", "full_action_space", "max_noops_train", "noops_test", "end_on_life_loss")
+)
+TOYS_LACK = (
+    *ATARI_ONLY,
+    "environment.frame_skip",
+    "environment.time_limit_train_frames",
+    "environment.time_limit_test_frames",
+)
+PREDICTION_TOKENS = ("world_model.prediction_tokens", "world_model.spare_prediction_token")
+RETENTION = ("world_model.decay", "world_model.layer_init", "world_model.blocks_per_chunk", "world_model.block_states")
+
+
+def without_effect(config: RunConfig) -> dict[str, str]:
+    """The keys that change nothing in this configuration, each with the reason."""
+    return {key: why for holds, why, names in (*_environment(config), *_agent(config)) if holds for key in names}
+
+
+def refuse_without_effect(config: RunConfig, given: Iterable[str]) -> None:
+    """UserError for the first of the keys that a user gave which changes nothing, unless to its default."""
+    reasons, values, defaults = without_effect(config), keys(config), keys()
+    for key in given:
+        if key in reasons and values[key] != defaults[key]:
+            raise UserError(f"{key} has no effect here: {reasons[key]}; leave it out")
+
+
+def _environment(c: RunConfig) -> Iterator[Rule]:
+    family = kind(c.game)
+    yield family == "toy", f"{c.game} has none", TOYS_LACK
+    yield family == "gym", "only Atari games have it", ATARI_ONLY
+    unused = c.training.num_epochs <= c.collection.last_epoch
+    yield unused, f"training ends after epoch {c.training.num_epochs}", ("collection.last_epoch",)
+
+
+def _agent(c: RunConfig) -> Iterator[Rule]:
+    v, m = c.tokenizer, c.world_model
+    vqgan = ("tokenizer.num_res_blocks", "tokenizer.attention_resolutions")
+    yield v.architecture != "vqgan", f"tokenizer.architecture is {v.architecture}", vqgan
+    yield v.warmup == "none", "tokenizer.warmup is none", ("tokenizer.warmup_steps",)
+    yield v.warmup != "beats_median", f"tokenizer.warmup is {v.warmup}", ("tokenizer.warmup_margin",)
+    yield v.perceptual != "lpips", f"tokenizer.perceptual is {v.perceptual}", ("tokenizer.lpips_head_dropout",)
+    pop = m.observation_prediction == "pop"
+    yield not pop, f"world_model.observation_prediction is {m.observation_prediction}", PREDICTION_TOKENS
+    yield m.architecture != "retnet", f"world_model.architecture is {m.architecture}", RETENTION
+    frames = c.controller.observes == "frames"
+    yield frames, "with controller.observes=frames C has the CNN of IRIS", ("controller.conv_channels",)
+    told = ("imagination.burn_in_actions", "collection.executed_action_to_controller")
+    yield not c.controller.action_inputs, "controller.action_inputs is false", told
+    yield c.collection.epsilon == 0, "collection.epsilon is 0", told[1:]
+    yield c.imagination.burn_in_frames == 0, "imagination.burn_in_frames is 0", told[:1]
+    for name in ("tokenizer", "world_model", "controller"):
+        yield from _phase(c, name)
+
+
+def _phase(c: RunConfig, name: str) -> Iterator[Rule]:
+    """Of a component that never trains, and of a freeze after the end."""
+    phase: Any = getattr(c, name).training
+    end, prefix = c.training.num_epochs, f"{name}.training"
+    settings = ("steps_per_epoch", "first_epoch_extra_steps", "optimizer", "learning_rate", "weight_decay")
+    trained = tuple(f"{prefix}.{setting}" for setting in (*settings, "gradient_clip", "stop_after_epoch"))
+    yield (
+        phase.start_after_epoch >= end,
+        f"{prefix}.start_after_epoch is {phase.start_after_epoch} of {end} epochs",
+        trained,
+    )
+    late = phase.stop_after_epoch is None or phase.stop_after_epoch >= end
+    yield late, f"training ends after epoch {end}", (f"{prefix}.stop_after_epoch",)
