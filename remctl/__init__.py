@@ -1,3 +1,3 @@
 """remctl: REM (Retentive Environment Model) from scratch, trained and studied on Atari 100K."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
