@@ -15,7 +15,7 @@ from typing import Any, get_args
 import torch
 
 from remctl import __version__
-from remctl.config import Precision, RunConfig, config_hash, differing, from_yaml, to_yaml
+from remctl.config import Precision, RunConfig, config_hash, differing, from_yaml, precision_of_schema_1, to_yaml
 from remctl.dream.figures import diagnosis_figures
 from remctl.dream.media import write_media
 from remctl.envs import make_env
@@ -66,10 +66,10 @@ def train(
 
 
 def precision_before(run: RunFolder) -> Precision | None:
-    """What the last start of a run computed in; None if it never started."""
-    recorded = provenance.last_device(run).get("precision")
-    if recorded is None and run.config.exists():  # version 0.1.0 configured it
-        recorded = from_yaml(run.config).runtime.precision
+    """Return what a run was computed in at its last start; None if nothing of it is kept."""
+    if not checkpoint.generations(run):
+        return None
+    recorded: Any = provenance.last_device(run).get("precision") or precision_of_schema_1(run.config)
     return recorded if recorded in get_args(Precision) else None
 
 
@@ -99,9 +99,15 @@ def _run(trainer: Trainer, asked: RunConfig, command: list[str], load: Load) -> 
 
 def finish(trainer: Trainer) -> None:
     """The final test episodes, the media, and last of all result.json, whose presence means done."""
-    config, run, reporter = trainer.config, trainer.folder, trainer.reporter
+    config = trainer.config
     with trainer.phase("final_test"):
         episodes = trainer.play("final", config.training.num_epochs, config.evaluation.final_episodes)
+    with trainer.reporter.stop.finishing():
+        _write_result(trainer, episodes)
+
+
+def _write_result(trainer: Trainer, episodes: list[Episode]) -> None:
+    config, run, reporter = trainer.config, trainer.folder, trainer.reporter
     with trainer.phase("media"):
         write_media(
             trainer.agent,

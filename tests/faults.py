@@ -53,6 +53,7 @@ RUN, DAMAGE, ENVS = "tests/train/test_trainer.py", "tests/train/test_run_damage.
 BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py", "tests/rem/test_perceptual.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
+STOPPING = "tests/test_stopping.py"
 EARLIER, PRECISION = "tests/test_earlier_version.py", "tests/test_precision.py"
 BENCH, DROPOUT = "tests/bench", "tests/test_dropout.py"
 LIFE, REMAINING = "tests/test_progress.py", "tests/train/test_remaining.py"
@@ -189,8 +190,14 @@ FAULTS = [
     Fault("identity", "config/stored.py", "return a == b or {a, b} <= set(known_hashes(path))", "return a == b", EARLIER),
     Fault("identity", "config/hashing.py", "or value != base[key]", "or value != keys()[key]", CONFIG),
     Fault("identity", "config/stored.py", "return build({**baseline(), **given})", "return build(given)", CONFIG),
-    Fault("identity", "config/stored.py", "return today, digest(identity_keys(flatten(tree)))", "return (today,)", CONFIG),
+    Fault("identity", "config/stored.py", "return (*_todays_hash(path, about.st_mtime_ns, about.st_size), *stated)", "return stated", CONFIG),
     Fault("identity", "config/stored.py", 'runtime | {"precision": precision}', "runtime", CONFIG),
+    Fault("identity", "config/hashing.py", "if key not in idle}", "}", CONFIG),
+    Fault("stopping", "stopping.py", "elif self.is_finishing:", "elif False:", STOPPING),
+    Fault("stopping", "stopping.py", "elif signum == signal.SIGINT:", "elif False:", STOPPING),
+    Fault("stopping", "stopping.py", "signum if signum in STOP_SIGNALS else None", "signum", STOPPING),
+    Fault("stopping", "stopping.py", "elif time.monotonic() - since > self._grace_s:", "elif False:", STOPPING),
+    Fault("stopping", "stopping.py", "if select.select([], [2], [], 0)[1]:", "if True:", STOPPING),
     Fault("identity", "sweep/observe.py", "identity not in found", "identity != found[-1]", EARLIER),
     Fault("identity", "sweep/records.py", "return replace(ref, config_hash=known[0])", "return ref", EARLIER),
     Fault("precision", "precision.py", "chosen = asked if asked", "chosen = native if asked", PRECISION),

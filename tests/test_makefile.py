@@ -12,7 +12,7 @@ PYTHON = """#!/bin/sh
 case "$*" in
     *"-m venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     *--version) echo Python 3.12.1 ;;
-    *"pip install"*" torch") sleep 0.5; echo "$*" >> asked; [ ! -e refuse ] || { echo "ERROR: no network" >&2; exit 3; } ;;
+    *"pip install"*" torch") sleep 2; echo "$*" >> asked; [ ! -e refuse ] || { echo "ERROR: no network" >&2; exit 3; } ;;
     *"pip install"*) echo "$*" >> asked ;;
 esac
 """

@@ -259,7 +259,7 @@ def test_bars_show_both_times_left_and_fit(columns: int) -> None:
     rows = re.split(r"[\r\n]+", on_a_terminal(columns))
     assert max(map(len, rows)) <= columns
     assert [row for row in rows if re.fullmatch(r"epochs .* 12/600 .*~1:40:0\d *", row)], rows
-    assert [row for row in rows if re.fullmatch(r"tokenizer warm-up .*5/10 .*0:0[01] *", row)], rows
+    assert [row for row in rows if re.fullmatch(r"tokenizer warm-up .*[1-9]/10 .*0:0\d *", row)], rows
     assert any("/s" in row for row in rows) == (columns == 80)
     assert "…" not in "".join(rows)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -18,16 +19,16 @@ from remctl.stopping import StopFlag
 STEP = """
 import hashlib
 from remctl.stopping import StopFlag
-with StopFlag(grace_s={grace_s}).listening() as stop:
+with StopFlag(grace_s={grace_s}).listening() as stop{finishing}:
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)
     print("not stopped")
 """
 
 
-def child(grace_s: float = 0.3) -> subprocess.Popen[str]:
+def child(grace_s: float = 0.3, finishing: str = "") -> subprocess.Popen[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", STEP.format(grace_s=grace_s)], **pipes)
+    process = subprocess.Popen([sys.executable, "-c", STEP.format(grace_s=grace_s, finishing=finishing)], **pipes)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -51,10 +52,35 @@ def test_a_signal_in_the_middle_of_a_long_step_ends_the_process_in_time(signum: 
 
 def test_a_second_ctrl_c_does_not_wait() -> None:
     process = child(grace_s=3600)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    for _ in range(100):  # two of them at once would be one
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+            break
     assert left(process)[0] == 130
+
+
+@pytest.mark.parametrize("stderr", ["closed", "unread"])
+def test_a_process_whose_stderr_is_gone_ends_too(stderr: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = STEP.format(grace_s=0.1, finishing="")
+    command = [sys.executable, "-c", f"import os; os.close(2)\n{code}" if stderr == "closed" else code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writing, text=True) as process:
+        os.close(writing)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 128 + signal.SIGTERM
+
+
+def test_what_is_being_written_is_waited_for() -> None:
+    process = child(grace_s=0.1, finishing=", stop.finishing()")
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.0)
+    process.send_signal(signal.SIGINT)  # the second one does not wait
+    assert left(process)[0] == 128 + signal.SIGTERM
 
 
 def test_between_steps_the_loop_leaves_by_itself_and_nothing_is_left_behind() -> None:
@@ -71,7 +97,11 @@ def test_between_steps_the_loop_leaves_by_itself_and_nothing_is_left_behind() ->
 
 
 def test_what_is_not_asked_to_leave_stays() -> None:
-    with StopFlag(grace_s=0.01).listening() as stop:
-        signal.raise_signal(signal.SIGCHLD)
-        time.sleep(0.1)
-        stop.check()
+    before = signal.signal(signal.SIGWINCH, lambda signum, frame: None)  # only handled signals are written to the pipe
+    try:
+        with StopFlag(grace_s=0.01).listening() as stop:
+            signal.raise_signal(signal.SIGWINCH)
+            time.sleep(0.3)
+            stop.check()
+    finally:
+        signal.signal(signal.SIGWINCH, before)

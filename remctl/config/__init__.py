@@ -14,7 +14,7 @@ from remctl.config.schema import (
     TrainingPhase,
     WorldModelConfig,
 )
-from remctl.config.stored import from_yaml, known_hashes, same_run, to_yaml
+from remctl.config.stored import from_yaml, known_hashes, precision_of_schema_1, same_run, to_yaml
 
 __all__ = [
     "CollectionConfig",
@@ -35,6 +35,7 @@ __all__ = [
     "keys",
     "known_hashes",
     "one_of",
+    "precision_of_schema_1",
     "resolve",
     "same_run",
     "to_yaml",

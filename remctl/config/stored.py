@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from remctl.config.hashing import baseline, config_hash, digest, identity_keys
-from remctl.config.resolve import build, flatten, leaves, read_mapping, short
+from remctl.config.hashing import baseline, config_hash
+from remctl.config.resolve import build, leaves, read_mapping, short
 from remctl.config.schema import RunConfig
 from remctl.errors import UserError
 from remctl.games import GYM_PREFIX
@@ -63,7 +64,15 @@ def known_hashes(path: Path) -> tuple[str, ...]:
     if head and head[2] and int(head[2]) == SCHEMA:
         return (head[1].decode(),)
     stated = (head[1].decode(),) if head else ()
-    return _hashes_of_earlier(path, about.st_mtime_ns, about.st_size) or stated
+    return (*_todays_hash(path, about.st_mtime_ns, about.st_size), *stated)
+
+
+def precision_of_schema_1(path: Path) -> str | None:
+    """Return the precision that version 0.1.0 computed this config.yaml's run in; None for a file of a later version."""
+    with suppress(UserError):
+        training = read_mapping(path, REMEDY).get("training")
+        return training.get("precision") if isinstance(training, dict) else None
+    return None
 
 
 def same_run(a: str | None, b: str | None, path: Path) -> bool:
@@ -72,13 +81,12 @@ def same_run(a: str | None, b: str | None, path: Path) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _hashes_of_earlier(path: Path, mtime_ns: int, size: int) -> tuple[str, ...]:
-    """As `known_hashes`, by the file's content; none if it cannot be read. The last two arguments only invalidate the cache."""
+def _todays_hash(path: Path, mtime_ns: int, size: int) -> tuple[str, ...]:
+    """Return the hash of a file's content; none if it cannot be read. The last two arguments only invalidate the cache."""
     try:
-        today, tree = config_hash(from_yaml(path)), read_mapping(path, REMEDY)
+        return (config_hash(from_yaml(path)),)
     except UserError:
         return ()
-    return today, digest(identity_keys(flatten(tree)))  # schema 1 hashed every key
 
 
 def _schema(tree: dict[str, Any], path: Path) -> int:
@@ -98,7 +106,8 @@ def _from_schema_1(tree: dict[str, Any]) -> dict[str, Any]:
     training, runtime, environment = (tree.get(name) or {} for name in ("training", "runtime", "environment"))
     if not all(isinstance(section, dict) for section in (training, runtime, environment)):
         return tree  # which is refused by its section's name
-    precision = training.get("precision", "bf16")
+    # bf16 was the default, not a wish
+    precision = "fp32" if training.get("precision") == "fp32" else "auto"
     rest = {name: value for name, value in training.items() if name != "precision"}
     skipped = {"frame_skip": 1} if str(tree.get("game")).startswith(GYM_PREFIX) else {}
     return tree | {

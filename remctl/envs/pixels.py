@@ -40,6 +40,7 @@ class GymPixels:
         self._frame_skip = frame_skip
         self._time_limit_frames = time_limit_frames
         self._seed = seed
+        self._largest = 0.0  # number rendered so far
         self._episode_seed: int | None = None
         self._actions: list[int] = []
         self._env = _make(env_id)
@@ -111,7 +112,9 @@ class GymPixels:
         return float(reward), bool(terminated), bool(truncated) or len(self._actions) == self._time_limit_frames
 
     def _frame(self) -> Frame:
-        image = Image.fromarray(as_rgb(self._env.render(), self.env_id))
+        picture: Any = self._env.render()
+        self._largest = max(self._largest, float(np.max(np.asarray(picture), initial=0)))
+        image = Image.fromarray(as_rgb(picture, self.env_id, self._largest))
         return np.array(image.resize(self._frame_size, Image.Resampling.BILINEAR))
 
 
@@ -166,11 +169,12 @@ def _check_render(env: gymnasium.Env[Any, Any], env_id: str) -> None:
     as_rgb(picture, env_id)
 
 
-def as_rgb(picture: Any, env_id: str) -> Frame:
-    """What an environment renders as uint8 (H, W, 3).
+def as_rgb(picture: Any, env_id: str, largest: float = 0.0) -> Frame:
+    """Return what an environment renders as uint8 (H, W, 3).
 
-    Grey pictures (H, W) or (H, W, 1) become RGB, alpha is dropped; numbers that are not uint8 are 0 to 1 if none is larger,
-    else 0 to 255. UserError for anything else, and for numbers that are not finite.
+    Grayscale images (H, W) or (H, W, 1) become RGB, alpha is dropped. Floats are 0 to 1, or 0 to 255 if `largest`, the largest
+    number that this environment has rendered, is above 1. Raises UserError for anything else, and for numbers that are not
+    finite.
     """
     given = np.asarray(picture)
     if given.ndim == 2:
@@ -185,5 +189,5 @@ def as_rgb(picture: Any, env_id: str) -> Frame:
         return np.ascontiguousarray(colors)
     if not np.isfinite(colors).all():
         raise UserError(f"gym:{env_id} renders numbers that are not finite: fix the environment")
-    scale = 255.0 if colors.max() <= 1 else 1.0
+    scale = 255.0 if colors.dtype == bool or (colors.dtype.kind == "f" and max(largest, colors.max()) <= 1) else 1.0
     return (colors * scale).round().clip(0, 255).astype(np.uint8)

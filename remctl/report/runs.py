@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remctl.config import same_run, yaml12
+from remctl.config import precision_of_schema_1, same_run, yaml12
 from remctl.errors import MachineError, UserError
 from remctl.games import check_game
 from remctl.report.numbers import is_count, is_number
@@ -242,12 +242,10 @@ def hardware(run: RunFolder, result: dict[str, Any]) -> str | None:
 
 
 def precision(run: RunFolder, result: dict[str, Any]) -> str | None:
-    """bf16 or fp32; both, joined by ' + ', if the run changed it. Version 0.1.0 wrote it into the configuration."""
+    """bf16 or fp32; both, joined by ' + ', if the run changed it."""
     devices = [*(start.get("device") for start in _starts(run)), result.get("device")]
     found = [str(device["precision"]) for device in devices if isinstance(device, dict) and device.get("precision")]
-    training = _config(run).get("training") if run.config.is_file() and not found else None
-    configured = training.get("precision") if isinstance(training, dict) else None
-    return " + ".join(dict.fromkeys(found)) or configured
+    return " + ".join(dict.fromkeys(found)) or precision_of_schema_1(run.config)
 
 
 def commit(run: RunFolder) -> str | None:

@@ -205,7 +205,7 @@ class Trainer:
         refuse_divergence(epoch, metrics)
         tests = self._test(epoch, metrics)
         metrics["epoch/wall_s"] = time.perf_counter() - begin
-        with self.reporter.doing("saving"):
+        with self.reporter.doing("saving"), self.reporter.stop.finishing():
             self._commit(epoch, metrics, records, tests)
         self.tests.committed(epoch)
         return metrics

@@ -19,6 +19,7 @@ import torch
 from remctl.runs.cores import Load, cores_here
 
 LOOK_EVERY_S = 0.5
+MOST_IDLE = 64
 NOTICED = 0.25  # cores of others' work, beyond the ones that this process leaves free
 
 
@@ -26,7 +27,8 @@ NOTICED = 0.25  # cores of others' work, beyond the ones that this process leave
 def yielding() -> Iterator[None]:
     """Inside, look at the load twice a second. Does nothing where one thread computes or OpenMP is not GNU's."""
     num_threads = torch.get_num_threads()
-    if num_threads == 1 or not has_gnu_openmp():
+    # OpenMP ends a process that may not start as many threads as it asks for: large teams are not worth that.
+    if num_threads == 1 or cores_here().affinity - num_threads > MOST_IDLE or not has_gnu_openmp():
         yield
         return
     over = threading.Event()
@@ -50,7 +52,7 @@ def _watch(over: threading.Event, num_threads: int) -> None:
     while not over.wait(LOOK_EVERY_S):
         crowded = is_crowded(load.others(0.0), num_threads, cores_here().affinity)
         if crowded and team is None:
-            team = IdleTeam()
+            team = IdleTeam(cores_here().affinity + 1 - num_threads)  # torch's own threads count too
         elif team is not None and not crowded:
             team.end()
             team = None
@@ -64,9 +66,10 @@ def is_crowded(busy: float | None, num_threads: int, num_cores: int) -> bool:
 
 
 class IdleTeam:
-    """A thread with an OpenMP team of its own, large enough that there are more threads than cores."""
+    """A thread with an OpenMP team of its own, `size` threads: so many that there are more than cores."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = max(2, size)
         self._over, started = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._live, args=(started,), daemon=True, name="idle team")
         self._thread.start()
@@ -75,7 +78,7 @@ class IdleTeam:
     def _live(self, started: threading.Event) -> None:
         openmp = ctypes.CDLL(None)
         nothing = ctypes.cast(openmp.omp_get_thread_num, ctypes.c_void_p)
-        openmp.GOMP_parallel(nothing, None, ctypes.c_uint(cores_here().affinity + 1), ctypes.c_uint(0))
+        openmp.GOMP_parallel(nothing, None, ctypes.c_uint(self._size), ctypes.c_uint(0))
         started.set()
         self._over.wait()
 

@@ -221,6 +221,13 @@ def test_what_environments_render_becomes_rgb(picture: Any, expected: np.ndarray
     assert (found == expected).all()
 
 
+def test_dark_images_are_scaled_as_the_bright_ones_of_their_environment() -> None:
+    dark = np.full((3, 4, 3), 1.0)
+    assert as_rgb(dark, "X-v0").max() == 255
+    assert as_rgb(dark, "X-v0", largest=200.0).max() == 1
+    assert as_rgb(dark.astype(np.int64), "X-v0").max() == 1
+
+
 @pytest.mark.parametrize(
     ("picture", "message"),
     [

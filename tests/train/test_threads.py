@@ -188,7 +188,7 @@ def test_an_idle_team_is_larger_than_the_machine_and_leaves_nothing() -> None:
     torch.set_num_threads(2)
     before, number = num_tasks(), len(os.sched_getaffinity(0))
     for _ in range(2):
-        team = waiting.IdleTeam()
+        team = waiting.IdleTeam(number + 1)
         assert num_tasks() >= before + 1 + number
         team.end()
         assert falls_to(before)
@@ -200,7 +200,7 @@ def test_a_team_stands_by_for_as_long_as_others_are_busy(monkeypatch: pytest.Mon
     load = iter([0.0, 1.0, 1.0, 0.0, 1.0])
 
     class Team:
-        def __init__(self) -> None:
+        def __init__(self, size: int) -> None:
             made.append("begin")
 
         def end(self) -> None:
