@@ -35,7 +35,7 @@ def decide(
     if before and chosen != before:
         return chosen, f"{chosen} after {before}: sums are rounded differently from here on"
     if chosen == "bf16" and native == "fp32":
-        return chosen, "bf16, which this device only emulates: --set runtime.precision=fp32 is many times as fast"
+        return chosen, "bf16, which this device only emulates: --set runtime.precision=fp32 is many times faster"
     if asked == "auto" and native == "fp32":
         return chosen, "fp32 (no native bf16)"
     return chosen, chosen

@@ -37,7 +37,7 @@ from remctl.train.estimate import announce
 from remctl.train.evaluate import Episode, as_steps, play
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained, episode_record
-from remctl.train.trainer import Trainer, has_graded
+from remctl.train.trainer import Trainer, has_clipped
 from remctl.train.waiting import yielding
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -116,7 +116,7 @@ def finish(trainer: Trainer) -> None:
     trainer.log.append_episodes(config.training.num_epochs, [episode_record("final", e) for e in episodes])
     result = describe_run(config, episodes) | {
         "env_steps": trainer.buffer.size,
-        "graded_rewards": has_graded(trainer.buffer.rewards[: trainer.buffer.size].cpu().numpy()),
+        "rewards_clipped": has_clipped(trainer.buffer.rewards[: trainer.buffer.size].cpu().numpy()),
         "wall_s": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
         "device": describe_device(trainer.device, config.runtime.precision),
     }

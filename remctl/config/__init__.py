@@ -1,4 +1,4 @@
-"""Configuration: typed sections (schema), presets, how one run's comes about (resolve), is hashed (identity) and stored."""
+"""Configuration: typed sections (schema), presets, resolve, hashing, effects, and config.yaml on disk (stored)."""
 
 from remctl.config.hashing import config_hash, differing, identity
 from remctl.config.resolve import build, keys, one_of, resolve
@@ -14,7 +14,7 @@ from remctl.config.schema import (
     TrainingPhase,
     WorldModelConfig,
 )
-from remctl.config.stored import from_yaml, known_hashes, to_yaml
+from remctl.config.stored import from_yaml, known_hashes, same_run, to_yaml
 
 __all__ = [
     "CollectionConfig",
@@ -36,5 +36,6 @@ __all__ = [
     "known_hashes",
     "one_of",
     "resolve",
+    "same_run",
     "to_yaml",
 ]

@@ -23,7 +23,7 @@ ALWAYS = ("game", "seed")  # nothing to compare them with
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """What makes a run the run it is: game, seed, and every key that differs from `baseline` and has an effect.
+    """Return what makes a run the run it is: game, seed, and every key that differs from `baseline` and has an effect.
 
     No labels, no `runtime`.
     """
@@ -51,7 +51,7 @@ def baseline(schema: type[RunConfig] = RunConfig) -> Mapping[str, Any]:
 
 
 def identity_keys(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Without labels and `runtime`."""
+    """Return the keys without labels and `runtime`."""
     return {key: value for key, value in flat.items() if str(key).split(".")[0] not in NOT_IDENTITY}
 
 

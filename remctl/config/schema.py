@@ -296,7 +296,8 @@ class RuntimeConfig(Section):
 
 
 class RunConfig(Section):
-    """One run. `preset` and `variant` are labels; `config_hash` covers everything else except `runtime`."""
+    """One run. `preset` and `variant` are labels; `config_hash` covers the rest, except `runtime`, as far as it has an effect
+    and differs from what the program did before a key existed."""
 
     preset: str = option("paper", "label: the preset this was resolved from")
     variant: str = option("rem", "label: the variant this was resolved from")

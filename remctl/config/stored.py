@@ -66,9 +66,14 @@ def known_hashes(path: Path) -> tuple[str, ...]:
     return _hashes_of_earlier(path, about.st_mtime_ns, about.st_size) or stated
 
 
+def same_run(a: str | None, b: str | None, path: Path) -> bool:
+    """Return whether two hashes are those of one run, whose config.yaml is `path`: equal, or both known by it."""
+    return a == b or {a, b} <= set(known_hashes(path))
+
+
 @lru_cache(maxsize=4096)
 def _hashes_of_earlier(path: Path, mtime_ns: int, size: int) -> tuple[str, ...]:
-    """As `known_hashes`, by the file's content; none if it cannot be read. The last two arguments make it another file."""
+    """As `known_hashes`, by the file's content; none if it cannot be read. The last two arguments only invalidate the cache."""
     try:
         today, tree = config_hash(from_yaml(path)), read_mapping(path, REMEDY)
     except UserError:

@@ -105,8 +105,8 @@ class GymPixels:
         _, reward, terminated, truncated, _ = self._env.step(self._first_action + action)
         if not np.isfinite(float(reward)):
             raise UserError(
-                f"gym:{self.env_id} gave the reward {float(reward)} at step {len(self._actions)} of an episode (seed "
-                f"{self._episode_seed}): nothing can be learned from that; mend the environment"
+                f"gym:{self.env_id} returned the reward {float(reward)} at step {len(self._actions)} of an episode (seed "
+                f"{self._episode_seed}): rewards must be finite; fix the environment"
             )
         return float(reward), bool(terminated), bool(truncated) or len(self._actions) == self._time_limit_frames
 
@@ -178,12 +178,12 @@ def as_rgb(picture: Any, env_id: str) -> Frame:
     if given.ndim != 3 or given.shape[2] not in (1, 3, 4) or not given.size or given.dtype.kind not in "buif":
         what = f"{given.dtype} {given.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
         raise UserError(
-            f"gym:{env_id} renders {what}, no picture (H, W), (H, W, 3) or (H, W, 4): choose another environment"
+            f"gym:{env_id} renders {what}, no image of shape (H, W), (H, W, 3) or (H, W, 4): choose another"
         )
     colors = given[..., :3] if given.shape[2] > 1 else given.repeat(3, axis=2)
     if colors.dtype == np.uint8:
         return np.ascontiguousarray(colors)
     if not np.isfinite(colors).all():
-        raise UserError(f"gym:{env_id} renders numbers that are not finite: mend the environment")
+        raise UserError(f"gym:{env_id} renders numbers that are not finite: fix the environment")
     scale = 255.0 if colors.max() <= 1 else 1.0
     return (colors * scale).round().clip(0, 255).astype(np.uint8)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remctl.config import known_hashes, yaml12
+from remctl.config import same_run, yaml12
 from remctl.errors import MachineError, UserError
 from remctl.games import check_game
 from remctl.report.numbers import is_count, is_number
@@ -107,10 +107,14 @@ class _Search:
     def add_run(self, run: RunFolder) -> None:
         if self.is_seen(run):
             return
-        about = _describe(run)
         folder = _ancestor(run.path, 3)
-        group = self.group(folder.resolve().name, about.variant, folder, None)
-        _add(group, run, about, read_result(run) if run.is_done else None)
+        try:
+            about, result = _describe(run), read_result(run) if run.is_done else None
+        except UserError as error:  # a damaged run is missing, and the others are compared
+            about = _by_place(run)
+            _miss(self.group(folder.resolve().name, about.variant, folder, None), run, about, str(error))
+        else:
+            _add(self.group(folder.resolve().name, about.variant, folder, None), run, about, result)
 
     def add_experiment(self, experiment: _Experiment) -> None:
         self.experiments.append(experiment)
@@ -124,11 +128,14 @@ class _Search:
         self.seen.add(run.path.resolve())
         group = self.group(experiment.name, entry.variant, experiment.folder, None)
         about = _About(entry.variant, entry.game, entry.seed)
-        result = read_result(run) if run.is_done else None
-        found, known = (result or {}).get("config_hash"), known_hashes(run.config)
-        if result is not None and found != entry.config_hash and not {found, entry.config_hash} <= set(known):
-            reason = f"the run there has configuration {found}, not {entry.config_hash}"
-            group.missing.append(MissingRun(entry.variant, entry.game, entry.seed, str(run.path), reason))
+        try:
+            result = read_result(run) if run.is_done else None
+        except UserError as error:
+            _miss(group, run, about, str(error))
+            return
+        if result is not None and not same_run(result.get("config_hash"), entry.config_hash, run.config):
+            reason = f"the run there has configuration {result.get('config_hash')}, not {entry.config_hash}"
+            _miss(group, run, about, reason)
             return
         _add(group, run, about, result)
 
@@ -173,7 +180,10 @@ class _About:
 
 def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] | None) -> None:
     if result is None:
-        group.missing.append(MissingRun(group.variant, about.game, about.seed, str(run.path), progress(run)))
+        try:
+            _miss(group, run, about, progress(run))
+        except MachineError as error:
+            _miss(group, run, about, str(error))
         return
     _expect(run, result, about)
     group.runs.append(
@@ -191,6 +201,10 @@ def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] 
             commit=commit(run),
         )
     )
+
+
+def _miss(group: RunGroup, run: RunFolder, about: _About, reason: str) -> None:
+    group.missing.append(MissingRun(group.variant, about.game, about.seed, str(run.path), reason))
 
 
 def _expect(run: RunFolder, result: dict[str, Any], about: _About) -> None:
@@ -257,6 +271,12 @@ def progress(run: RunFolder) -> str:
     training = _config(run).get("training")
     total = training.get("num_epochs") if isinstance(training, dict) else None
     return f"epoch {max(epochs, default=0)}" + (f" of {total}" if total else "")
+
+
+def _by_place(run: RunFolder) -> _About:
+    """Whose run it is by its folder's names."""
+    seed, game, variant = run.path.name.removeprefix("seed_"), run.path.parents[0].name, run.path.parents[1].name
+    return _About(variant, game, int(seed) if seed.isdecimal() else 0)
 
 
 def _describe(run: RunFolder) -> _About:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from remctl.config import RunConfig, config_hash, known_hashes
+from remctl.config import RunConfig, config_hash, same_run
 from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
 from remctl.games import kind
@@ -80,7 +80,7 @@ class Trainer:
         self.learner = Learner(self.agent, self.image_loss, self.buffer)
         self.num_threads_before: int | None = None  # that computed the checkpoint
         self._form_before: str | None = None  # of the steps that led to the checkpoint
-        self._graded_rewards = False  # met since this start
+        self._says_clipped = False  # met since this start
         self._may_speed_up = is_fast(config, device)
         self.tests = RunTests(self.agent, self.image_loss, run, env.num_actions, reporter)
 
@@ -227,11 +227,11 @@ class Trainer:
             self.buffer.append(steps)
             save_shard(self.folder, epoch, steps)
         guess_episodes(self.config, self.reporter.pace, games)
-        if not self._graded_rewards and has_graded(steps.rewards):
-            self._graded_rewards = True
-            if kind(self.config.game) == "gym":  # of Atari games everybody knows
+        if not self._says_clipped and has_clipped(steps.rewards):
+            self._says_clipped = True
+            if kind(self.config.game) == "gym":  # on Atari clipping is standard
                 self.reporter.log(
-                    f"{self.config.game} gives rewards other than -1, 0 and 1: REM learns their sign only"
+                    f"{self.config.game} returns rewards other than -1, 0 and 1: REM learns only their sign"
                 )
         metrics["collect/env_steps"] = self.buffer.size
         metrics["collect/env_steps_per_s"] = count / metrics["collect/wall_s"]
@@ -293,8 +293,8 @@ class Trainer:
 
 def refuse_other_hash(run: RunFolder, found: str, config: RunConfig) -> None:
     """UserError where a checkpoint of configuration `found` is not of `config`, with what the difference comes from."""
-    now, known = config_hash(config), known_hashes(run.config)
-    if found == now or (now in known and found in known):
+    now = config_hash(config)
+    if same_run(found, now, run.config):
         return
     raise UserError(
         f"{run.path}: its checkpoint belongs to configuration {found}, not to {now}: restore its config.yaml, or choose "
@@ -315,8 +315,8 @@ def refuse_divergence(epoch: int, metrics: Metrics) -> None:
         )
 
 
-def has_graded(rewards: np.ndarray) -> bool:
-    """Whether one of rewards (S,) is more than its sign."""
+def has_clipped(rewards: np.ndarray) -> bool:
+    """Return whether one of rewards (S,) is not -1, 0 or 1, so that M, which predicts signs, loses something."""
     return not bool(np.isin(rewards, (-1, 0, 1)).all())
 
 

@@ -41,7 +41,8 @@ def yielding() -> Iterator[None]:
 
 def has_gnu_openmp() -> bool:
     """Whether the OpenMP that torch has loaded is GNU's."""
-    return hasattr(ctypes.CDLL(None), "GOMP_parallel")
+    library = ctypes.CDLL(None)
+    return hasattr(library, "GOMP_parallel") and not hasattr(library, "__kmpc_fork_call")  # LLVM's has both
 
 
 def _watch(over: threading.Event, num_threads: int) -> None:

@@ -152,7 +152,7 @@ def test_an_environment_that_ignores_its_seed_is_told_of() -> None:
         ("qqqq", "install the package"),
         ("no_such_module:Foo-v0", "pip install no_such_module"),
         ("ContinuousPixels-v0", "choose an environment with a Discrete action space"),
-        ("BlindPixels-v0", "renders NoneType, no picture"),
+        ("BlindPixels-v0", "renders NoneType, no image"),
         ("NeedsPygamePixels-v0", "cannot render: pygame is not installed, run `pip install pygame-ce`"),
         ("NeedsModulePixels-v0", "no_such_module is not installed; run: pip install no_such_module"),
     ],
@@ -192,7 +192,7 @@ def test_a_reward_that_is_not_finite_is_refused_by_name(reward: float, monkeypat
     monkeypatch.setattr(Walk, "step", lambda self, action: (np.zeros(1), reward, False, False, {}))
     env = walk()
     env.reset(np.random.default_rng(0))
-    with pytest.raises(UserError, match=rf"gym:WalkPixels-v0 gave the reward {reward} at step 1 of an episode"):
+    with pytest.raises(UserError, match=rf"gym:WalkPixels-v0 returned the reward {reward} at step 1 of an episode"):
         env.step(0)
 
 
@@ -224,10 +224,10 @@ def test_what_environments_render_becomes_rgb(picture: Any, expected: np.ndarray
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (None, "renders NoneType, no picture"),
-        ("text", "renders str, no picture"),
-        (np.zeros((3, 4, 2)), r"renders float64 \(3, 4, 2\), no picture"),
-        (np.zeros((2, 3, 4, 3)), "no picture"),
+        (None, "renders NoneType, no image"),
+        ("text", "renders str, no image"),
+        (np.zeros((3, 4, 2)), r"renders float64 \(3, 4, 2\), no image"),
+        (np.zeros((2, 3, 4, 3)), "no image"),
         (np.full((3, 4), np.nan), "not finite"),
     ],
 )

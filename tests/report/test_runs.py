@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remctl.errors import MachineError, UserError
+from remctl.errors import UserError
 from remctl.report.collect import Collected, collect
 from remctl.report.spec import ReportSpec
 from tests.report.conftest import MakeRun, experiment_file
@@ -183,41 +183,47 @@ def test_a_control_without_a_finished_run_is_said(make_run: MakeRun, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "error", "message"),
+    ("name", "content", "message"),
     [
-        ("result.json", "{", MachineError, "result.json is damaged"),
-        ("result.json", '{"score": 1}', MachineError, "damaged"),
-        ("result.json", '{"score": null, "game": "Pong", "seed": 0}', UserError, "score is None, not a number"),
-        ("result.json", '{"score": NaN, "game": "Pong", "seed": 0}', UserError, "score is nan, not a number"),
-        ("result.json", '{"score": "1", "game": "Pong", "seed": 0}', UserError, "score is '1', not a number"),
-        ("result.json", '{"score": 1, "game": 3, "seed": 0}', MachineError, "damaged (game or seed)"),
+        ("result.json", "{", "result.json is damaged"),
+        ("result.json", '{"score": 1}', "damaged"),
+        ("result.json", '{"score": null, "game": "Pong", "seed": 0}', "score is None, not a number"),
+        ("result.json", '{"score": NaN, "game": "Pong", "seed": 0}', "score is nan, not a number"),
+        ("result.json", '{"score": "1", "game": "Pong", "seed": 0}', "score is '1', not a number"),
+        ("result.json", '{"score": 1, "game": 3, "seed": 0}', "damaged (game or seed)"),
         (
             "result.json",
             '{"score": 1' + "0" * 400 + ', "game": "Pong", "seed": 0}',
-            UserError,
             "not a number below 1e12",
         ),
-        ("result.json", '{"score": 1e12, "game": "Pong", "seed": 0}', UserError, "not a number below 1e12"),
-        ("result.json", '{"score": 1, "game": "Pong", "seed": 1e400}', MachineError, "damaged (game or seed)"),
-        ("result.json", '{"score": 1, "game": "Pong", "seed": 1' + "0" * 30 + "}", MachineError, "(game or seed)"),
+        ("result.json", '{"score": 1e12, "game": "Pong", "seed": 0}', "not a number below 1e12"),
+        ("result.json", '{"score": 1, "game": "Pong", "seed": 1e400}', "damaged (game or seed)"),
+        ("result.json", '{"score": 1, "game": "Pong", "seed": 1' + "0" * 30 + "}", "(game or seed)"),
         (
             "result.json",
             '{"score": 1, "game": "Pnog", "seed": 0}',
-            UserError,
             "unknown game 'Pnog': did you mean Pong?",
         ),
-        ("config.yaml", "a: [", UserError, "not YAML"),
-        ("config.yaml", "a: 1", UserError, "names no game and seed"),
-        ("metrics.jsonl", "x\n", MachineError, "metrics.jsonl line 1 is damaged"),
+        ("config.yaml", "a: [", "not YAML"),
+        ("config.yaml", "a: 1", "names no game and seed"),
+        ("metrics.jsonl", "x\n", "metrics.jsonl line 1 is damaged"),
     ],
 )
-def test_damaged_runs(make_run: MakeRun, name: str, content: str, error: type[UserError], message: str) -> None:
+def test_a_damaged_run_is_missing_by_its_reason_and_stops_nothing(
+    make_run: MakeRun, name: str, content: str, message: str
+) -> None:
     run = make_run("rem", "Pong", 0, 1.0 if name == "result.json" else None)
     (run / name).write_text(content)
-    with pytest.raises(error) as raised:
+    with pytest.raises(UserError, match="not finished") as raised:
         collected(run)
     assert message in str(raised.value)
-    assert str(run / name) in str(raised.value)
+    make_run("rem", "Pong", 1, 2.0)
+    found = collected(run.parents[2])
+    assert scores(found) == {"rem": [("Pong", 1, 2.0)]}
+    (missing,) = found.missing
+    assert (missing.game, missing.seed, missing.path) == ("Pong", 0, str(run))
+    assert message in missing.reason
+    assert str(run / name) in missing.reason
 
 
 def test_folders_without_runs(make_run: MakeRun, tmp_path: Path) -> None:

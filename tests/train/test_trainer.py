@@ -14,7 +14,7 @@ from remctl.runs.layout import RunFolder
 from remctl.train.acting import Policy
 from remctl.train.collector import Collector
 from remctl.train.seeding import Randomness
-from remctl.train.trainer import has_graded
+from remctl.train.trainer import has_clipped
 from tests.envs.test_pixels import Walk
 from tests.train.support import tiny, train
 
@@ -67,16 +67,16 @@ def test_a_diverged_run_ends_with_the_component_named(component: str, tmp_path: 
 
 
 @pytest.mark.parametrize(("rewards", "graded"), [([0, 1, -1], False), ([0.5], True), ([0, 2], True), ([], False)])
-def test_graded_rewards_are_those_that_are_more_than_their_sign(rewards: list[float], graded: bool) -> None:
-    assert has_graded(np.array(rewards, np.float32)) is graded
+def test_says_clipped_are_those_that_are_more_than_their_sign(rewards: list[float], graded: bool) -> None:
+    assert has_clipped(np.array(rewards, np.float32)) is graded
 
 
-def test_a_run_says_that_it_learns_the_sign_of_graded_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_says_that_it_learns_the_sign_of_says_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gymnasium.registry, "Walk-v0", gymnasium.envs.registration.EnvSpec("Walk-v0", Walk))
     arguments = {"out": tmp_path, "experiment": "x", "device": "cpu", "command": [], "quiet": True}
     walk = runner.train(tiny("training.num_epochs=1", game="gym:Walk-v0"), **arguments)
-    assert "gym:Walk-v0 gives rewards other than -1, 0 and 1: REM learns their sign only" in walk.log.read_text()
-    assert read_json(walk.result)["graded_rewards"] is True
+    assert "gym:Walk-v0 returns rewards other than -1, 0 and 1: REM learns only their sign" in walk.log.read_text()
+    assert read_json(walk.result)["rewards_clipped"] is True
     catch = runner.train(tiny("training.num_epochs=1"), **arguments)
-    assert "sign only" not in catch.log.read_text()
-    assert read_json(catch.result)["graded_rewards"] is False
+    assert "only their sign" not in catch.log.read_text()
+    assert read_json(catch.result)["rewards_clipped"] is False
