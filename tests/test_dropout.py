@@ -48,7 +48,7 @@ def test_pieces_of_a_large_mask_differ_and_are_the_same_by_any_number_of_threads
     size, masks = module.PIECE * module.LANES, []
     for threads in (1, 3):
         with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(module, "_pool", lambda pool=pool: pool)
+            monkeypatch.setattr(module, "_pool", lambda _, pool=pool: pool)
             torch.manual_seed(0)
             masks.append(keep_mask([2 * size + 10], LEVELS // 2))
     assert torch.equal(*masks)

@@ -173,7 +173,10 @@ def start(folder: Path) -> tuple[subprocess.Popen, list[int]]:
 
 def is_testing(pid: int) -> bool:
     """Whether it has begun to serve: it ignores signals that no other process of a run ignores."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # of another kind, and gone
+        return False
     ignored = int(status.split("SigIgn:")[1].split()[0], 16)
     return bool(ignored >> (signal.SIGUSR2 - 1) & 1)
 

@@ -330,7 +330,7 @@ def test_deep_levels_of_lpips_are_rounded_where_v_trains_and_not_where_it_is_jud
 
     trained = Learner(agent, loss, buffer)
     assert seen(lambda: train_tokenizer(trained, 1, no_track)) == {while_trained}  # its warm-up too
-    assert seen(lambda: measure(agent, loss, no_check)) == {while_trained}
+    assert seen(lambda: measure(agent, loss, ["tokenizer"], no_check)) == {while_trained}
     buffer.refresh_tokens(agent.encode)
     with torch.no_grad():
         assert seen(lambda: judge_tokenizer(agent, buffer, loss)) == {torch.float32}

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,6 @@ from remctl.stopping import StopFlag
 from remctl.train import checkpoint
 from tests.tiny import TINY, TINY_IRIS
 from tests.train.support import assert_same, outcome, outcome_of, tiny, train
-
-
-@pytest.fixture
-def several_threads() -> Iterator[int]:
-    """However few the test run gives each of its workers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield 2
-    torch.set_num_threads(before)
 
 
 def test_a_run_is_a_function_of_configuration_and_seed(uninterrupted: tuple, tmp_path: Path) -> None:
@@ -44,14 +34,16 @@ def test_interrupted_anywhere_the_run_ends_the_same(limit: int, uninterrupted: t
     assert_same(outcome(tmp_path), uninterrupted)
 
 
-def test_with_several_threads_the_run_ends_the_same(tmp_path: Path, several_threads: int) -> None:
+@pytest.mark.usefixtures("threads_as_before")
+def test_with_several_threads_the_run_ends_the_same(tmp_path: Path) -> None:
     """Layers wide enough to be shared out."""
     wide = ("world_model.embed_dim=128", "tokenizer.embed_dim=128", "tokenizer.channels=[32]", "training.num_epochs=2")
-    train(tmp_path / "whole", tiny(*wide))
+    config = tiny(*wide, "runtime.threads=2")
+    train(tmp_path / "whole", config)
     with pytest.raises(Interrupted):
-        train(tmp_path / "cut", tiny(*wide), limit=95)
-    resumed = train(tmp_path / "cut", tiny(*wide))
-    assert torch.get_num_threads() == several_threads
+        train(tmp_path / "cut", config, limit=95)
+    resumed = train(tmp_path / "cut", config)
+    assert torch.get_num_threads() == 2
     assert_same(outcome_of(resumed), outcome(tmp_path / "whole"))
 
 

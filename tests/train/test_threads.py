@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,14 +18,8 @@ from remctl.train import threads, waiting
 from remctl.train.threads import Choice, candidates, choose, fewest
 from tests.train.support import InterruptingReporter, tiny
 
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 TWO = Cores(2)
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
