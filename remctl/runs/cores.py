@@ -112,7 +112,10 @@ def _quota_of(group: Path) -> float | None:
 
 
 class Load:
-    """How many of the cores that this process may run on others keep busy, on average since the last look."""
+    """How many of the cores that this process may run on others keep busy, on average since the last look.
+
+    Others with lower priority (`nice`) do not count, unless this process is niced as well: they make way.
+    """
 
     def __init__(self, stat: Path = Path("/proc/stat")) -> None:
         self._stat = stat
@@ -131,14 +134,17 @@ class Load:
     def _counters(self) -> tuple[float, float, float]:
         """Seconds: now, all busy time of the allowed cores, this process's own processor time."""
         spent = os.times()
-        return time.monotonic(), busy_s(self._stat, _allowed()), spent.user + spent.system
+        return time.monotonic(), busy_s(self._stat, _allowed(), niced=os.nice(0) > 0), spent.user + spent.system
 
 
-def busy_s(stat: Path, allowed: set[int]) -> float:
-    """Seconds that the cores `allowed` were not idle since the system started; 0 where that is not to be had."""
+def busy_s(stat: Path, allowed: set[int], niced: bool) -> float:
+    """Seconds that the cores `allowed` were busy since the system started, with processes that are `niced` or without.
+
+    0 where that is not to be had.
+    """
     names, ticks = {f"cpu{number}" for number in allowed}, 0
     with suppress(OSError, ValueError):
         for name, *counts in (line.split() for line in stat.read_text().splitlines() if line.startswith("cpu")):
             if name in names:  # user nice system idle iowait irq softirq steal; guests are part of user and nice
-                ticks += sum(map(int, counts[:8])) - sum(map(int, counts[3:5]))
+                ticks += sum(int(counts[i]) for i in (0, 2, 5, 6, 7)) + niced * int(counts[1])
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -109,28 +109,33 @@ def test_a_process_bound_to_a_core_may_use_one() -> None:
     assert usable_cores() == cores_here().usable <= len(os.sched_getaffinity(0))
 
 
-STAT = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 4 1000 100 8 16 32 1 1\ncpu1 {user} 0 0 0 0 0 0 0 0 0\nintr 3\n"
+STAT = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 4 1000 100 8 16 32 1 1\ncpu1 {user} {nice} 0 0 0 0 0 0 0 0\nintr 3\n"
 
 
 def test_busy_is_all_that_is_not_idle_on_the_allowed_cores(tmp_path: Path) -> None:
-    write(tmp_path / "stat", STAT.format(user=500))
-    assert busy_s(tmp_path / "stat", {0}) == pytest.approx(63 * TICK_S)
-    assert busy_s(tmp_path / "stat", {0, 1}) == pytest.approx(563 * TICK_S)
-    assert busy_s(tmp_path / "none", {0}) == 0
+    write(tmp_path / "stat", STAT.format(user=500, nice=0))
+    assert busy_s(tmp_path / "stat", {0}, niced=True) == pytest.approx(63 * TICK_S)
+    assert busy_s(tmp_path / "stat", {0}, niced=False) == pytest.approx(61 * TICK_S)
+    assert busy_s(tmp_path / "stat", {0, 1}, niced=True) == pytest.approx(563 * TICK_S)
+    assert busy_s(tmp_path / "none", {0}, niced=True) == 0
 
 
-def test_the_load_is_of_others_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In 2 s the cores were busy for 3 s, of which 1 s was this process's."""
+@pytest.mark.parametrize(("niceness", "others"), [(0, 1.0), (-5, 1.0), (5, 1.5)])
+def test_the_load_is_of_others_between_two_looks(
+    niceness: int, others: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In 2 s the cores were busy for 3 s, of which 1 s was this process's, and for 1 s with niced ones."""
     now, own, slept = [100.0], [5.0], []
     monkeypatch.setattr("remctl.runs.cores.time.monotonic", lambda: now[0])
     monkeypatch.setattr("remctl.runs.cores.time.sleep", slept.append)
     monkeypatch.setattr("remctl.runs.cores.os.times", lambda: os.times_result((own[0] - 1.0, 1.0, 7.0, 7.0, now[0])))
     monkeypatch.setattr("remctl.runs.cores._allowed", lambda: {0, 1})
-    write(tmp_path / "stat", STAT.format(user=0))
+    write(tmp_path / "stat", STAT.format(user=0, nice=0))
+    monkeypatch.setattr("remctl.runs.cores.os.nice", lambda by: niceness)
     load = Load(tmp_path / "stat")
     now[0], own[0] = 102.0, 6.0
-    write(tmp_path / "stat", STAT.format(user=round(3 / TICK_S)))
-    assert load.others(at_least_s=2.5) == pytest.approx(1.0)
+    write(tmp_path / "stat", STAT.format(user=round(3 / TICK_S), nice=round(1 / TICK_S)))
+    assert load.others(at_least_s=2.5) == pytest.approx(others)
     assert slept == [pytest.approx(0.5)]
     now[0] = 104.0
     assert load.others() == 0  # since the last look
