@@ -1,7 +1,7 @@
 """How much a run has still to do, and how long a step takes: counts against whole runs, paces against logs."""
 
 from collections import Counter
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,57 +14,67 @@ from remctl.runs.layout import RunFolder
 from remctl.train.remaining import FINAL, TEST, TRAINED, epoch_work, guess_episodes, measured, work_left
 from tests.train.support import tiny
 
+CONFIG = tiny("tokenizer.warmup=fixed", "controller.training.start_after_epoch=1")
 
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, Left | None]]:
-    """Every counted loop of a run: its name, its steps, what was left of the run when it began."""
-    seen: list[tuple[str, int, Left | None]] = []
-    running = Reporter._running
+
+class Begun(NamedTuple):
+    """A counted loop when it begins: its steps, and what was left of the run."""
+
+    name: str
+    steps: int
+    left: Left | None
+
+
+class Recorded(NamedTuple):
+    """The loops of a whole run, then those of one that is resumed after its last epoch, and the log of both."""
+
+    whole: list[Begun]
+    resumed: list[Begun]
+    log: list[dict]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    folder, begun, running = tmp_path_factory.mktemp("runs"), list[Begun](), Reporter._running
 
     def watched(reporter: Reporter, name: str, total: int | None, skip_first: bool = False):
         if total is not None:
-            seen.append((name, total, reporter.pace.left()))
+            begun.append(Begun(name, total, reporter.pace.left()))
         return running(reporter, name, total, skip_first)
 
-    monkeypatch.setattr(Reporter, "_running", watched)
-    return seen
+    def train() -> tuple[RunFolder, list[Begun]]:
+        del begun[:]
+        run = runner.train(CONFIG, out=folder, experiment="x", device="cpu", command=[], quiet=True)
+        return run, begun[:]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reporter, "_running", watched)
+        run, whole = train()
+        run.result.unlink()
+        patch.setattr("remctl.train.estimate.measure", lambda *_: pytest.fail("timed again"))
+        _, resumed = train()
+    return Recorded(whole, resumed, read_jsonl(run.metrics))
 
 
-def run(folder: Path, *sets: str) -> Path:
-    config = tiny("tokenizer.warmup=fixed", *sets)
-    return runner.train(config, out=folder, experiment="x", device="cpu", command=[], quiet=True).path
-
-
-def test_a_run_has_the_loops_that_were_counted_before_it_began(shown: list, tmp_path: Path) -> None:
-    config = tiny("tokenizer.warmup=fixed", "controller.training.start_after_epoch=1")
-    run(tmp_path, "controller.training.start_after_epoch=1")
+def test_a_run_has_the_loops_that_were_counted_before_it_began(recorded: Recorded) -> None:
     did: Counter[str] = Counter()
-    for name, steps, _ in shown:
-        did[name] += steps
-    assert did == Counter(work_left(config, 0))
+    for loop in recorded.whole:
+        did[loop.name] += loop.steps
+    assert did == Counter(work_left(CONFIG, 0))
 
 
-def test_the_time_left_is_complete_after_the_first_collection_and_shrinks_with_the_work(
-    shown: list, tmp_path: Path
-) -> None:
-    run(tmp_path)
-    (_, _, first), *rest = shown
+def test_all_paces_are_known_after_the_first_collection(recorded: Recorded) -> None:
+    first, *rest = [loop.left for loop in recorded.whole]
     assert first is not None
-    assert not first.complete  # how long games last is not known yet
-    assert all(left is not None and left.complete for _, _, left in rest)
-    last = shown[-1]
-    assert last[0] == FINAL
+    assert not first.complete  # nobody knows yet how long games last
+    assert all(left is not None and left.complete for left in rest)
 
 
-def test_a_resumed_run_uses_what_was_measured_before(shown: list, tmp_path: Path, monkeypatch) -> None:
-    path = run(tmp_path)
-    log = read_jsonl(RunFolder(path).metrics)
-    (path / "result.json").unlink()
-    shown.clear()
-    monkeypatch.setattr("remctl.train.estimate.measure", lambda *_: pytest.fail("measured again"))
-    run(tmp_path)
-    ((name, count, left),) = shown
-    assert (name, left) == (FINAL, Left(pytest.approx(count * log[-1]["test/wall_s"] / 3), complete=True))
+def test_a_resumed_run_uses_what_was_measured_before(recorded: Recorded) -> None:
+    (final,) = recorded.resumed
+    assert final.left is not None
+    assert final.left.complete
+    assert final.left.seconds == pytest.approx(5 * recorded.log[-1]["test/wall_s"] / 3)  # 5 episodes, 3 in a test
 
 
 def test_paces_are_read_from_the_last_epoch_that_has_them() -> None:
