@@ -94,7 +94,7 @@ def test_paces_are_read_from_the_last_epoch_that_has_them() -> None:
     assert measured(config, entries) == {
         "tokenizer": 10.0 / (v + 50),
         "collect": 4.0 / 200,
-        "world model": 12.0 / 120,
+        "world model": 12.0 / epoch_work(config, 2)["world model"],
     }
 
 
