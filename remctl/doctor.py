@@ -157,31 +157,30 @@ def check_torch() -> list[Check]:
         "none",
         "use --preset quick on this CPU; for other presets, a GPU and a CUDA build of torch",
     )
-    return [Check("torch", "ok", f"{torch.__version__}"), *(devices or [missing]), check_cpu(has_gpu=bool(devices))]
+    return [Check("torch", "ok", f"{torch.__version__}"), *(devices or [missing]), check_cpu()]
 
 
 def check_cuda_device(index: int) -> Check:
-    """Name, memory and bf16 support."""
+    """Name, memory and the precision it computes well."""
     import torch
+
+    from remctl.precision import native_precision
 
     device = torch.cuda.get_device_properties(index)
-    found = f"{device.name}, {device.total_memory / 2**30:.0f} GiB"
-    if device.major >= 8:
-        return Check(f"cuda:{index}", "ok", f"{found}, bf16")
-    return Check(f"cuda:{index}", "warn", f"{found}, no bf16", "add --set training.precision=fp32")
+    precision = native_precision(torch.device("cuda", index))
+    return Check(
+        f"cuda:{index}", "ok", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, computes in {precision}"
+    )
 
 
-def check_cpu(has_gpu: bool) -> Check:
-    """Cores this process may use, and whether bf16 runs in hardware."""
+def check_cpu() -> Check:
+    """Cores this process may use, and the precision it computes well."""
     import torch
 
-    cores, bf16 = usable_cores(), bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-    found = f"{cpu_model()}, {cores} cores, {'AVX512-BF16' if bf16 else 'no AVX512-BF16'}"
-    if bf16 or has_gpu:
-        return Check("CPU", "ok", found)
-    return Check(
-        "CPU", "warn", found, "add --set training.precision=fp32 to presets other than quick: bf16 is slow here"
-    )
+    from remctl.precision import native_precision
+
+    precision = native_precision(torch.device("cpu"))
+    return Check("CPU", "ok", f"{cpu_model()}, {usable_cores()} cores, computes in {precision}")
 
 
 # --- data

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from remctl.config import config_hash, keys, resolve
 from remctl.config.presets import DESCRIPTIONS
-from remctl.config.resolve import NOT_OVERRIDES, config_hash, keys, resolve, sections, suggestion
+from remctl.config.resolve import NOT_OVERRIDES, sections, suggestion
 from remctl.config.schema import RunConfig, Section
 from remctl.errors import UserError
 from remctl.games import ABLATION_SUBSET, ATARI_100K, human_score, random_score

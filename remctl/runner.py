@@ -11,17 +11,18 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from remctl import __version__
-from remctl.config import RunConfig, config_hash, differing, from_yaml, to_yaml
+from remctl.config import Precision, RunConfig, config_hash, differing, from_yaml, to_yaml
 from remctl.dream.figures import diagnosis_figures
 from remctl.dream.media import write_media
 from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
 from remctl.games import folder_name
+from remctl.precision import decide, native_precision
 from remctl.progress import Reporter, StopFlag
 from remctl.runs import provenance
 from remctl.runs.files import make_folder, read_json, truncate_jsonl, write_atomic, write_json
@@ -62,19 +63,29 @@ def train(
     return run
 
 
+def precision_before(run: RunFolder) -> Precision | None:
+    """What the last start of a run computed in; None if it never started."""
+    recorded = provenance.last_device(run).get("precision")
+    if recorded is None and run.config.exists():  # version 0.1.0 configured it
+        recorded = from_yaml(run.config).runtime.precision
+    return recorded if recorded in get_args(Precision) else None
+
+
 def _train(config: RunConfig, run: RunFolder, device: torch.device, command: list[str], reporter: Reporter) -> None:
+    precision, why = decide(config.runtime.precision, precision_before(run), native_precision(device))
+    reporter.log(f"{run.path}  config {config_hash(config)}  device {device}, {why}")
     trackers = open_trackers(run, config.runtime.trackers)
     with closing(MetricsLog(run, trackers)) as log:
-        _run(Trainer(config, run, device, reporter, log), command)
+        _run(Trainer(config.at_precision(precision), run, device, reporter, log), config, command)
 
 
-def _run(trainer: Trainer, command: list[str]) -> None:
+def _run(trainer: Trainer, asked: RunConfig, command: list[str]) -> None:
     config, run, device, reporter = trainer.config, trainer.folder, trainer.device, trainer.reporter
-    reporter.log(f"{run.path}  config {config_hash(config)}  device {device}")
     trainer.resume()
-    provenance.append(run, provenance.collect(command, describe_device(device)))  # not of a start that was refused
+    about = describe_device(device, config.runtime.precision)
+    provenance.append(run, provenance.collect(command, about))  # not of a start that was refused
     if not run.config.exists():
-        write_atomic(run.config, to_yaml(config))
+        write_atomic(run.config, to_yaml(asked))
     announce(trainer.agent, trainer.image_loss, trainer.epoch, reporter.log, reporter.stop.check)
     trainer.run()
     finish(trainer)
@@ -100,7 +111,7 @@ def finish(trainer: Trainer) -> None:
     result = describe_run(config, episodes) | {
         "env_steps": trainer.buffer.size,
         "wall_s": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
-        "device": describe_device(trainer.device),
+        "device": describe_device(trainer.device, config.runtime.precision),
     }
     write_json(run.result, result)
     reporter.log(f"{run.path}: {describe_result(result)}")
@@ -225,12 +236,13 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)  # never
 
 
-def describe_device(device: torch.device) -> dict[str, Any]:
-    """Kind, name and memory of the device."""
+def describe_device(device: torch.device, precision: str | None = None) -> dict[str, Any]:
+    """Kind, name, memory or threads of the device, and the precision of what runs on it."""
+    about = {"precision": precision} if precision else {}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        return {"type": "cuda", "name": properties.name, "memory_mb": properties.total_memory >> 20}
-    return {"type": "cpu", "name": provenance.cpu_model(), "threads": torch.get_num_threads()}
+        return {"type": "cuda", "name": properties.name, "memory_mb": properties.total_memory >> 20} | about
+    return {"type": "cpu", "name": provenance.cpu_model(), "threads": torch.get_num_threads()} | about
 
 
 def _media_randomness(config: RunConfig) -> Randomness:

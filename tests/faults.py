@@ -53,6 +53,7 @@ RUN, DAMAGE, ENVS = "tests/train/test_trainer.py", "tests/train/test_run_damage.
 BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py", "tests/rem/test_perceptual.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
+EARLIER, PRECISION = "tests/test_earlier_version.py", "tests/test_precision.py"
 BENCH, DROPOUT = "tests/bench", "tests/test_dropout.py"
 OVERLAP, CAPTURED = "tests/train/test_overlap.py", "tests/train/test_captured.py"
 SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profile.py"
@@ -153,7 +154,7 @@ FAULTS = [
     Fault("training", "train/phases.py", "    learner.image_loss.train()\n", "", PHASES),
     Fault("training", "train/phases.py", "    learner.image_loss.eval()\n", "", PHASES),
     Fault("training", "train/workload.py", 'self.image_loss.train(phase == "tokenizer")', "self.image_loss.eval()", PHASES),
-    Fault("training", "train/build.py", 'deep_type = torch.bfloat16 if config.training.precision == "bf16"', "deep_type = torch.bfloat16 if True", PHASES),
+    Fault("training", "train/build.py", 'deep_type = torch.bfloat16 if config.runtime.precision == "bf16"', "deep_type = torch.bfloat16 if True", PHASES),
     Fault("training", "train/build.py", "require_lpips(log), **lpips_options(config))", "require_lpips(log))", PHASES),
     Fault("training", "train/learner.py", "clip_grad_norm_(module.parameters(), clip)", "clip_grad_norm_(module.parameters(), float('inf'))", PHASES),
     Fault("training", "train/phases.py", 'Randomness(agent.config.seed, epoch, "tokenizer")', 'Randomness(agent.config.seed, 0, "tokenizer")', PHASES),
@@ -183,7 +184,19 @@ FAULTS = [
     Fault("resume", "train/trainer.py", "        self.log.append(epoch, metrics)\n        agent, trainer = self.agent.state_dict(), self._state()\n        checkpoint.save(self.folder, epoch, config_hash(self.config), agent, trainer, self.tests.needed)\n", "        agent, trainer = self.agent.state_dict(), self._state()\n        checkpoint.save(self.folder, epoch, config_hash(self.config), agent, trainer, self.tests.needed)\n        self.log.append(epoch, metrics)\n", RUN),
     Fault("resume", "train/trainer.py", "loaded = newest and self._with_its_shard(newest)", "loaded = newest", DAMAGE),
     Fault("resume", "train/trainer.py", "if loaded is not newest:", "if False:", DAMAGE),
-    Fault("resume", "train/trainer.py", "if run.config.exists() and hash_as_written(run.config) == found:", "if False:", DAMAGE),
+    Fault("resume", "train/trainer.py", "if found == now or (now in known and found in known):", "if True:", DAMAGE),
+    Fault("resume", "train/trainer.py", "if found == now or (now in known and found in known):", "if found == now:", EARLIER),
+    Fault("identity", "config/hashing.py", "or value != base[key]", "or value != keys()[key]", CONFIG),
+    Fault("identity", "config/stored.py", "return build({**baseline(), **given})", "return build(given)", CONFIG),
+    Fault("identity", "config/stored.py", "return today, digest(identity_keys(flatten(tree)))", "return (today,)", CONFIG),
+    Fault("identity", "config/stored.py", 'runtime | {"precision": precision}', "runtime", CONFIG),
+    Fault("identity", "sweep/observe.py", "identity not in found", "identity != found[-1]", EARLIER),
+    Fault("identity", "sweep/records.py", "return replace(ref, config_hash=known[0])", "return ref", EARLIER),
+    Fault("identity", "report/runs.py", "and not {found, entry.config_hash} <= set(known)", "", EARLIER),
+    Fault("precision", "precision.py", "chosen = asked if asked", "chosen = native if asked", PRECISION),
+    Fault("precision", "precision.py", "before or native", "native", PRECISION),
+    Fault("precision", "precision.py", 'if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):', "if False:", PRECISION),
+    Fault("precision", "runner.py", "write_atomic(run.config, to_yaml(asked))", "write_atomic(run.config, to_yaml(config))", PRECISION),
     Fault("resume", "train/collector.py", "ControllerState(*(t.to(device) for t in kept))", "ControllerState(*(torch.zeros_like(t).to(device) for t in kept))", RESUME),
     Fault("resume", "runner.py", "    truncate_jsonl(run.episodes, lambda entry: entry[\"kind\"] != \"final\")\n", "", DAMAGE),
     Fault("resume", "runner.py", "    write_json(run.result, result)\n", "    run.result.write_text(json.dumps(result))\n", "tests/train/test_boundary_faults.py"),

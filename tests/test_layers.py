@@ -15,7 +15,7 @@ LAYERS = (
     ("errors",),
     ("games", "variants", "interfaces"),
     ("config",),
-    ("weights", "progress", "drawing", "dropout"),
+    ("weights", "progress", "precision", "drawing", "dropout"),
     ("rem", "iris", "envs", "runs"),
     ("replay",),
     ("train",),

@@ -11,19 +11,24 @@ from collections.abc import Iterator
 from remctl.bench.cost import Cost, CostModel, total
 from remctl.bench.result import Bound, Device
 from remctl.bench.suites import SEQUENCE_MODELS, published_size
-from remctl.config import RunConfig
+from remctl.config import Precision, RunConfig
 
 TOKENS = (16, 64, 256)
 BATCHES = (1, 16, 128)
 
 
 def bounds(device: Device) -> list[Bound]:
-    """At the published configuration, per number of tokens and batch size; `predicted` is for `device`."""
+    """At the published configuration, per number of tokens and batch size; `predicted` is for `device`.
+
+    In bf16 if that was measured there, else in fp32.
+    """
     return [bound for tokens in TOKENS for batch in BATCHES for bound in _bounds(tokens, batch, device)]
 
 
 def _bounds(tokens: int, batch: int, device: Device) -> Iterator[Bound]:
-    configs = {name: published_size(name, {"tokens_per_obs": tokens, "batch_size": batch}) for name in SEQUENCE_MODELS}
+    precision: Precision = "bf16" if "bf16" in device.matmul_flops_per_s else "fp32"
+    size = {"tokens_per_obs": tokens, "batch_size": batch}
+    configs = {name: published_size(name, size).at_precision(precision) for name in SEQUENCE_MODELS}
     parts = {name: CostModel(config).imagination(batch) for name, config in configs.items()}
     pop = total(parts["POP"])
     for name in list(SEQUENCE_MODELS)[1:]:
@@ -42,6 +47,6 @@ def _bounds(tokens: int, batch: int, device: Device) -> Iterator[Bound]:
 
 def _seconds(parts: list[Cost], config: RunConfig, device: Device) -> float:
     """The model's time: the longest of launching all operations, all arithmetic and all traffic with memory."""
-    cost, peak = total(parts), device.matmul_flops_per_s[config.training.precision]
+    cost, peak = total(parts), device.matmul_flops_per_s[config.runtime.precision]
     launching = (cost.operations or 0) * device.operation_s
     return max(launching, cost.flops / peak, cost.bytes / device.copy_bytes_per_s)

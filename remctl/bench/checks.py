@@ -85,7 +85,7 @@ def _errors(agent: Agent) -> Iterator[tuple[str, float, float]]:
     whole = _outputs(net, x, u)
     yield "training form = token by token", _relative(_obvious(net, x, u), whole), EXACT
     yield "imagination's path = training form", _relative(_stepped(net, x, u), whole), EXACT
-    precision = agent.config.training.precision
+    precision = agent.config.runtime.precision
     timed: Any = agent.world_model.sequence_model
     with agent.autocast():
         rounded = _outputs(timed, x.float(), None if u is None else u.float())

@@ -66,15 +66,16 @@ class Call:
 
 
 class CostModel:
-    """Of the M of one configuration; `activation_bytes`: 2 for bf16, 4 for fp32."""
+    """Of the M of one configuration, whose precision is decided; `activation_bytes`: 2 for bf16, 4 for fp32."""
 
     def __init__(self, config: RunConfig) -> None:
+        assert config.runtime.precision != "auto", "a cost is of one precision: decide it with at_precision or settled"
         self.config = config
         self.m: WorldModelConfig = config.world_model
         self.K = config.tokenizer.tokens_per_obs
         self.n = self.K + 1
         self.head_dim = self.m.embed_dim // self.m.num_heads
-        self.activation_bytes = 2 if config.training.precision == "bf16" else 4
+        self.activation_bytes = 2 if config.runtime.precision == "bf16" else 4
         self.pop = self.m.observation_prediction == "pop"
         self.is_retnet = self.m.architecture == "retnet"
 
@@ -131,7 +132,7 @@ class CostModel:
         call = self._call(Call(batch_size, 1, self.n, predicted=1, pruned=True, predicts_next=True))
         blocks_and_u = Cost(operations=4)  # two embeddings, block, block beside u
         # The input has gaps between rollouts: in float32 torch then adds the bias on its own.
-        unfused = int(self.config.training.precision == "fp32" and batch_size > 1)
+        unfused = int(self.config.runtime.precision == "fp32" and batch_size > 1)
         tokens = self._head(batch_size * self.K, self.config.tokenizer.num_codes, unfused) + self._rewards(batch_size)
         return call + blocks_and_u + tokens
 

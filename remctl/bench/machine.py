@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from remctl.bench.result import Device
-from remctl.bench.timing import seconds_of
+from remctl.bench.timing import repeats_for, seconds_of
+from remctl.config import Precision
 from remctl.runner import describe_device
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+RATE_BUDGET_S = 1.0  # for one rate, whatever the machine
+SLOWEST_S = 0.25  # of one measured piece of work: a larger one is not tried
+MATMUL_SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
 REPEATS = 7
 OPERATIONS = 1000
 
 
 class Machine:
     """Measured once; `calibrate` is a fixed piece of work for every round, so that a machine that changes
-    meanwhile is found out."""
+    meanwhile is found out.
 
-    def __init__(self, device: torch.device) -> None:
+    `precisions`: those whose matmul rate is measured. `check` is called between measurements, and may raise to leave.
+    """
+
+    def __init__(
+        self, device: torch.device, precisions: Iterable[Precision], check: Callable[[], None] = lambda: None
+    ) -> None:
         self.device = device
-        self.matmul_flops_per_s = {name: matmul_flops_per_s(device, dtype) for name, dtype in PRECISIONS.items()}
-        self.copy_bytes_per_s = copy_bytes_per_s(device)
+        self.matmul_flops_per_s: dict[str, float] = {
+            name: matmul_flops_per_s(device, DTYPES[name], check) for name in sorted(precisions)
+        }
+        self.copy_bytes_per_s = copy_bytes_per_s(device, check)
         self.operation_s = operation_s(device)
         self.calibration: list[float] = []  # seconds of `calibrate` in all rounds so far
         self.calibrate = _matmul(device, torch.float32, 1024 if device.type == "cpu" else 4096)
@@ -45,19 +58,23 @@ class Machine:
         )
 
 
-def matmul_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
-    """The most that a large square matrix product reaches, the best of REPEATS."""
-    n = 8192 if device.type == "cuda" else 2048
-    work = _matmul(device, dtype, n)
-    return 2 * n**3 / _best_s(work, device)
+def matmul_flops_per_s(device: torch.device, dtype: torch.dtype, check: Callable[[], None] = lambda: None) -> float:
+    """The most that square matrix products reach, the largest of them one that takes no longer than SLOWEST_S."""
+    best = 0.0
+    for n in MATMUL_SIZES[device.type]:
+        seconds = least_s(_matmul(device, dtype, n), device, check)
+        best = max(best, 2 * n**3 / seconds)
+        if 8 * seconds > SLOWEST_S:  # the next one's
+            break
+    return best
 
 
-def copy_bytes_per_s(device: torch.device) -> float:
-    """Bytes read and written by a large copy, the best of REPEATS."""
+def copy_bytes_per_s(device: torch.device, check: Callable[[], None] = lambda: None) -> float:
+    """The most bytes read and written by a large copy."""
     num_bytes = (1 << 30) if device.type == "cuda" else (1 << 28)
     source = torch.ones(num_bytes // 4, device=device)
     target = torch.empty_like(source)
-    return 2 * num_bytes / _best_s(lambda: target.copy_(source), device)
+    return 2 * num_bytes / least_s(lambda: target.copy_(source), device, check)
 
 
 def operation_s(device: torch.device) -> float:
@@ -112,6 +129,18 @@ def _matmul(device: torch.device, dtype: torch.dtype, n: int) -> Callable[[], An
     return lambda: a @ b
 
 
-def _best_s(work: Callable[[], Any], device: torch.device) -> float:
+def least_s(
+    work: Callable[[], Any], device: torch.device, check: Callable[[], None], budget_s: float = RATE_BUDGET_S
+) -> float:
+    """Seconds of one run of `work` after a warm-up: the least of as many measurements as `budget_s` allows, at least one.
+
+    A measurement repeats work that is short. `check` is called between them.
+    """
+    begin = time.perf_counter()
     work()
-    return min(seconds_of(work, device, 10) for _ in range(REPEATS))
+    repeats = repeats_for(seconds_of(work, device))
+    least = math.inf
+    while math.isinf(least) or time.perf_counter() - begin < budget_s:
+        check()
+        least = min(least, seconds_of(work, device, repeats))
+    return least

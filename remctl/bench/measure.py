@@ -17,7 +17,6 @@ from remctl.bench.machine import Machine
 from remctl.bench.result import Case, Check, Counts, Exponent, Packing, Predicted, Prediction
 from remctl.bench.spread import ratio, spread
 from remctl.bench.suites import Group, Subject
-from remctl.bench.table import words
 from remctl.bench.timing import Work, interleaved, peak_memory_mb, repeats_for, seconds_of
 from remctl.bench.whole_run import Surroundings, num_actions, predict, runs_per_epoch, test_envs
 from remctl.config import RunConfig, config_hash
@@ -73,9 +72,7 @@ def measure_group(
         if group.suite == "phases":
             around = stack.enter_context(closing(Surroundings(loads[0].agent)))
             works |= {(0, phase): work for phase, work in around.works().items()}
-        log(
-            f"{group.suite}{f', {words(group.axis)}' if group.axis else ''}: {len(works)} cases, {rounds} rounds in turns"
-        )
+        log(f"{group.title}: {len(works)} cases, {rounds} rounds in turns")
         try:
             _look_at(works, loads, machine, timed, check)
             if group.suite == "phases":  # from here on as a run takes its steps; whole, they could not be looked into
@@ -127,7 +124,10 @@ def _record(group: Group, timed: Timed, machine: Machine, found: Measured) -> No
 
 
 def make_workload(config: RunConfig, device: torch.device) -> Workload:
-    """An untrained agent of `config`, for its environment, with its work. LPIPS has random weights: no time depends on them."""
+    """An untrained agent of `config`, for its environment, with its work. LPIPS has random weights: no time depends on them.
+
+    The precision of `config` is decided.
+    """
     lpips = None
     if config.tokenizer.perceptual == "lpips":
         tensors = {name: torch.randn(shape) * 0.05 for name, shape in lpips_shapes().items()}
@@ -140,7 +140,7 @@ def make_workload(config: RunConfig, device: torch.device) -> Workload:
 def check_once(name: str, agent: Agent, found: Measured) -> None:
     """The checks of this M, unless one like it was checked already. Raises MachineError."""
     config = agent.config
-    what = f"{config.world_model.model_dump_json(exclude={'training'})} {config.tokenizer.grid_size} {config.training}"
+    what = f"{config.world_model.model_dump_json(exclude={'training'})} {config.tokenizer.grid_size} {config.runtime.precision}"
     if what not in found.checked:
         found.checked.add(what)
         found.checks += check_agent(name, agent)
@@ -158,7 +158,7 @@ def _case(group: Group, subject: Subject, key: Key, base: Key, timed: Timed, mac
         name=subject.name,
         phase=phase,
         batch_size=_batch_size(config, phase),
-        precision=config.training.precision,
+        precision=config.runtime.precision,
         config_hash=config_hash(config),
         seconds=tuple(seconds),
         calibration=tuple(timed.seconds[CALIBRATION]),
@@ -177,7 +177,7 @@ def _case(group: Group, subject: Subject, key: Key, base: Key, timed: Timed, mac
         counts=counts,
         predicted=_predicted(config, phase, machine),
         flops_per_s=flops_per_s,
-        share_of_peak=flops_per_s / machine.matmul_flops_per_s[config.training.precision] if flops_per_s else None,
+        share_of_peak=flops_per_s / machine.matmul_flops_per_s[config.runtime.precision] if flops_per_s else None,
         peak_memory_mb=timed.memory_mb[key],
     )
 
@@ -224,7 +224,7 @@ def _predicted(config: RunConfig, phase: str, machine: Machine) -> Predicted | N
         model_operations=cost.operations,
         model_flops=cost.flops,
         model_bytes=cost.bytes,
-        floor_s=floor_s(parts, machine.matmul_flops_per_s[config.training.precision], machine.copy_bytes_per_s),
+        floor_s=floor_s(parts, machine.matmul_flops_per_s[config.runtime.precision], machine.copy_bytes_per_s),
     )
 
 

@@ -186,7 +186,7 @@ def _case(
         name=process_name(n),
         phase=EPOCH,
         batch_size=config.world_model.training.batch_size,
-        precision=config.training.precision,
+        precision=config.runtime.precision,
         config_hash=config_hash(config),
         seconds=tuple(seconds[n]),
         median=statistics.median(seconds[n]),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,17 +17,20 @@ from remctl.bench.machine import Machine
 from remctl.bench.measure import Measured, check_once, exponents, make_workload, measure_group
 from remctl.bench.packing import measure_packing
 from remctl.bench.result import FORMAT, Check, Result, write
-from remctl.bench.suites import ROUNDS, SUITES, Group, Scale, groups, what_was_scaled
-from remctl.config import RunConfig
+from remctl.bench.suites import ROUNDS, SUITES, Group, Scale, groups, what_was_left_out, what_was_scaled
+from remctl.config import Precision, RunConfig
+from remctl.precision import native_precision, settled
 from remctl.progress import Reporter, StopFlag
 from remctl.runner import describe_device, pick_device, prepare_torch
 from remctl.runs import provenance
 from remctl.runs.files import discard
 
+REDUCED_BUDGET_S = 220.0  # the whole reduced benchmark takes minutes, whatever the machine
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured where; `batch` is for all batch sizes, None as published."""
+    """What is measured where; `batch` is for all batch sizes, None as published. `budget_s`: no group begins later."""
 
     suites: tuple[str, ...]
     scale: Scale
@@ -33,6 +38,13 @@ class Plan:
     batch: int | None
     rounds: int
     groups: tuple[Group, ...]
+    budget_s: float = math.inf
+
+    @property
+    def precisions(self) -> set[Precision]:
+        """fp32, what the device computes well, and whatever else is asked for."""
+        asked = {s.config.runtime.precision for group in self.groups for s in group.subjects}
+        return {"fp32", native_precision(self.device)} | {p for p in asked if p != "auto"}
 
 
 def plan(
@@ -50,8 +62,15 @@ def plan(
     where = pick_device(device)
     chosen: Scale = scale or ("full" if where.type == "cuda" else "reduced")
     config = phases_of(chosen)
-    todo = tuple(group for suite in wanted for group in groups(suite, chosen, batch, config))
-    return Plan(wanted, chosen, where, batch, rounds or ROUNDS[chosen], todo)
+    todo = tuple(_on(where, group) for suite in wanted for group in groups(suite, chosen, batch, config))
+    budget_s = REDUCED_BUDGET_S if chosen == "reduced" and not suites else math.inf
+    return Plan(wanted, chosen, where, batch, rounds or ROUNDS[chosen], todo, budget_s)
+
+
+def _on(device: torch.device, group: Group) -> Group:
+    """The group with every precision decided."""
+    subjects = tuple(replace(subject, config=settled(subject.config, device)) for subject in group.subjects)
+    return replace(group, subjects=subjects)
 
 
 def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
@@ -61,22 +80,25 @@ def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
     """
     with StopFlag().listening() as stop, Reporter(stop) as reporter:
         prepare_torch(todo.groups[0].subjects[0].config)  # the machine's rates are of the same settings
-        machine, found = Machine(todo.device), Measured()
+        begin, left_out = time.perf_counter(), list[Group]()
+        machine, found = Machine(todo.device, todo.precisions, stop.check), Measured()
+        about = provenance.collect(command, describe_device(todo.device))
         partial = paths[0].with_suffix(".partial.json")
-        for number, group in enumerate(todo.groups, start=1):
-            is_last = False
+        for group in todo.groups:
+            if time.perf_counter() - begin > todo.budget_s:
+                left_out.append(group)
+                continue
             prepare_torch(group.subjects[0].config)
             try:
                 measure = measure_packing if group.packed else measure_group
                 measure(group, machine, todo.rounds, found, reporter.log, stop.check)
-                is_last = number == len(todo.groups)
             finally:  # on a signal too: what was measured counts
-                about = provenance.collect(command, describe_device(todo.device))
-                result = _result(todo, machine, found, about, complete=is_last)
+                result = _result(todo, machine, found, about)
                 if found.cases:
                     write(partial, result)
                 if stop.signum and found.cases:
                     reporter.log(f"{partial} holds what was measured until now")
+    result = result.model_copy(update={"complete": True, "scaled": (*result.scaled, *what_was_left_out(left_out))})
     for path in paths:
         write(path, result)
     discard(partial)
@@ -99,7 +121,7 @@ def check(todo: Plan) -> list[Check]:
     return found.checks
 
 
-def _result(todo: Plan, machine: Machine, found: Measured, about: dict[str, object], complete: bool) -> Result:
+def _result(todo: Plan, machine: Machine, found: Measured, about: dict[str, object]) -> Result:
     device = machine.describe()
     return Result(
         format=FORMAT,
@@ -107,7 +129,7 @@ def _result(todo: Plan, machine: Machine, found: Measured, about: dict[str, obje
         scale=todo.scale,
         scaled=what_was_scaled(todo.suites, todo.scale, todo.batch),
         suites=todo.suites,
-        complete=complete,
+        complete=False,
         provenance=about,
         device=device,
         checks=tuple(found.checks),

@@ -6,10 +6,11 @@ batch sizes, and at the reduced scale what makes it fit into minutes on two proc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from remctl.bench.table import words
 from remctl.config import RunConfig, build, keys
 from remctl.config.presets import preset_overrides
 from remctl.variants import VARIANTS
@@ -75,6 +76,11 @@ class Group:
     axis: str | None = None
     packed: Packed | None = None
 
+    @property
+    def title(self) -> str:
+        """The suite, and what it varies."""
+        return f"{self.suite}, {words(self.axis)}" if self.axis else self.suite
+
     def baseline(self, subject: Subject) -> Subject:
         """What it is compared to: the first of its value."""
         return next(s for s in self.subjects if s.value == subject.value)
@@ -124,6 +130,16 @@ def what_was_scaled(suites: tuple[str, ...], scale: Scale, batch: int | None) ->
             f"{_listed(PACKED_PROCESSES['full'])} processes and {PACKING_WINDOW_S['full']:g} s."
         )
     return tuple(said)
+
+
+def what_was_left_out(left_out: Sequence[Group]) -> tuple[str, ...]:
+    """As a sentence, what there was no time for."""
+    if not left_out:
+        return ()
+    titles, suites = "; ".join(group.title for group in left_out), dict.fromkeys(group.suite for group in left_out)
+    return (
+        f"Left out, for time: {titles}. `remctl bench {' '.join(f'--suite {name}' for name in suites)}` measures that.",
+    )
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

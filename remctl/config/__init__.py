@@ -1,28 +1,20 @@
-"""Configuration: typed sections (schema), presets, and how one run's configuration comes about (resolve)."""
+"""Configuration: typed sections (schema), presets, how one run's comes about (resolve), is hashed (identity) and stored."""
 
-from remctl.config.resolve import (
-    build,
-    config_hash,
-    differing,
-    from_yaml,
-    hash_as_written,
-    identity,
-    keys,
-    one_of,
-    resolve,
-    to_yaml,
-)
+from remctl.config.hashing import config_hash, differing, identity
+from remctl.config.resolve import build, keys, one_of, resolve
 from remctl.config.schema import (
     CollectionConfig,
     ControllerConfig,
     EnvironmentConfig,
     EvaluationConfig,
     ImaginationConfig,
+    Precision,
     RunConfig,
     TokenizerConfig,
     TrainingPhase,
     WorldModelConfig,
 )
+from remctl.config.stored import from_yaml, known_hashes, to_yaml
 
 __all__ = [
     "CollectionConfig",
@@ -30,6 +22,7 @@ __all__ = [
     "EnvironmentConfig",
     "EvaluationConfig",
     "ImaginationConfig",
+    "Precision",
     "RunConfig",
     "TokenizerConfig",
     "TrainingPhase",
@@ -38,9 +31,9 @@ __all__ = [
     "config_hash",
     "differing",
     "from_yaml",
-    "hash_as_written",
     "identity",
     "keys",
+    "known_hashes",
     "one_of",
     "resolve",
     "to_yaml",

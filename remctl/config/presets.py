@@ -58,7 +58,7 @@ QUICK: Overrides = CORRECTIONS | {
     "controller.entropy_weight": 0.03,
     "controller.training.start_after_epoch": 0,
     "controller.training.learning_rate": 1e-3,
-    "training.precision": "fp32",
+    "runtime.precision": "fp32",
 }
 
 QUICK_TOY: Overrides = QUICK | {

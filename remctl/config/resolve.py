@@ -1,4 +1,4 @@
-"""From preset, variant, file and `--set` to one RunConfig; errors that name the key; the run's identity.
+"""From preset, variant, file and `--set` to one RunConfig; errors that name the key.
 
 Order, later wins: schema defaults, preset, variant, --config file, --set, game and seed.
 """
@@ -6,7 +6,6 @@ Order, later wins: schema defaults, preset, variant, --config file, --set, game 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import re
 import reprlib
@@ -14,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from remctl.config import yaml12
@@ -24,7 +22,6 @@ from remctl.errors import UserError
 from remctl.games import check_game
 from remctl.variants import VARIANTS
 
-NOT_IDENTITY = ("preset", "variant", "runtime")
 NOT_OVERRIDES = ("preset", "variant", "game", "seed")
 MAX_FILE_BYTES = 1_000_000
 
@@ -55,9 +52,9 @@ def resolve(
     return build(overrides | {"game": game, "preset": preset, "variant": label, "seed": seed})
 
 
-def build(overrides: Mapping[str, Any]) -> RunConfig:
-    """Dotted overrides over the schema's defaults, validated."""
-    tree = RunConfig().model_dump(by_alias=True)
+def build(overrides: Mapping[str, Any], over: RunConfig | None = None) -> RunConfig:
+    """Dotted overrides over the schema's defaults, or over another configuration, validated."""
+    tree = (over or RunConfig()).model_dump(by_alias=True)
     for key, value in overrides.items():
         _assign(tree, key, value)
     return validate(tree)
@@ -132,43 +129,7 @@ def parse_set(text: str) -> tuple[str, Any]:
 def read_file(path: Path) -> dict[str, Any]:
     """A YAML file of nested or dotted keys as dotted overrides."""
     example = "write configuration keys with values, for example 'world_model: {num_layers: 3}'"
-    return _leaves(read_mapping(path, example), f"{path}: ", NOT_OVERRIDES)
-
-
-def identity(config: RunConfig) -> dict[str, Any]:
-    """What makes a run the run it is: every key but labels and `runtime`."""
-    return _identity(keys(config))
-
-
-def config_hash(config: RunConfig) -> str:
-    """12 hexadecimal digits: the run's identity."""
-    return _digest(identity(config))
-
-
-def hash_as_written(path: Path) -> str:
-    """The hash of a run folder's config.yaml by the keys that stand in it, which may be those of another version.
-
-    Raises UserError for a file that is none.
-    """
-    return _digest(_identity(flatten(read_mapping(path, "restore the run's config.yaml from a copy"))))
-
-
-def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Identity keys whose values differ."""
-    x, y = identity(a), identity(b)
-    return {key: (x.get(key), y.get(key)) for key in x | y if x.get(key) != y.get(key)}
-
-
-def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration as YAML that `from_yaml` reads back."""
-    tree = config.model_dump(mode="json", by_alias=True)
-    return f"# config_hash: {config_hash(config)}\n" + yaml.safe_dump(tree, sort_keys=False)
-
-
-def from_yaml(path: Path) -> RunConfig:
-    """A run folder's config.yaml."""
-    tree = read_mapping(path, "restore the run's config.yaml from a copy")
-    return build(_leaves(tree, f"{path}: "))
+    return leaves(read_mapping(path, example), f"{path}: ", NOT_OVERRIDES)
 
 
 def check_key(key: str, where: str, refused: Iterable[str]) -> None:
@@ -211,26 +172,17 @@ def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
     return tree or {}
 
 
-def _leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), prefix: str = "") -> dict[str, Any]:
+def leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), prefix: str = "") -> dict[str, Any]:
     """Nested or dotted keys as dotted ones, each checked before anything below it is looked at."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and key in sections():
-            flat |= _leaves(value, where, refused, f"{key}.")
+            flat |= leaves(value, where, refused, f"{key}.")
         else:
             check_key(key, where, refused)
             flat[key] = value
     return flat
-
-
-def _identity(flat: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in flat.items() if str(k).split(".")[0] not in NOT_IDENTITY}
-
-
-def _digest(flat: Mapping[str, Any]) -> str:
-    text = json.dumps(flat, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:

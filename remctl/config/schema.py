@@ -8,36 +8,14 @@ and never configured.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from remctl.config.combinations import impossibilities
+from remctl.config.section import Section, option, required
 
-
-def option(default: Any, meaning: str, unit: str = "", source: str = "", **limits: Any) -> Any:
-    """A field with its meaning, unit and source in the paper (or "code", "ours")."""
-    return Field(default, description=meaning, json_schema_extra={"unit": unit, "source": source}, **limits)
-
-
-def required(meaning: str, unit: str = "", source: str = "", **limits: Any) -> Any:
-    """As `option`, without a default of its own: the section that holds it gives one."""
-    return option(..., meaning, unit, source, **limits)
-
-
-class Section(BaseModel):
-    """Frozen, unknown keys refused, numbers finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        expected = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and expected in (int, float, int | None):
-            raise PydanticCustomError("number_type", "Input should be a number")
-        return value
+Precision = Literal["bf16", "fp32"]
 
 
 class EnvironmentConfig(Section):
@@ -281,12 +259,6 @@ class TrainingConfig(Section):
     """The cycle (Algorithm 3)."""
 
     num_epochs: int = option(600, "epochs", "epochs", "code", ge=1)
-    precision: Literal["bf16", "fp32"] = option(
-        "bf16",
-        "linears, convolutions, retention, deep levels of LPIPS; tables, carried states, C's heads, losses stay fp32",
-        "",
-        "ours",
-    )
     matmul_precision: Literal["medium", "high", "highest"] = option(
         "medium", "torch's fp32 matmul precision", "", "ours"
     )
@@ -295,6 +267,13 @@ class TrainingConfig(Section):
 class RuntimeConfig(Section):
     """How a run is executed. Not part of a run's identity: results depend on it in rounding and in dropout's masks at most."""
 
+    precision: Literal["auto", "bf16", "fp32"] = option(
+        "auto",
+        "of linears, convolutions, retention and LPIPS' deep levels; tables, carried states, C's heads and losses stay fp32. "
+        "auto: bf16 where the device computes it natively, else fp32; a run that resumes keeps its first start's",
+        "",
+        "ours",
+    )
     compile: Literal["auto", "off"] = option(
         "auto", "layers compiled (on CPUs in long runs), on CUDA steps captured as graphs; off: plain", "", "ours"
     )
@@ -320,6 +299,11 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     training: TrainingConfig = TrainingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    def at_precision(self, precision: Precision) -> RunConfig:
+        """The same run, computed in `precision`."""
+        runtime = self.runtime.model_copy(update={"precision": precision})
+        return self.model_copy(update={"runtime": runtime})
 
     @property
     def num_imagined_steps(self) -> int:

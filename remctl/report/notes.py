@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from remctl.config import yaml12
+from remctl.config import RunConfig, differing, from_yaml
 from remctl.errors import UserError
 from remctl.report.cells import span
 from remctl.report.results import Algorithm, MissingRun
@@ -160,6 +160,10 @@ def _version_notes(algorithms: Iterable[Algorithm]) -> list[str]:
     versions = sorted({run.remctl_version for run in runs if run.remctl_version})
     if len(versions) > 1:
         notes.append(f"Runs of several versions of remctl stand side by side: {', '.join(versions)}.")
+    computed = {p: sum(run.precision == p for run in runs) for p in sorted({r.precision for r in runs if r.precision})}
+    if len(computed) > 1:
+        listed = ", ".join(f"{count} in {precision}" for precision, count in computed.items())
+        notes.append(f"Runs were computed in several precisions: {listed}.")
     for algorithm in algorithms:
         if algorithm.origin == "ours":
             notes += _configuration_notes(algorithm)
@@ -168,38 +172,16 @@ def _version_notes(algorithms: Iterable[Algorithm]) -> list[str]:
 
 def _configuration_notes(algorithm: Algorithm) -> list[str]:
     """A sentence if the seeds of one game were not run with one configuration."""
-    first: dict[str, tuple[str, str]] = {}
+    first: dict[str, tuple[RunConfig, str]] = {}
     for run in algorithm.runs:
-        text = _configuration(Path(run.path))
-        known, path = first.setdefault(run.game, (text, run.path))
-        if text != known:
-            key = _first_difference(known, text)
+        try:
+            config = from_yaml(RunFolder(Path(run.path)).config)
+        except UserError:  # lost, or of a newer remctl
+            continue
+        known, path = first.setdefault(run.game, (config, run.path))
+        changed = [key for key in differing(known, config) if key != "seed"]
+        if changed:
             return [
-                f"{algorithm.label}: seeds of {run.game} have different configurations ({key}): {path} and {run.path}."
+                f"{algorithm.label}: seeds of {run.game} have different configurations ({changed[0]}): {path} and {run.path}."
             ]
     return []
-
-
-def _configuration(path: Path) -> str:
-    """config.yaml without its hash, seed and whatever has no influence on results."""
-    try:
-        lines = RunFolder(path).config.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    ends = [i for i, line in enumerate(lines) if line.startswith("runtime:")]
-    return "\n".join(
-        line
-        for line in lines[: ends[0] if ends else None]
-        if not line.startswith(("#", "seed:", "preset:", "variant:"))
-    )
-
-
-def _first_difference(a: str, b: str) -> str:
-    flat = [_flat(yaml12.load(text)) for text in (a, b)]
-    return next((key for key in flat[0] | flat[1] if flat[0].get(key) != flat[1].get(key)), "their text")
-
-
-def _flat(value: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(value, dict):
-        return {prefix.removesuffix("."): value}
-    return {key: item for name, part in value.items() for key, item in _flat(part, f"{prefix}{name}.").items()}

@@ -71,6 +71,7 @@ class RunScore:
     remctl_version: str | None = None
     preset: str | None = None
     hardware: str | None = None
+    precision: str | None = None
     commit: str | None = None  # of the code in git, with "changed" where files differed from it
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remctl.config import yaml12
+from remctl.config import known_hashes, yaml12
 from remctl.errors import MachineError, UserError
 from remctl.games import check_game
 from remctl.report.numbers import is_count, is_number
@@ -125,8 +125,9 @@ class _Search:
         group = self.group(experiment.name, entry.variant, experiment.folder, None)
         about = _About(entry.variant, entry.game, entry.seed)
         result = read_result(run) if run.is_done else None
-        if result is not None and result.get("config_hash") != entry.config_hash:
-            reason = f"the run there has configuration {result.get('config_hash')}, not {entry.config_hash}"
+        found, known = (result or {}).get("config_hash"), known_hashes(run.config)
+        if result is not None and found != entry.config_hash and not {found, entry.config_hash} <= set(known):
+            reason = f"the run there has configuration {found}, not {entry.config_hash}"
             group.missing.append(MissingRun(entry.variant, entry.game, entry.seed, str(run.path), reason))
             return
         _add(group, run, about, result)
@@ -186,6 +187,7 @@ def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] 
             remctl_version=result.get("remctl_version"),
             preset=result.get("preset"),
             hardware=hardware(run, result),
+            precision=precision(run, result),
             commit=commit(run),
         )
     )
@@ -223,6 +225,15 @@ def hardware(run: RunFolder, result: dict[str, Any]) -> str | None:
     devices = [start.get("device") for start in _starts(run)]
     names = [device.get("name") for device in [*devices, result.get("device")] if isinstance(device, dict)]
     return " + ".join(dict.fromkeys(str(name) for name in names if name)) or None
+
+
+def precision(run: RunFolder, result: dict[str, Any]) -> str | None:
+    """bf16 or fp32; both, joined by ' + ', if the run changed it. Version 0.1.0 wrote it into the configuration."""
+    devices = [*(start.get("device") for start in _starts(run)), result.get("device")]
+    found = [str(device["precision"]) for device in devices if isinstance(device, dict) and device.get("precision")]
+    training = _config(run).get("training") if run.config.is_file() and not found else None
+    configured = training.get("precision") if isinstance(training, dict) else None
+    return " + ".join(dict.fromkeys(found)) or configured
 
 
 def commit(run: RunFolder) -> str | None:

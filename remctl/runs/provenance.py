@@ -53,18 +53,15 @@ def append(run: RunFolder, entry: dict[str, Any]) -> None:
     write_json(run.provenance, [*entries, entry])
 
 
-def last_version(run: RunFolder) -> str:
-    """Which remctl started this run last, with its commit where it is known; "another version" where nothing says so.
+def last_device(run: RunFolder) -> dict[str, Any]:
+    """The device of the last start: name, threads, precision; empty if the run never started.
 
     Raises `MachineError` for a `provenance.json` that cannot be read.
     """
     entries = read_json(run.provenance) if run.provenance.exists() else []
     last = entries[-1] if isinstance(entries, list) and entries else None
-    if not isinstance(last, dict) or not isinstance(last.get("remctl"), str):
-        return "another version"
-    git = last.get("git")
-    commit = str(git.get("commit"))[:12] if isinstance(git, dict) else ""
-    return f"remctl {last['remctl']}" + (f" (commit {commit})" if commit else "")
+    device = last.get("device") if isinstance(last, dict) else None
+    return device if isinstance(device, dict) else {}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from remctl.config import known_hashes
 from remctl.errors import MachineError
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
-from remctl.sweep.records import Submission, attempts, default_path, log_path, requested, stated_hash
+from remctl.sweep.records import Submission, attempts, default_path, log_path, requested
 from remctl.sweep.schedulers import NO_FAULT, UNKNOWN, JobState, States
 from remctl.sweep.wanted import WantedRun
 
@@ -62,18 +63,18 @@ class RunState:
         return log_path(RunFolder(self.folder))
 
 
-def find_places(out: Path, name: str, wanted: Iterable[WantedRun], known: Iterable[Submission]) -> dict[str, Path]:
+def find_places(out: Path, name: str, wanted: Iterable[WantedRun], submitted: Iterable[Submission]) -> dict[str, Path]:
     """By configuration hash: the folder in which a run was begun, whoever asked for it, else where it will be.
 
     Of several a finished one is taken, then one that somebody works in, then the furthest.
     """
     wanted = list(wanted)
-    recorded = {ref.config_hash: out / ref.path for s in known for task in s.tasks for ref in task}
+    recorded = {ref.config_hash: out / ref.path for s in submitted for task in s.tasks for ref in task}
     begun: dict[str, list[RunFolder]] = {}
     for folder in find_runs(out):
-        identity = stated_hash(folder)
-        if identity and len(folder.path.relative_to(out).parts) == RUN_DEPTH:
-            begun.setdefault(identity, []).append(folder)
+        known = known_hashes(folder.config)
+        if known and len(folder.path.relative_to(out).parts) == RUN_DEPTH:
+            begun.setdefault(known[0], []).append(folder)
     places: dict[str, Path] = {}
     for run in wanted:  # of two names for one configuration the first gives the folder
         folders = begun.get(run.config_hash, [])
@@ -95,9 +96,9 @@ def observe(places: dict[str, Path], known: Iterable[Submission], jobs: States) 
 
 
 def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, int]], jobs: States) -> RunState:
-    found = stated_hash(run)
-    if found is not None and found != identity:
-        why = f"{run.path} belongs to configuration {found}: choose another --out, or another name in the spec"
+    found = known_hashes(run.config)
+    if found and identity not in found:
+        why = f"{run.path} belongs to configuration {found[0]}: choose another --out, or another name in the spec"
         return RunState("blocked", run.path, reason=why)
     if run.is_done:
         return _done(run)

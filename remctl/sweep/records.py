@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from remctl.config import to_yaml
+from remctl.config import known_hashes, to_yaml
 from remctl.errors import MachineError
 from remctl.games import folder_name
 from remctl.runs.files import append_line, make_folder, read_json, read_jsonl, write_atomic, write_json
@@ -92,8 +92,10 @@ class Submission:
         return sum(chunk.count for chunk in self.chunks)
 
     def config(self, ref: RunRef) -> Path:
-        """The resolved configuration of one of its runs."""
-        return self.path / "configs" / f"{ref.config_hash}.yaml"
+        """The resolved configuration of one of its runs, under today's hash or the one of the version that submitted it."""
+        named = self.path / "configs" / f"{ref.config_hash}.yaml"
+        others = () if named.exists() else named.parent.glob("*.yaml")
+        return next((path for path in others if ref.config_hash in known_hashes(path)), named)
 
     def job_id(self, task: int) -> str | None:
         """The scheduler's id of a task, where it is known."""
@@ -143,7 +145,8 @@ def read_submission(path: Path) -> Submission:
     """Of a submission's folder. Raises MachineError for one that is damaged."""
     content = read_json(path / SUBMISSION)
     try:
-        tasks = tuple(tuple(RunRef(**ref) for ref in task) for task in content.pop("tasks"))
+        configs = (path / "configs",)
+        tasks = tuple(tuple(_known_today(RunRef(**ref), configs) for ref in task) for task in content.pop("tasks"))
         chunks = tuple(Chunk(**chunk) for chunk in content.pop("chunks"))
         return Submission(path=path, tasks=tasks, chunks=chunks, **content)
     except (AttributeError, KeyError, TypeError) as error:
@@ -243,19 +246,17 @@ def read_experiment(out: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def refs_of(experiment: dict[str, Any]) -> list[RunRef]:
+def refs_of(out: Path, experiment: dict[str, Any]) -> list[RunRef]:
     """The runs that experiment.json names."""
-    return [RunRef(**ref) for ref in experiment["runs"]]
+    configs = tuple((out / experiment["name"] / SUBMISSIONS).glob("*/configs"))
+    return [_known_today(RunRef(**ref), configs, RunFolder(out / ref["path"])) for ref in experiment["runs"]]
 
 
-_STATED_HASH = re.compile(rb"^# config_hash: ([0-9a-f]{12})$", re.MULTILINE)
-
-
-def stated_hash(run: RunFolder) -> str | None:
-    """The configuration hash that a run's config.yaml states; None where there is no such file."""
-    try:
-        with run.config.open("rb") as file:
-            found = _STATED_HASH.match(file.readline())
-    except OSError:
-        return None
-    return found[1].decode() if found else None
+def _known_today(ref: RunRef, configs: Iterable[Path], run: RunFolder | None = None) -> RunRef:
+    """`ref` with the hash by which its configuration, found in its folder or in `configs`, is known today."""
+    places = [*([run.config] if run else []), *(folder / f"{ref.config_hash}.yaml" for folder in configs)]
+    for path in places:
+        known = known_hashes(path)
+        if ref.config_hash in known:
+            return replace(ref, config_hash=known[0])
+    return ref

@@ -36,8 +36,9 @@ from typing import Any
 from yaml import MappingNode, ScalarNode
 
 from remctl.config import RunConfig, build, config_hash, one_of
+from remctl.config.hashing import NOT_IDENTITY
 from remctl.config.presets import DESCRIPTIONS, preset_overrides
-from remctl.config.resolve import NOT_IDENTITY, check_key, sections, short
+from remctl.config.resolve import check_key, sections, short
 from remctl.errors import UserError
 from remctl.games import ABLATION_SUBSET, ATARI_100K, check_game, folder_name
 from remctl.runs.layout import run_path

@@ -106,7 +106,7 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
         raise UserError(f"no experiment {name!r} in {out}: known: {there}")
     records = records or read_records(out)
     experiment = read_experiment(out, name)
-    refs = refs_of(experiment)
+    refs = refs_of(out, experiment)
     asked = {ref.config_hash for ref in refs}
     left = {ref.config_hash: ref for s in records.known if s.path.parents[1].name == name for t in s.tasks for ref in t}
     places = {ref.config_hash: out / ref.path for ref in (*refs, *left.values())}

@@ -14,6 +14,7 @@ from remctl.config import RunConfig, TrainingPhase
 from remctl.interfaces import SequenceModel
 from remctl.iris.transformer import Transformer
 from remctl.iris.vqgan import vqgan
+from remctl.precision import settled
 from remctl.rem.controller import Controller
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.rem.retnet import RetNet
@@ -25,7 +26,7 @@ from remctl.weights import require_lpips
 
 @dataclass(frozen=True)
 class Agent:
-    """V, M and C of one run on one device."""
+    """V, M and C of one run on one device. In `config` the precision is decided, never auto."""
 
     config: RunConfig
     device: torch.device
@@ -39,8 +40,8 @@ class Agent:
         return {"tokenizer": self.tokenizer, "world_model": self.world_model, "controller": self.controller}
 
     def autocast(self) -> AbstractContextManager[None]:
-        """bfloat16 linears and convolutions where the configuration asks for them."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.training.precision == "bf16")
+        """bfloat16 linears and convolutions if that is the run's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.runtime.precision == "bf16")
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
@@ -69,7 +70,8 @@ class Agent:
 
 
 def build_agent(config: RunConfig, num_actions: int, device: torch.device) -> Agent:
-    """The three components, initialised from the run's seed."""
+    """The three components, initialised from the run's seed; a precision of auto is decided by the device."""
+    config = settled(config, device)
     v, m, size = config.tokenizer, config.world_model, config.environment.frame_size
     Randomness(config.seed, 0, "initialisation").seed_global()
     tokenizer = Tokenizer(v, size, vqgan(v, size) if v.architecture == "vqgan" else None)
@@ -82,6 +84,7 @@ def build_agent(config: RunConfig, num_actions: int, device: torch.device) -> Ag
 
 def build_image_loss(config: RunConfig, device: torch.device, log: Callable[[str], None]) -> PerceptualLoss:
     """The perceptual term of V's loss. LPIPS' weights are fetched now if they are missing, never replaced."""
+    config = settled(config, device)
     v, lpips = config.tokenizer, None
     if v.perceptual == "lpips":
         lpips = LPIPS.load(require_lpips(log), **lpips_options(config)).to(device)
@@ -89,8 +92,8 @@ def build_image_loss(config: RunConfig, device: torch.device, log: Callable[[str
 
 
 def lpips_options(config: RunConfig) -> dict[str, Any]:
-    """How LPIPS is built for a run."""
-    deep_type = torch.bfloat16 if config.training.precision == "bf16" else None
+    """How LPIPS is built for a run whose precision is decided."""
+    deep_type = torch.bfloat16 if config.runtime.precision == "bf16" else None
     return {"head_dropout": config.tokenizer.lpips_head_dropout, "deep_type": deep_type}
 
 

@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 
-from remctl import __version__
-from remctl.config import RunConfig, config_hash, hash_as_written
+from remctl.config import RunConfig, config_hash, known_hashes
 from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
 from remctl.progress import Reporter
@@ -27,7 +26,6 @@ from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.store import load_shard, save_shard, shard_path
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import OF_EPOCH, MetricsLog
-from remctl.runs.provenance import last_version
 from remctl.train import checkpoint
 from remctl.train.acting import Policy
 from remctl.train.build import build_agent, build_image_loss
@@ -71,6 +69,7 @@ class Trainer:
         env = make_env(config.game, config.environment, training=True, seed=self._env_seed())
         self.collector = Collector(env)
         self.agent = build_agent(config, env.num_actions, device)
+        self.config = config = self.agent.config
         self.image_loss = build_image_loss(config, device, reporter.log)
         self.buffer = ReplayBuffer(
             capacity(config), config.environment.frame_size, config.tokenizer.tokens_per_obs, device
@@ -272,14 +271,9 @@ class Trainer:
 
 def refuse_other_hash(run: RunFolder, found: str, config: RunConfig) -> None:
     """UserError where a checkpoint of configuration `found` is not of `config`, with what the difference comes from."""
-    now = config_hash(config)
-    if found == now:
+    now, known = config_hash(config), known_hashes(run.config)
+    if found == now or (now in known and found in known):
         return
-    if run.config.exists() and hash_as_written(run.config) == found:
-        raise UserError(
-            f"{run.path} was written by {last_version(run)}, whose configurations have other keys than those of this "
-            f"remctl {__version__}: go on with that version, or train it anew with another --name or --out"
-        )
     raise UserError(
         f"{run.path}: its checkpoint belongs to configuration {found}, not to {now}: restore its config.yaml, or choose "
         "another --name or --out"

@@ -19,7 +19,7 @@ VARIANTS = {"REM": {}, "No POP": TOKEN_BY_TOKEN, "IRIS": IRIS}
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
 def test_a_right_model_passes(overrides: dict[str, object], precision: str) -> None:
-    workload = make_workload(build(SMALL | overrides | {"training.precision": precision}), CPU)
+    workload = make_workload(build(SMALL | overrides | {"runtime.precision": precision}), CPU)
     checks = check_agent("it", workload.agent)
     assert len(checks) == 3
     assert [c.error <= 1e-12 for c in checks] == [True, True, False]
@@ -48,7 +48,7 @@ def test_a_last_layer_that_leaves_out_too_much_is_found(monkeypatch: pytest.Monk
 
 
 def test_tables_in_bfloat16_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = make_workload(build(SMALL | {"training.precision": "bf16"}), CPU).agent
+    agent = make_workload(build(SMALL | {"runtime.precision": "bf16"}), CPU).agent
     right = RetentionTables._get
 
     def rounded(self: RetentionTables, key: tuple, like: torch.Tensor, make: object) -> torch.Tensor:

@@ -29,13 +29,13 @@ SMALL = {
     "tokenizer.training.batch_size": 1,
     "world_model.training.batch_size": 3,
     "controller.training.batch_size": 3,
-    "training.precision": "fp32",
+    "runtime.precision": "fp32",
 }
 TOKEN_BY_TOKEN = VARIANTS["no_pop"].overrides
 IRIS = TOKEN_BY_TOKEN | {"world_model.architecture": "transformer", "world_model.context_blocks": 1}
 CASES = {
     "REM": {},
-    "REM in bf16": {"training.precision": "bf16"},
+    "REM in bf16": {"runtime.precision": "bf16"},
     "a batch in parts": {"world_model.training.batch_size": 37},
     "one rollout": {"controller.training.batch_size": 1, "world_model.training.batch_size": 1},
     "one rollout, No POP": TOKEN_BY_TOKEN | {"controller.training.batch_size": 1},
@@ -53,10 +53,10 @@ CASES = {
     "one prediction token": VARIANTS["shared_prediction_token"].overrides,
     "separate embeddings": VARIANTS["separate_embeddings"].overrides,
     "No POP": TOKEN_BY_TOKEN,
-    "No POP in bf16": TOKEN_BY_TOKEN | {"training.precision": "bf16"},
+    "No POP in bf16": TOKEN_BY_TOKEN | {"runtime.precision": "bf16"},
     "No POP, no context": TOKEN_BY_TOKEN | {"world_model.context_blocks": 1},
     "IRIS' M": IRIS,
-    "IRIS' M in bf16": IRIS | {"training.precision": "bf16"},
+    "IRIS' M in bf16": IRIS | {"runtime.precision": "bf16"},
     "IRIS' M, window full": IRIS | {"world_model.sequence_blocks": 3},
     "IRIS' M without dropout": IRIS | {"world_model.dropout": 0.0},
     "IRIS' losses": IRIS | {"world_model.loss_rule": "all_positions"},
@@ -90,7 +90,7 @@ def test_flops_of_a_training_step_are_as_predicted(overrides: dict[str, object])
 
 def test_the_papers_call_counts() -> None:
     """Section 2.3: 2H calls instead of H(K+1); fused layer by layer they are H."""
-    rem, no_pop = resolve("Pong"), resolve("Pong", variant="no_pop")
+    rem, no_pop = (resolve("Pong", variant=name).at_precision("bf16") for name in ("rem", "no_pop"))
     steps = rem.num_rewarded_steps
     assert steps == 8
     assert total(CostModel(rem).imagination(1)).calls == 1 + steps

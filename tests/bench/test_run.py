@@ -1,18 +1,23 @@
 """`remctl bench` from the command line to its files, on Catch with tiny networks."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from remctl import cli
 from remctl.bench import run, timing
 from remctl.bench.result import FORMAT, Result, read
 from remctl.config import config_hash, resolve
+from remctl.precision import native_precision
 from remctl.runs.provenance import PACKAGES
 from tests.tiny import TINY
 
@@ -63,7 +68,7 @@ def test_machine_code_and_libraries_stand_beside_the_numbers(result: Result) -> 
     assert (result.format, result.complete, result.scale) == (FORMAT, True, "reduced")
     assert set(result.provenance["packages"]) == set(PACKAGES)
     assert result.provenance["machine"]["cpu"]
-    assert set(result.device.matmul_flops_per_s) == {"fp32", "bf16"}
+    assert set(result.device.matmul_flops_per_s) == {"fp32", native_precision(torch.device("cpu"))}
     assert min(*result.device.matmul_flops_per_s.values(), result.device.copy_bytes_per_s) > 1e8
     assert len(result.device.calibration) == 6
     assert {c.calibration for c in result.cases} == {result.device.calibration}
@@ -161,3 +166,21 @@ def test_help_and_compare_need_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_what_there_is_no_time_for_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two groups the second would begin after the budget of the whole reduced benchmark."""
+    config = resolve("Catch", "quick", sets=TINY)
+    whole = run.plan([], "reduced", "cpu", None, 6, lambda scale: config)
+    assert whole.budget_s == run.REDUCED_BUDGET_S
+    asked = run.plan(["phases"], "reduced", "cpu", None, 6, lambda scale: config)
+    assert asked.budget_s == math.inf
+    late = replace(asked.groups[0], suite="scaling", axis="num_layers")
+    clock = iter([0.0, 10.0, run.REDUCED_BUDGET_S + 1])  # the beginning, and each group's
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    todo = replace(asked, groups=(*asked.groups, late), budget_s=whole.budget_s)
+    result = run.run(todo, [tmp_path / "bench.json"], ["bench"])
+    assert result.complete
+    assert {case.suite for case in result.cases} == {"phases"}
+    assert result.scaled[-1] == "Left out, for time: scaling, num layers. `remctl bench --suite scaling` measures that."
+    assert read(tmp_path / "bench.json") == result

@@ -21,16 +21,16 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def fake_torch(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A torch whose devices a test chooses: (name, bytes, major) each."""
-    fake = SimpleNamespace(__version__="2.13.0", devices=[], bf16=True)
+    """A torch whose devices a test chooses, (name, bytes) each, and `native`, the precision that each computes well."""
+    import remctl.precision
+
+    fake = SimpleNamespace(__version__="2.13.0", devices=[], native={("cpu",): "bf16"}, device=lambda *names: names)
+    monkeypatch.setattr(remctl.precision, "native_precision", lambda device: fake.native[device])
     fake.cuda = SimpleNamespace(
         is_available=lambda: bool(fake.devices),
         device_count=lambda: len(fake.devices),
-        get_device_properties=lambda i: SimpleNamespace(
-            name=fake.devices[i][0], total_memory=fake.devices[i][1], major=fake.devices[i][2]
-        ),
+        get_device_properties=lambda i: SimpleNamespace(name=fake.devices[i][0], total_memory=fake.devices[i][1]),
     )
-    fake.cpu = SimpleNamespace(get_capabilities=lambda: {"avx512_bf16": fake.bf16})
     monkeypatch.setitem(sys.modules, "torch", fake)
     return fake
 
@@ -89,13 +89,13 @@ def test_python_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_devices(fake_torch: SimpleNamespace) -> None:
     torch, cuda, cpu = doctor.check_torch()
     assert (torch.state, cuda.state, cpu.state) == ("ok", "warn", "ok")
-    fake_torch.bf16 = False
-    assert doctor.check_torch()[2].state == "warn"
-    fake_torch.devices = [("A100", 80 << 30, 8), ("V100", 16 << 30, 7)]
+    assert cpu.found.endswith("computes in bf16")
+    fake_torch.native = {("cpu",): "fp32", ("cuda", 0): "bf16", ("cuda", 1): "fp32"}
+    fake_torch.devices = [("A100", 80 << 30), ("V100", 16 << 30)]
     _, new, old, cpu = doctor.check_torch()
-    assert new == Check("cuda:0", "ok", "A100, 80 GiB, bf16")
-    assert (old.state, old.fix) == ("warn", "add --set training.precision=fp32")
-    assert cpu.state == "ok"
+    assert new == Check("cuda:0", "ok", "A100, 80 GiB, computes in bf16")
+    assert old == Check("cuda:1", "ok", "V100, 16 GiB, computes in fp32")
+    assert (cpu.state, cpu.found.split(", ")[-1]) == ("ok", "computes in fp32")
 
 
 @pytest.mark.parametrize(

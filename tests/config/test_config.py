@@ -166,7 +166,7 @@ def test_quick_is_corrected_small_and_needs_no_weights(game: str) -> None:
     quick = resolve(game, preset="quick")
     assert {key: keys(quick)[key] for key in CORRECTIONS} == CORRECTIONS
     assert quick.tokenizer.perceptual == "pixel"
-    assert quick.training.precision == "fp32"
+    assert quick.runtime.precision == "fp32"
     assert quick.training.num_epochs < 20
 
 

@@ -68,7 +68,7 @@ def without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("component", COMPONENTS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_step_asks_the_device_for_a_number(variant: str, component: str, without_a_device: None) -> None:
-    trained = make_learner(make_config(variant, "training.precision=bf16"), META, lpips=True)  # LPIPS' deep levels
+    trained = make_learner(make_config(variant, "runtime.precision=bf16"), META, lpips=True)  # LPIPS' deep levels
     if component == "controller":
         trained.agent.world_model.eval()
     inputs, step = inputs_of(trained, component), trained.steps[component]
@@ -153,7 +153,7 @@ def test_compiled_layers_compute_what_plain_ones_do(backend: str, component: str
 
 
 def test_a_compiled_loss_of_v_rounds_lpips_where_the_plain_one_does() -> None:
-    config = make_config("rem", "training.precision=bf16")
+    config = make_config("rem", "runtime.precision=bf16")
     plain, fast, exact = (make_learner(config, lpips=True) for _ in range(3))
     compile_steps(fast, backend="aot_eager", fullgraph=True)
     exact.image_loss.eval()
@@ -224,7 +224,7 @@ def test_equal_layers_share_one_compilation() -> None:
 
 def test_every_parameter_of_c_has_a_gradient_in_bf16() -> None:
     """Burn-in converts the encoder's weights without a gradient before the steps that need one use them."""
-    trained = make_learner(make_config("rem", "training.precision=bf16", "imagination.burn_in_actions=all"))
+    trained = make_learner(make_config("rem", "runtime.precision=bf16", "imagination.burn_in_actions=all"))
     trained.agent.world_model.eval()
     trained.steps["controller"](*inputs_of(trained, "controller"))
     without = [name for name, p in trained.agent.controller.named_parameters() if p.grad is None]

@@ -38,7 +38,7 @@ def capture_only(trained: Learner) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_steps_on_a_gpu_never_wait_for_it(variant: str, component: str) -> None:
     """Operation by operation, and that they can be captured; compiled for REM alone, as it takes its time."""
-    cuda, sets = torch.device("cuda"), ("training.precision=bf16",)
+    cuda, sets = torch.device("cuda"), ("runtime.precision=bf16",)
     plain, fast = (make_learner(make_config(variant, *sets), cuda, lpips=True) for _ in range(2))
     if variant == "rem":
         accelerate(fast, no_failure)

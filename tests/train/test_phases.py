@@ -295,7 +295,7 @@ def test_dropout_of_lpips_heads_acts_in_training_mode_and_only_then() -> None:
 def test_lpips_is_built_as_the_configuration_says(
     precision: str, deep_type: torch.dtype | None, dropout: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sets = (f"training.precision={precision}", f"tokenizer.lpips_head_dropout={str(dropout).lower()}")
+    sets = (f"runtime.precision={precision}", f"tokenizer.lpips_head_dropout={str(dropout).lower()}")
     config = resolve("Pong", "paper", sets=sets)
     monkeypatch.setattr(build, "require_lpips", lambda _: Path("nowhere"))
     monkeypatch.setattr(perceptual, "read_lpips", lambda _: {n: t.numpy() for n, t in random_lpips_weights().items()})
@@ -309,7 +309,7 @@ def test_lpips_is_built_as_the_configuration_says(
 def test_deep_levels_of_lpips_are_rounded_where_v_trains_and_not_where_it_is_judged(
     precision: str, while_trained: torch.dtype
 ) -> None:
-    agent, types = make_agent(*TINY, f"training.precision={precision}"), set()
+    agent, types = make_agent(*TINY, f"runtime.precision={precision}"), set()
     lpips, buffer = LPIPS(random_lpips_weights(), **lpips_options(agent.config)), make_buffer(agent.config)
     lpips.levels[2].register_forward_hook(lambda _, inputs, output: types.update({inputs[0].dtype, output.dtype}))
     loss = PerceptualLoss("lpips", lpips)

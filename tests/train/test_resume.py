@@ -76,7 +76,7 @@ def test_c_still_trains_on_fresh_tokens_once_m_is_frozen(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("variant", "sets"),
     [
-        ("rem", ("training.precision=bf16",)),
+        ("rem", ("runtime.precision=bf16",)),
         ("rem", ("collection.epsilon=0.5", "world_model.dropout=0.5")),
         ("iris", TINY_IRIS),
     ],

@@ -1,0 +1,64 @@
+"""A run's identity: the hash of what its configuration changes against the program as it was before each key existed.
+
+A key that is added later therefore leaves the hash of every earlier run as it is. Such a key declares in the schema what the
+program did without it (`before`), which need not be its default: a preset that changes behaviour changes its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from remctl.config.resolve import keys
+from remctl.config.schema import RunConfig
+
+NOT_IDENTITY = ("preset", "variant", "runtime")
+ALWAYS = ("game", "seed")  # nothing to compare them with
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What makes a run the run it is: game, seed, and every key that differs from `baseline`; no labels, no `runtime`."""
+    base = baseline(type(config))
+    return {key: value for key, value in identity_keys(keys(config)).items() if key in ALWAYS or value != base[key]}
+
+
+def config_hash(config: RunConfig) -> str:
+    """12 hexadecimal digits of a run's identity."""
+    return digest(identity(config))
+
+
+def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Keys that make two configurations different runs, with both values."""
+    x, y = identity_keys(keys(a)), identity_keys(keys(b))
+    return {key: (value, y[key]) for key, value in x.items() if value != y[key]}
+
+
+@cache
+def baseline(schema: type[RunConfig] = RunConfig) -> Mapping[str, Any]:
+    """What the program did before each key existed: the key's `before`, or its default if it is as old as the program."""
+    return keys(schema()) | dict(_declared(schema()))
+
+
+def identity_keys(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Without labels and `runtime`."""
+    return {key: value for key, value in flat.items() if str(key).split(".")[0] not in NOT_IDENTITY}
+
+
+def digest(flat: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits, whatever the order of the keys."""
+    text = json.dumps(flat, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _declared(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in type(section).model_fields.items():
+        key, value = f"{prefix}{field.alias or name}", getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _declared(value, f"{key}.")
+        elif isinstance(field.json_schema_extra, dict) and "before" in field.json_schema_extra:
+            yield key, field.json_schema_extra["before"]
