@@ -110,4 +110,7 @@ class _MaskedScale(torch.autograd.Function):
 
 def _masked(x: Tensor, mask: Tensor, scale: float) -> Tensor:
     bits = x.contiguous().view(MASK_TYPES[x.dtype])
-    return (bits & mask).view(x.dtype).mul_(scale)  # an int16 of all or no bits widens to an int32 of all or no bits
+    # An int16 of all or no bits widens to an int32 of all or no bits: first, since an AND of two types takes twice as long.
+    wide = mask.to(bits.dtype)
+    result = wide.bitwise_and_(bits) if wide is not mask else mask & bits
+    return result.view(x.dtype).mul_(scale)

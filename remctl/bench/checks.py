@@ -21,7 +21,7 @@ from remctl.errors import MachineError
 from remctl.rem.reference import pop_loop
 from remctl.rem.retnet import RetNet
 from remctl.train.build import Agent
-from remctl.train.learner import PART_SIZES
+from remctl.train.learner import part_size
 from remctl.train.workload import Workload
 
 BLOCKS, BATCH = 4, 2
@@ -56,7 +56,7 @@ def _passed(name: str, found: Iterable[tuple[str, float, float]], fix: str) -> l
 
 def _count_errors(workload: Workload, check: Callable[[], None]) -> Iterator[tuple[str, float, float]]:
     model, batches = CostModel(workload.agent.config), workload.agent.config
-    part = PART_SIZES.get(workload.agent.device.type)
+    part = part_size(workload.agent.config, workload.agent.device)
     expected = {
         "imagination": total(model.imagination(batches.controller.training.batch_size)),
         "world_model": total(model.training(batches.world_model.training.batch_size, part)),

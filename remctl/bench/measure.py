@@ -23,7 +23,7 @@ from remctl.config import RunConfig, config_hash
 from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.replay.buffer import ENCODE_BATCH
 from remctl.train.build import Agent, build_agent, lpips_options
-from remctl.train.learner import PART_SIZES
+from remctl.train.learner import part_size
 from remctl.train.workload import PHASES, Workload
 from remctl.weights import lpips_shapes
 
@@ -215,9 +215,7 @@ def _predicted(config: RunConfig, phase: str, machine: Machine) -> Predicted | N
     if phase not in ("world_model", *ROLLOUTS):
         return None
     model, batch = CostModel(config), _batch_size(config, phase)
-    parts = (
-        model.imagination(batch) if phase in ROLLOUTS else model.training(batch, PART_SIZES.get(machine.device.type))
-    )
+    parts = model.imagination(batch) if phase in ROLLOUTS else model.training(batch, part_size(config, machine.device))
     cost = total(parts)
     return Predicted(
         model_calls=cost.calls,

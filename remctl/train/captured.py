@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from remctl.config import RunConfig
-from remctl.errors import MachineError, one_line
+from remctl.errors import Interrupted, MachineError, one_line
 from remctl.train.learner import Learner
 from remctl.train.phases import steps_left
+from remctl.train.repayment import try_compiled_layer
 
 WARM_UP_CALLS = 3  # before a capture: compilation, the optimiser's state, tables, the libraries' workspaces
 COMPILE_OPTIONS: dict[str, Any] = {"dynamic": False}
@@ -30,6 +31,7 @@ LEAST_REPAID_WORK = 2.5e10  # weights x segments; an epoch of `paper` has 5.4e10
 # Of torch's heuristics of what the forward pass keeps for the gradient those that would keep dropout's masks: on a CPU a
 # mask takes longer to write than to compute anew.
 MASK_KEEPING_HEURISTICS = ("ban_recompute_used_far_apart", "ban_recompute_long_fusible_chains")
+UNCOMPILED = "layers run uncompiled, and slower: "
 RECOMPILE_LIMIT = 32  # of one function: as many combinations of shapes and modes are compiled, others run as they are
 
 
@@ -166,9 +168,10 @@ def _capturable(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
 
 
 def is_fast(config: RunConfig, device: torch.device) -> bool:
-    """Whether a run's steps are compiled, and captured on CUDA: unless `runtime.compile` is off.
+    """Whether a run's steps may be compiled, and are captured on CUDA: unless `runtime.compile` is off.
 
-    On a CPU only where compiling, which takes a minute or two, is repaid: by half an epoch of `paper`.
+    On a CPU only where compiling, which takes a minute or two, may be repaid: by half an epoch of `paper`. Whether it is
+    there, its first layer shows (`remctl.train.repayment`).
     """
     if config.runtime.compile == "off":
         return False
@@ -183,19 +186,27 @@ def layer_work(config: RunConfig) -> float:
     return weights * m.training.batch_size * steps_left(config, "world_model", 0)
 
 
-def accelerate(learner: Learner, log: Callable[[str], None]) -> Wrap:
-    """From now on `learner`'s steps run compiled, where this machine can compile, and on CUDA captured.
+def accelerate(
+    learner: Learner,
+    log: Callable[[str], None],
+    form_before: str | None = None,
+    epochs_done: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> Wrap:
+    """From now on `learner`'s steps run compiled, where this machine can compile and is repaid, and on CUDA captured.
 
-    Returns what that makes of a step.
+    `form_before`: of the steps of a run that is resumed after `epochs_done`, which on a CPU stays; None where it starts.
+    `check` is called between measurements, and may raise to leave. Returns what that makes of a step.
     """
     device, wraps = learner.agent.device, dict[str, Wrap]()
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # streams and graphs are made on the current device
-    if reason := why_not_compiled(device):
-        log(f"layers run uncompiled, and slower: {reason}")
-    else:
-        log("the first steps take longer: layers are compiled")
-        wraps["compiled"] = compile_layers(learner, with_tokenizer=device.type == "cuda")
+    if device.type == "cuda" or _is_repaid(learner, log, form_before, epochs_done, check):
+        if reason := why_not_compiled(device):
+            log(UNCOMPILED + reason)
+        else:
+            log("the first steps take longer: layers are compiled")
+            wraps["compiled"] = compile_layers(learner, with_tokenizer=device.type == "cuda")
     if device.type == "cuda":
         wraps["captured"] = GraphRecorder(learner).captured
 
@@ -209,6 +220,36 @@ def accelerate(learner: Learner, log: Callable[[str], None]) -> Wrap:
     return fast
 
 
+def _is_repaid(
+    learner: Learner,
+    log: Callable[[str], None],
+    form_before: str | None,
+    epochs_done: int,
+    check: Callable[[], None],
+) -> bool:
+    """Whether compiling is repaid on a CPU. A resumed run is not asked again: its form stays, and so its roundings."""
+    if form_before is not None:
+        return form_before != "plain"
+    _prepare_compiler(learner.agent.device)
+    try:
+        trial = try_compiled_layer(learner.agent, epochs_done, check, **COMPILE_OPTIONS)
+    except Interrupted:
+        raise
+    except Exception as error:  # whatever a missing part of a tool chain raises
+        check()
+        log(UNCOMPILED + one_line(error))
+        return False
+    log(str(trial))
+    return trial.is_repaid
+
+
+def _prepare_compiler(device: torch.device) -> None:
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    if device.type == "cpu":
+        for heuristic in MASK_KEEPING_HEURISTICS:
+            setattr(torch._functorch.config, heuristic, False)
+
+
 def compile_layers(learner: Learner, with_tokenizer: bool = True, **options: Any) -> Wrap:
     """What makes a step run M's layers compiled (`options` as torch.compile's); elsewhere they run as ever.
 
@@ -217,10 +258,7 @@ def compile_layers(learner: Learner, with_tokenizer: bool = True, **options: Any
     """
     from torch._dynamo.exc import TorchDynamoException  # takes a second, which short runs on a CPU do not need
 
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-    if learner.agent.device.type == "cpu":
-        for heuristic in MASK_KEEPING_HEURISTICS:
-            setattr(torch._functorch.config, heuristic, False)
+    _prepare_compiler(learner.agent.device)
     options = COMPILE_OPTIONS | options
     if with_tokenizer:
         learner.tokenizer_loss = torch.compile(learner.tokenizer_loss, **options)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from remctl.config import RunConfig
 from remctl.interfaces import Segment, Start
 from remctl.rem.imagination import controller_loss, imagine
 from remctl.rem.perceptual import PerceptualLoss
@@ -17,6 +18,11 @@ from remctl.train.build import Agent, build_optimizers
 Scalars = dict[str, Tensor]  # on the device: reading one waits for it
 Step = Callable[..., Scalars]
 PART_SIZES = {"cpu": 16}  # segments whose gradient is taken at once; on other devices all of a batch
+
+
+def part_size(config: RunConfig, device: torch.device) -> int:
+    """Segments of M's batch whose gradient is taken at once."""
+    return PART_SIZES.get(device.type, config.world_model.training.batch_size)
 
 
 class Learner:
@@ -79,7 +85,7 @@ def world_model_step(agent: Agent, optimizer: torch.optim.Optimizer, segment: Se
     """
     optimizer.zero_grad(set_to_none=True)
     found: list[Scalars] = []
-    parts = segment.parts(PART_SIZES.get(agent.device.type, len(segment.real)))
+    parts = segment.parts(part_size(agent.config, agent.device))
     whole = segment if len(parts) > 1 else None
     for part in parts:
         with agent.autocast():

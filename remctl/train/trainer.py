@@ -159,7 +159,7 @@ class Trainer:
         """Before the first training step, and not while a run starts: asking for a compiler takes seconds."""
         if self._may_speed_up:
             with self.reporter.doing("compiling"):
-                accelerate(self.learner, self.reporter.log)
+                accelerate(self.learner, self.reporter.log, self._form_before, self.epoch, self.reporter.stop.check)
             self._may_speed_up = False
         before, now = self._form_before, self.learner.form
         if before not in (None, now):

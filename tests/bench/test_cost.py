@@ -9,7 +9,7 @@ from remctl.bench.counting import count
 from remctl.bench.measure import make_workload
 from remctl.bench.result import Device
 from remctl.config import build, resolve
-from remctl.train.learner import PART_SIZES
+from remctl.train.learner import part_size
 from remctl.variants import VARIANTS
 
 SMALL = {
@@ -84,7 +84,9 @@ def test_flops_of_a_training_step_are_as_predicted(overrides: dict[str, object])
     config = build(SMALL | overrides)
     workload = make_workload(config, torch.device("cpu"))
     found = count(workload, "world_model")
-    predicted = total(CostModel(config).training(config.world_model.training.batch_size, PART_SIZES["cpu"]))
+    predicted = total(
+        CostModel(config).training(config.world_model.training.batch_size, part_size(config, torch.device("cpu")))
+    )
     assert (found.model_calls, found.model_flops) == (predicted.calls, predicted.flops)
 
 

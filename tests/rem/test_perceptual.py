@@ -303,3 +303,29 @@ def test_pixel_loss_gradient_is_finite_at_zero_and_shapes_must_agree() -> None:
     assert x.grad.isfinite().all()
     with pytest.raises(AssertionError, match="their targets"):
         pixel_loss(x, torch.zeros(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize("side", [64, 32, 24])
+def test_levels_by_winograd_are_the_convolutions_with_gradients(
+    side: int, random_lpips: LPIPS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of side 64 all deep levels are, of 32 two (the last has 2 pixels), of 24 none."""
+    calls = 0
+    by_winograd = perceptual.WinogradConv.__call__
+
+    def counted(self: perceptual.WinogradConv, x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return by_winograd(self, x)
+
+    monkeypatch.setattr(perceptual.WinogradConv, "__call__", counted)
+    lpips, found = random_lpips.double(), []
+    for channels, expected in ((perceptual._WINOGRAD_CHANNELS, {64: 18, 32: 12, 24: 0}[side]), (1 << 20, 0)):
+        monkeypatch.setattr(perceptual, "_WINOGRAD_CHANNELS", channels)
+        calls, x = 0, images(1, side).double().requires_grad_()
+        distance = lpips(x, images(1, side, seed=1).double())
+        distance.sum().backward()
+        found.append((distance.detach(), x.grad))
+        assert calls == expected
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-12)

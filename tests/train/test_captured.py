@@ -26,6 +26,7 @@ from remctl.stopping import StopFlag
 from remctl.train import captured, learner, trainer
 from remctl.train.captured import WARM_UP_CALLS, Captured, Recorded, accelerate, compile_layers, is_fast
 from remctl.train.learner import Learner
+from remctl.train.repayment import Trial
 from remctl.train.seeding import Randomness
 from remctl.train.trainer import Trainer
 from tests.train.learners import COMPONENTS, CPU, VARIANTS, inputs_of, make_config, make_learner
@@ -264,9 +265,11 @@ def test_a_cpus_steps_are_compiled_and_not_captured(monkeypatch: pytest.MonkeyPa
         return run
 
     monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(captured, "try_compiled_layer", lambda *_, **__: Trial(2.0, 1.0, 1.0, passes=11))
     trained = make_learner(make_config())
     accelerate(trained, lines.append)
-    assert lines == ["the first steps take longer: layers are compiled"]
+    assert lines[1:] == ["the first steps take longer: layers are compiled"]
+    assert "in 1e+03 ms instead of 2e+03" in lines[0]
     assert trained.form == "compiled"
     del ran[:]  # what was asked whether there is a compiler
     for component in COMPONENTS:
@@ -275,6 +278,27 @@ def test_a_cpus_steps_are_compiled_and_not_captured(monkeypatch: pytest.MonkeyPa
         if component == "world_model":
             assert ran == ["_layer", "_layer", "_pruned_layer"]
     assert set(ran) == {"_layer", "_pruned_layer"}  # V's loss would be slower
+
+
+def test_a_cpus_layers_that_do_not_repay_it_stay_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(captured, "try_compiled_layer", lambda *_, **__: Trial(2.0, 1.0, 1.0, passes=10))
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    trained = make_learner(make_config())
+    before = dict(trained.steps)
+    accelerate(trained, lines.append)
+    assert (trained.form, trained.steps) == ("plain", before)
+    assert lines[0].startswith("layers run uncompiled: ")
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("form", ["plain", "compiled"])
+def test_a_resumed_run_keeps_the_form_of_its_steps(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "try_compiled_layer", lambda *_, **__: pytest.fail("tried"))
+    monkeypatch.setattr(captured, "why_not_compiled", lambda _: None)
+    trained = make_learner(make_config())
+    accelerate(trained, lambda _: None, form_before=form, epochs_done=1)
+    assert trained.form == form
 
 
 def test_what_cannot_be_compiled_is_told_with_the_remedy() -> None:
@@ -384,7 +408,7 @@ def test_a_resume_with_another_form_of_the_steps_says_so() -> None:
 def test_a_run_is_sped_up_once_and_not_while_it_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     sped_up: list[Learner] = []
     monkeypatch.setattr(trainer, "is_fast", lambda *_: True)
-    monkeypatch.setattr(trainer, "accelerate", lambda learner, _: sped_up.append(learner))
+    monkeypatch.setattr(trainer, "accelerate", lambda learner, *_: sped_up.append(learner))
     run = RunFolder(tmp_path)
     new = Trainer(
         make_config("rem", "training.num_epochs=2"), run, CPU, Reporter(StopFlag(), quiet=True), MetricsLog(run)
