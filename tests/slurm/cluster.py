@@ -101,7 +101,8 @@ class Cluster:
         self._script("start")
         jobs = self.run("squeue", "--noheader", "--format=%A").split()
         if jobs:
-            self.run("scancel", *set(jobs))
+            self.run("scancel", "--signal=KILL", "--full", *set(jobs), check=False)  # what runs: no grace
+            self.run("scancel", *set(jobs), check=False)
             wait_until(lambda: not self.run("squeue", "--noheader"), "an empty queue")
 
     def _save(self) -> None:

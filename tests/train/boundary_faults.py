@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch._dynamo  # noqa: F401 - which an optimiser imports: once here, not in every child
 
 from remctl import runner
 from remctl.errors import MachineError
