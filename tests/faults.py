@@ -55,12 +55,39 @@ CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
 STOPPING = "tests/test_stopping.py"
 EARLIER, PRECISION = "tests/test_earlier_version.py", "tests/test_precision.py"
+CORES, THREADS = "tests/runs/test_cores.py", "tests/train/test_threads.py"
 BENCH, DROPOUT = "tests/bench", "tests/test_dropout.py"
 LIFE, REMAINING = "tests/test_progress.py", "tests/train/test_remaining.py"
 OVERLAP, CAPTURED = "tests/train/test_overlap.py", "tests/train/test_captured.py"
 SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profile.py"
 
 FAULTS = [
+    # Threads: cores, quotas, load, and what follows
+    Fault("threads", "runs/cores.py", "*(top / below).parents)", "top)", CORES),
+    Fault("threads", "runs/cores.py", " if folder.is_relative_to(top))", ")", CORES),
+    Fault("threads", "runs/cores.py", "Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()", "Path(path.lstrip('/'))", CORES),
+    Fault("threads", "runs/cores.py", ' or (kind == "cgroup" and "cpu" not in options.split(","))', "", CORES),
+    Fault("threads", "runs/cores.py", ' or "cpu" in controllers.split(",")', " or True", CORES),
+    Fault("threads", "runs/cores.py", " if us > 0 else None", "", CORES),
+    Fault("threads", "runs/cores.py", "int(quota) / int(period)", "int(quota) / 1000", CORES),
+    Fault("threads", "runs/cores.py", "max(1, min(self.affinity, int(self.quota)))", "min(self.affinity, int(self.quota))", CORES),
+    Fault("threads", "runs/cores.py", "min((int(text)", "max((int(text)", CORES),
+    Fault("threads", "runs/cores.py", "(busy - own) / elapsed", "busy / elapsed", CORES),
+    Fault("threads", "runs/cores.py", "before, self._last = self._last, self._counters()", "before, self._last = self._last, (now := self._counters())\n        self._last = before", CORES),
+    Fault("threads", "runs/cores.py", " + niced * int(counts[1])", " + int(counts[1])", CORES),
+    Fault("threads", "train/threads.py", "cores.affinity - round(busy or 0.0)", "cores.most_threads - round(busy or 0.0)", THREADS),
+    Fault("threads", "train/threads.py", "number = max(1, min(", "number = (min(", THREADS),
+    Fault("threads", "train/threads.py", "min(before, cores.most_threads)", "before", THREADS),
+    Fault("threads", "train/threads.py", 'is_free = asked == "auto" and before is None', 'is_free = asked == "auto"', THREADS),
+    Fault("threads", "train/threads.py", "    use(choice.number)\n    trainer", "    trainer", THREADS),
+    Fault("threads", "train/threads.py", "copy.deepcopy(trainer.agent)", "trainer.agent", THREADS),
+    Fault("threads", "train/threads.py", "WORTH_IT * min(", "min(", THREADS),
+    Fault("threads", "train/trainer.py", '        self.num_threads_before = loaded.trainer.get("num_threads")\n', "", THREADS),
+    Fault("threads", "train/waiting.py", "num_cores - num_threads + NOTICED", "NOTICED", THREADS),
+    Fault("threads", "train/waiting.py", "cores_here().affinity + 1", "2", THREADS),
+    Fault("threads", "train/waiting.py", "    if team is not None:\n        team.end()\n", "", THREADS),
+    Fault("threads", "train/waiting.py", "        over.set()\n", "", THREADS),
+    Fault("threads", "config/schema.py", "type(value) is not int or ", "", "tests/config/test_config_errors.py"),
     # Numerics: retention
     Fault("numerics", "rem/retention.py", "self._powers(n - 1 - _index(n)[:, None])", "self._powers(n - _index(n)[:, None])", POP),
     Fault("numerics", "rem/retention.py", "self._powers(_index(n)[:, None] + 1)", "self._powers(_index(n)[:, None])", POP),

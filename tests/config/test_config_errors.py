@@ -22,6 +22,9 @@ BAD_VALUES = [
     ("collection.epsilon=1.5", "given 1.5; allowed: less than or equal to 1"),
     ("collection.epsilon=inf", "given 'inf'; allowed: a finite number"),
     ("environment.end_on_life_loss=maybe", "given 'maybe'; allowed: boolean"),
+    ("runtime.threads=0", "given 0; allowed: 'auto' or a whole number from 1 to 1024"),
+    ("runtime.threads=all", "given 'all'; allowed: 'auto' or a whole number from 1 to 1024"),
+    ("runtime.threads=true", "given true; allowed: 'auto' or a whole number from 1 to 1024"),
     ("runtime.trackers=[wandb, x]", "given 'x'; allowed: 'tensorboard' or 'wandb'"),
 ]
 

@@ -44,8 +44,9 @@ def test_the_quota_of_version_2_is_the_least_of_the_groups_around_the_process(tm
 def test_the_quota_of_version_1_is_that_of_the_cpu_controller(tmp_path: Path) -> None:
     mounts = (("/", "cpu", V1), ("/", "mem", "cgroup cgroup rw,memory"))
     here = proc(tmp_path, "9:memory:/m\n4:cpu,cpuacct:/job\n0::/\n", *mounts)
-    write(tmp_path / "mem" / "m" / "cpu.cfs_quota_us", "1000\n")
-    write(tmp_path / "mem" / "m" / "cpu.cfs_period_us", "100000\n")
+    for another in ("mem/m", "mem/job", "cpu/m"):
+        write(tmp_path / another / "cpu.cfs_quota_us", "1000\n")
+        write(tmp_path / another / "cpu.cfs_period_us", "100000\n")
     write(tmp_path / "cpu" / "job" / "cpu.cfs_quota_us", "-1\n")
     write(tmp_path / "cpu" / "job" / "cpu.cfs_period_us", "100000\n")
     assert cpu_quota(here) is None
