@@ -84,7 +84,7 @@ FAULTS = [
     Fault("threads", "train/threads.py", "WORTH_IT * min(", "min(", THREADS),
     Fault("threads", "train/trainer.py", '        self.num_threads_before = loaded.trainer.get("num_threads")\n', "", THREADS),
     Fault("threads", "train/waiting.py", "num_cores - num_threads + NOTICED", "NOTICED", THREADS),
-    Fault("threads", "train/waiting.py", "cores_here().affinity + 1", "2", THREADS),
+    Fault("threads", "train/waiting.py", "self._size = max(2, size)", "self._size = 1", THREADS),
     Fault("threads", "train/waiting.py", "    if team is not None:\n        team.end()\n", "", THREADS),
     Fault("threads", "train/waiting.py", "        over.set()\n", "", THREADS),
     Fault("threads", "config/schema.py", "type(value) is not int or ", "", "tests/config/test_config_errors.py"),
