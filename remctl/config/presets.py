@@ -98,6 +98,7 @@ QUICK_ATARI: Overrides = QUICK | {
     "evaluation.every_epochs": 4,
     "evaluation.num_episodes": 2,
     "evaluation.num_envs": 20,
+    "evaluation.final_episodes": 40,
     "training.num_epochs": 4,
 }
 
