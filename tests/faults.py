@@ -313,8 +313,6 @@ FAULTS = [
     Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
     # What a user sees during a run
     Fault("life", "progress.py", "while not self._closing.wait(", "while False and not self._closing.wait(", LIFE),
-    Fault("life", "progress.py", "        self._thread.join()\n", "", LIFE),
-    Fault("life", "progress.py", "            with self._lock, suppress(OSError):", "            with suppress(OSError):", LIFE),
     Fault("life", "progress.py", " and _takes_a_line(self.console)", "", LIFE),
     Fault("life", "progress.py", "if not (self.quiet or self.is_live) and", "if", LIFE),
     Fault("life", "progress.py", "self._last_line = time.monotonic()\n        dated", "dated", LIFE),
