@@ -277,7 +277,10 @@ class RuntimeConfig(Section):
         "ours",
     )
     compile: Literal["auto", "off"] = option(
-        "auto", "layers compiled (on CPUs if the run repays it), on CUDA steps captured as graphs; off: plain", "", "ours"
+        "auto",
+        "layers compiled (on CPUs if the run repays it), on CUDA steps captured as graphs; off: plain",
+        "",
+        "ours",
     )
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = option((), "extra metric sinks", "", "ours")
     overlap_tests: Literal["auto", "on", "off"] = option(
