@@ -1,5 +1,6 @@
 """`make venv` says what it does, with a Python that does nothing but take its time."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -30,7 +31,9 @@ def folder(tmp_path: Path) -> Path:
 
 def make_venv(folder: Path) -> subprocess.CompletedProcess[str]:
     command = ["make", "venv", f"PYTHON={folder / 'python'}", "LINE_EVERY_S=0.1"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    outer = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")  # of `make test`
+    clean = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, timeout=60, check=False)
 
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")

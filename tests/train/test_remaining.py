@@ -109,7 +109,8 @@ def test_tests_beside_training_take_no_time_of_the_run_but_the_final_one_does() 
 
 def test_nothing_but_the_final_episodes_is_left_after_the_last_epoch() -> None:
     config = resolve("Pong", "quick")
-    assert {name: n for name, n in work_left(config, config.training.num_epochs).items() if n} == {FINAL: 100}
+    left = {name: n for name, n in work_left(config, config.training.num_epochs).items() if n}
+    assert left == {FINAL: config.evaluation.final_episodes}
 
 
 def test_an_episode_is_guessed_from_the_games_collected_and_the_quickest_collection() -> None:
