@@ -224,7 +224,6 @@ FAULTS = [
     Fault("stopping", "stopping.py", "elif signum == signal.SIGINT:", "elif False:", STOPPING),
     Fault("stopping", "stopping.py", "signum if signum in STOP_SIGNALS else None", "signum", STOPPING),
     Fault("stopping", "stopping.py", "elif time.monotonic() - since > self._grace_s:", "elif False:", STOPPING),
-    Fault("stopping", "stopping.py", "if select.select([], [2], [], 0)[1]:", "if True:", STOPPING),
     Fault("identity", "sweep/observe.py", "identity not in found", "identity != found[-1]", EARLIER),
     Fault("identity", "sweep/records.py", "return replace(ref, config_hash=known[0])", "return ref", EARLIER),
     Fault("precision", "precision.py", "chosen = asked if asked", "chosen = native if asked", PRECISION),

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 
 import pytest
@@ -97,11 +96,15 @@ def test_between_steps_the_loop_leaves_by_itself_and_nothing_is_left_behind() ->
 
 
 def test_what_is_not_asked_to_leave_stays() -> None:
-    before = signal.signal(signal.SIGWINCH, lambda signum, frame: None)  # only handled signals are written to the pipe
-    try:
-        with StopFlag(grace_s=0.01).listening() as stop:
-            signal.raise_signal(signal.SIGWINCH)
-            time.sleep(0.3)
-            stop.check()
-    finally:
-        signal.signal(signal.SIGWINCH, before)
+    code = """
+import signal, time
+from remctl.stopping import StopFlag
+signal.signal(signal.SIGWINCH, lambda signum, frame: None)  # only handled signals are written to the pipe
+with StopFlag(grace_s=0.01).listening() as stop:
+    signal.raise_signal(signal.SIGWINCH)
+    time.sleep(0.5)
+    stop.check()
+print("stayed")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, "stayed\n")

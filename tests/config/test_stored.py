@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from remctl.config import config_hash, from_yaml, known_hashes, precision_of_schema_1, resolve, to_yaml
+from remctl.config import config_hash, from_yaml, known_hashes, precision_of_schema_1, resolve, stored, to_yaml
+from remctl.config.hashing import baseline
 from remctl.config.stored import SCHEMA
 from remctl.errors import UserError
 
@@ -59,6 +60,14 @@ def test_a_key_that_a_file_lacks_is_what_the_program_did_before_it(file: Path) -
     del tree["world_model"]["dropout"], tree["environment"]
     file.write_text(yaml.safe_dump(tree))
     assert from_yaml(file) == resolve("Pong")
+
+
+def test_what_the_program_did_before_a_key_need_not_be_its_default(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = yaml.safe_load(to_yaml(resolve("Pong")))
+    del tree["world_model"]["dropout"]
+    file.write_text(yaml.safe_dump(tree))
+    monkeypatch.setattr(stored, "baseline", lambda: {**baseline(), "world_model.dropout": 0.3})
+    assert from_yaml(file).world_model.dropout == 0.3
 
 
 def test_an_edited_file_is_read_again(file: Path) -> None:
