@@ -113,7 +113,8 @@ class GymPixels:
 
     def _frame(self) -> Frame:
         picture: Any = self._env.render()
-        self._largest = max(self._largest, float(np.max(np.asarray(picture), initial=0)))
+        if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
+            self._largest = max(self._largest, float(picture.max(initial=0)))
         image = Image.fromarray(as_rgb(picture, self.env_id, self._largest))
         return np.array(image.resize(self._frame_size, Image.Resampling.BILINEAR))
 

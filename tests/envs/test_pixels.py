@@ -241,3 +241,14 @@ def test_dark_images_are_scaled_as_the_bright_ones_of_their_environment() -> Non
 def test_what_is_no_picture_is_refused_by_name(picture: Any, message: str) -> None:
     with pytest.raises(UserError, match=f"gym:X-v0 renders .*{message.removeprefix('renders ')}"):
         as_rgb(picture, "X-v0")
+
+
+@pytest.mark.parametrize("picture", [None, "text", np.full((3, 4), np.nan)])
+def test_what_stops_being_a_picture_within_an_episode_is_refused_too(
+    picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = walk()
+    env.reset(np.random.default_rng(0))
+    monkeypatch.setattr(Walk, "render", lambda self: picture)
+    with pytest.raises(UserError, match="gym:WalkPixels-v0 renders "):
+        env.step(0)
