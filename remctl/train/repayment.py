@@ -24,6 +24,7 @@ from remctl.train.phases import steps_left
 # Of one layer, in a whole run: with and without a gradient before it, pruned; in a rollout its context, first and later steps.
 COMPILATIONS = 11
 REPEATS = 3
+LEAST_GAIN = 0.05  # of a layer's time: less is within what two measurements of the same differ by
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,20 @@ class Trial:
         return self.compile_s * (COMPILATIONS - 1)
 
     @property
+    def is_faster(self) -> bool:
+        return self.compiled_s < (1 - LEAST_GAIN) * self.plain_s
+
+    @property
     def is_repaid(self) -> bool:
-        """Whether to go on compiling."""
-        return self.saved_s > self.price_s
+        """Whether to go on compiling: it saves more than it costs."""
+        return self.is_faster and self.saved_s > self.price_s
 
     def __str__(self) -> str:
         decision = "layers are compiled" if self.is_repaid else "layers run uncompiled"
         return (
             f"{decision}: the first took {self.compile_s:.1f} s to compile and runs in {self.compiled_s * 1e3:.3g} ms instead "
             f"of {self.plain_s * 1e3:.3g}; all would take {self.price_s:.0f} s and save {self.saved_s:.0f} s of this run"
+            + ("" if self.is_faster else f" (a gain under {LEAST_GAIN:.0%} is not counted on)")
         )
 
 
