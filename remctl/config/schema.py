@@ -278,7 +278,7 @@ class RuntimeConfig(Section):
     )
     compile: Literal["auto", "off"] = option(
         "auto",
-        "layers compiled (on CPUs if a trial of one layer repays itself in this run), on CUDA steps captured as graphs; off: plain",
+        "layers compiled (on CPUs if a trial of one says that the run repays it), on CUDA steps captured; off: plain",
         "",
         "ours",
     )
