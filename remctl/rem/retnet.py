@@ -50,9 +50,17 @@ class RetNetOutput(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Which rows of the (B, rows, E) stream are what, and the tables of their retention."""
+    """Which rows of the (B, rows, E) stream are what, and the tables of their retention.
+
+    Plain fields: torch before 2.11 cannot trace a named tuple's properties.
+    """
 
     blocks_per_chunk: int  # c
+    num_blocks: int  # T
+    block_len: int  # n
+    num_predicted: int  # P
+    num_chunks: tuple[int, int]  # whole ones, and the rest's
+    rows: tuple[int, int]  # real ones, and those of u
     real_turns: Tensor  # T real blocks' rotation (2, T, n, D/2, 2), or in halves (2, T, n, 2, D/2)
     predicted_turns: Tensor  # P predicted blocks' rotation, likewise (2, P, K, D/2, 2)
     writing: Writing  # reads the states before chunks, before predicted blocks, and last the one behind everything
@@ -60,29 +68,6 @@ class Layout(NamedTuple):
     chunk: Decays  # of c blocks
     rest: Decays  # of the blocks behind the last whole chunk
     predicted: Decays  # of a predicted block
-
-    @property
-    def num_blocks(self) -> int:
-        return self.real_turns.shape[1]
-
-    @property
-    def block_len(self) -> int:
-        return self.real_turns.shape[2]
-
-    @property
-    def num_predicted(self) -> int:
-        return self.predicted_turns.shape[1]
-
-    @property
-    def num_chunks(self) -> list[int]:
-        """Whole ones, and the rest's."""
-        whole, left = divmod(self.num_blocks, self.blocks_per_chunk)
-        return [whole, int(left > 0)]
-
-    @property
-    def rows(self) -> list[int]:
-        """Real ones, and those of u."""
-        return [turns.shape[1] * turns.shape[2] for turns in (self.real_turns, self.predicted_turns)]
 
 
 class RetNet(nn.Module):
@@ -186,6 +171,11 @@ class RetNet(nn.Module):
         ahead, tables, before = start + first * n, self.tables, tuple(range(first, first + P))
         return Layout(
             c,
+            T,
+            n,
+            P,
+            (T // c, int(T % c > 0)),
+            (T * n, P * K),
             tables.rotation(range(start, start + T * n, n), n, like, self.is_compiled),
             tables.rotation(range(ahead, ahead + P * n, n), K, like, self.is_compiled),
             tables.writing(T, n, (*range(0, T, c), *before, *(() if T in before else (T,))), like),
