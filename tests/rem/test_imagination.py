@@ -106,18 +106,18 @@ def test_gradients_reach_c_but_not_m_and_not_through_the_burn_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "side", "frames", "fed"),
+    ("rule", "every", "side", "frames", "fed"),
     [
-        ("published", 8, 20, []),
-        ("published", 4, 20, [16]),
-        ("never", 4, 20, []),
-        ("all", 8, 20, list(range(20))),
+        ("published", "observation", 8, 20, []),
+        ("published", "observation", 4, 20, [15]),
+        ("published", "block", 4, 20, [16]),
+        ("never", "observation", 4, 20, []),
+        ("all", "observation", 8, 20, list(range(20))),
     ],
 )
-def test_actions_fed_during_burn_in(rule: str, side: int, frames: int, fed: list[int]) -> None:
-    config = build(
-        {"imagination.burn_in_actions": rule, "tokenizer.grid_size": side, "imagination.burn_in_frames": frames}
-    )
+def test_actions_fed_during_burn_in(rule: str, every: str, side: int, frames: int, fed: list[int]) -> None:
+    keys = {"burn_in_actions": rule, "burn_in_action_every": every, "burn_in_frames": frames}
+    config = build({"tokenizer.grid_size": side} | {f"imagination.{key}": value for key, value in keys.items()})
     assert [i for i, f in enumerate(fed_actions(config)) if f] == fed
 
 

@@ -28,7 +28,7 @@ def test_collection_acts_as_configured(tmp_path: Path, monkeypatch: pytest.Monke
     )
     sets = ("controller.training.start_after_epoch=1", "collection.temperature=0.3", "collection.epsilon=0.2")
     train(tmp_path, tiny(*sets, "evaluation.every_epochs=9"))
-    assert [p.trained for p in policies] == [False, False, True, True]
+    assert [p.decides for p in policies] == [False, False, True, True]
     assert {(p.temperature, p.epsilon, p.executed_action_to_controller) for p in policies} == {(0.3, 0.2, True)}
 
 
