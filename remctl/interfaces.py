@@ -177,4 +177,11 @@ class Controller(Protocol[S]):
 
     def record_action(self, state: S, action: Tensor) -> S: ...
 
-    def burn_in(self, observations: Tensor, actions: Tensor, real: Tensor, feed_action: list[bool]) -> S: ...
+    def burn_in(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        real: Tensor,
+        feed_action: list[bool],
+        action_gradient: bool = False,
+    ) -> S: ...

@@ -26,6 +26,7 @@ IRIS: dict[str, Any] = {
     "tokenizer.num_groups": 32,
     "tokenizer.embed_dim": 512,
     "tokenizer.reconstruction": "l1",
+    "tokenizer.lpips_head_dropout": True,
     "tokenizer.training.batch_size": 256,
     "tokenizer.training.optimizer": "adam",
     "tokenizer.training.weight_decay": 0.0,
@@ -51,6 +52,7 @@ IRIS: dict[str, Any] = {
     "controller.training.optimizer": "adam",
     "controller.training.weight_decay": 0.0,
     "controller.training.gradient_clip": 10.0,
+    "evaluation.every_epochs": 5,
 }
 
 # Figure 11: what IRIS has as REM has it in the comparison at REM's configuration. Its window is then REM's segment.

@@ -1,18 +1,20 @@
 """Configuration: typed sections (schema), presets, resolve, hashing, effects, and config.yaml on disk (stored)."""
 
+from remctl.config.agent import (
+    ControllerConfig,
+    ImaginationConfig,
+    TokenizerConfig,
+    TrainingPhase,
+    WorldModelConfig,
+)
 from remctl.config.hashing import config_hash, differing, identity
 from remctl.config.resolve import build, keys, one_of, resolve
 from remctl.config.schema import (
     CollectionConfig,
-    ControllerConfig,
     EnvironmentConfig,
     EvaluationConfig,
-    ImaginationConfig,
     Precision,
     RunConfig,
-    TokenizerConfig,
-    TrainingPhase,
-    WorldModelConfig,
 )
 from remctl.config.stored import from_yaml, known_hashes, precision_of_schema_1, same_run, to_yaml
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from remctl.config.schema import RunConfig, TrainingPhase
+    from remctl.config.agent import TrainingPhase
+    from remctl.config.schema import RunConfig
 
 
 MAX_LEVELS = 16  # of a tokenizer, where its sizes are named

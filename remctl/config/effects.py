@@ -18,7 +18,15 @@ Rule = tuple[bool, str, tuple[str, ...]]  # whether it holds, why, and the keys 
 
 ATARI_ONLY = tuple(
     f"environment.{name}"
-    for name in ("sticky_probability", "full_action_space", "max_noops_train", "noops_test", "end_on_life_loss")
+    for name in (
+        "sticky_probability",
+        "full_action_space",
+        "max_noops_train",
+        "noops_test",
+        "end_on_life_loss",
+        "late_game_over",
+        "dead_starts",
+    )
 )
 LIMITS = (  # with a value beyond the run's end: whoever sets that may be taking a preset's limit off
     "collection.last_epoch",
@@ -29,6 +37,7 @@ TOYS_LACK = (
     "environment.frame_skip",
     "environment.time_limit_train_frames",
     "environment.time_limit_test_frames",
+    "environment.time_limit_ends",
 )
 PREDICTION_TOKENS = ("world_model.prediction_tokens", "world_model.spare_prediction_token")
 RETENTION = ("world_model.decay", "world_model.layer_init", "world_model.blocks_per_chunk", "world_model.block_states")
@@ -51,6 +60,8 @@ def _environment(c: RunConfig) -> Iterator[Rule]:
     family = kind(c.game)
     yield family == "toy", f"{c.game} has none", TOYS_LACK
     yield family == "gym", "only Atari games have it", ATARI_ONLY
+    lives = c.environment.end_on_life_loss
+    yield not lives, "environment.end_on_life_loss is false", ("environment.dead_starts",)
     unused = c.training.num_epochs <= c.collection.last_epoch
     yield unused, f"training ends after epoch {c.training.num_epochs}", ("collection.last_epoch",)
 
@@ -71,6 +82,13 @@ def _agent(c: RunConfig) -> Iterator[Rule]:
     yield not c.controller.action_inputs, "controller.action_inputs is false", told
     yield c.collection.epsilon == 0, "collection.epsilon is 0", told[1:]
     yield c.imagination.burn_in_frames == 0, "imagination.burn_in_frames is 0", told[:1]
+    rare = "imagination.burn_in_action_every"
+    fed = c.imagination.burn_in_actions
+    yield fed != "published" or not c.controller.action_inputs, f"imagination.burn_in_actions is {fed}", (rare,)
+    beyond = v.tokens_per_obs > c.imagination.burn_in_frames
+    yield beyond, f"no action is told in {c.imagination.burn_in_frames} frames of {v.tokens_per_obs} tokens", (rare,)
+    levels = (c.environment.frame_size // v.grid_size).bit_length()
+    yield levels <= len(v.channels), f"tokenizer.channels has all {levels} levels", ("tokenizer.further_levels",)
     for name in ("tokenizer", "world_model", "controller"):
         yield from _phase(c, name)
 

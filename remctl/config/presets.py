@@ -12,13 +12,26 @@ from remctl.variants import VARIANTS
 
 Overrides = dict[str, Any]
 
-CORRECTIONS: Overrides = {
+# What the published code does around the networks where nobody would expect it, as one would.
+SURROUNDINGS: Overrides = {
+    "environment.late_game_over": False,
+    "environment.dead_starts": False,
+    "environment.time_limit_ends": False,
+    "collection.untrained_policy": "uniform",
+    "collection.controller_memory": "carried",
+    "tokenizer.further_levels": "repeated",
+}
+
+# What looks like an accident in how the agent is trained, mended.
+ACCIDENTS: Overrides = {
     "imagination.burn_in_actions": "all",
     "collection.executed_action_to_controller": True,
     "imagination.mask_after_end": True,
     "imagination.imagine_from": "any_frame",
     "world_model.loss_rule": "supervise_starts",
 }
+
+CORRECTIONS = ACCIDENTS | SURROUNDINGS
 
 PAPER_TEXT: Overrides = {
     "tokenizer.reconstruction": "l1",
@@ -108,7 +121,7 @@ PRESET_VARIANTS = {"iris": "iris", "iris-rem": "iris_rem"}
 DESCRIPTIONS = {
     "paper": "the published agent, published behaviour; 100,000 steps; needs a GPU",
     "quick": "small networks, corrected behaviour; minutes on two CPU cores; sizes by kind of game",
-    "corrected": "paper with its accidents corrected",
+    "corrected": "paper with its accidents corrected, in training and around it",
     "paper-text": "paper with the text's side wherever text and published code differ",
     "iris": "the baseline as published: Transformer, VQGAN tokenizer, 16 tokens, horizon 20; needs a GPU",
     "iris-rem": "the baseline with REM's 64 tokens, horizon 10, and controller batches; needs a GPU",

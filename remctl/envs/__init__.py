@@ -32,6 +32,8 @@ def _make_atari(game: str, environment: EnvironmentConfig, training: bool, seed:
         noops=_noops(environment, training),
         time_limit_frames=_time_limit_frames(environment, training),
         end_on_life_loss=training and environment.end_on_life_loss,
+        late_game_over=environment.late_game_over,
+        dead_starts=environment.dead_starts,
         sticky_probability=environment.sticky_probability,
         full_action_space=environment.full_action_space,
         seed=seed,

@@ -39,6 +39,10 @@ class Atari:
     noops: smallest and largest number of no-ops, in raw frames, played when a game starts.
     time_limit_frames: raw frames of one game, no-ops included, after which an episode is truncated.
     end_on_life_loss: a lost life terminates the episode; the next `reset` continues the same game.
+    late_game_over: a game over on the last raw frame of a step is noticed by the next step, whatever its action; on that
+        nothing happens any more, and it bears the end (the published code; one game over in `frame_skip` is such a one).
+    dead_starts: a game that ends during the no-op after a lost life leaves an episode of one step, which bears the end
+        (the published code); otherwise a new game starts at once.
     sticky_probability: chance that the emulator repeats the previous action at a raw frame (0 in the protocol).
     seed: of the emulator's own generator, which is used for sticky actions only; any integer.
     """
@@ -52,6 +56,8 @@ class Atari:
         noops: tuple[int, int] = (1, 30),
         time_limit_frames: int = 20_000,
         end_on_life_loss: bool = True,
+        late_game_over: bool = False,
+        dead_starts: bool = False,
         sticky_probability: float = 0.0,
         full_action_space: bool = False,
         seed: int = 0,
@@ -64,6 +70,7 @@ class Atari:
         self._noops = noops
         self._time_limit_frames = time_limit_frames
         self._end_on_life_loss = end_on_life_loss
+        self._late_game_over, self._dead_starts = late_game_over, dead_starts
         self._ale = _load(self.game, sticky_probability, seed)
         self._screen = np.empty((*self._ale.getScreenDims(), 3), np.uint8)
         self._before_game: bytes = self._ale.cloneState(include_rng=True).serialize()
@@ -79,7 +86,8 @@ class Atari:
         """Start an episode and return its first frame; `rng` draws the number of no-ops of a new game.
 
         After a lost life the same game goes on with one no-op (an agent step, so `frame_skip` raw frames); its points
-        are nobody's. In every other case, after a time limit too, the game starts anew.
+        are nobody's. In every other case, after a time limit too, the game starts anew: also where it ends during that
+        no-op, unless `dead_starts`.
         """
         frame = self._continue_game() if self._phase == "life_lost" else None
         if frame is None:
@@ -92,14 +100,19 @@ class Atari:
         """Play an action, an index into `action_names`, for `frame_skip` raw frames, or fewer if the game ends.
 
         A time limit reached in the very frame of the game's end is no truncation. One reached in the same step as a
-        lost life is reported beside it: terminated and truncated.
+        lost life is reported beside it: terminated and truncated. What is over already, since nobody noticed
+        (`late_game_over`, `dead_starts`), ends in the first raw frame, without points.
         """
         assert self._phase == "running", f"step() in phase {self._phase!r}: call reset() first"
         assert 0 <= action < self.num_actions, f"action {action} of {self.num_actions}"
+        was_over, num_before = bool(self._ale.game_over()), len(self._played)
         frame, reward = self._advance(self._actions[action])
         life_lost = self._lose_life()
-        game_over = bool(self._ale.game_over())
-        truncated = not game_over and self._out_of_time()
+        game_over, out_of_time = bool(self._ale.game_over()), self._out_of_time()
+        on_last_frame = len(self._played) - num_before == self._frame_skip
+        if self._late_game_over and on_last_frame and not was_over and not out_of_time:
+            game_over = False
+        truncated = not game_over and out_of_time
         if game_over or truncated:
             self._phase = "over"
         elif life_lost:
@@ -143,9 +156,9 @@ class Atari:
         return self._grab()
 
     def _continue_game(self) -> Frame | None:
-        """One no-op after a lost life; None if the game ended meanwhile, so that a new one has to start."""
+        """One no-op after a lost life; None if the game ended meanwhile, and a new one has to start."""
         frame, _ = self._advance(_NOOP)
-        return None if self._ended() else frame
+        return None if self._ended() and not self._dead_starts else frame
 
     def _advance(self, ale_action: int) -> tuple[Frame, float]:
         """Skip frames under one action: the maximum of the last two resized raw frames, and the points.

@@ -72,27 +72,41 @@ class Controller(nn.Module):
             return state
         return self._advance(state, self.action_embedding(action))
 
-    @torch.no_grad()
-    def burn_in(self, observations: Tensor, actions: Tensor, real: Tensor, feed_action: list[bool]) -> ControllerState:
-        """Run over real frames padded left: observations (B, F, ...), actions and real (B, F).
+    def burn_in(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        real: Tensor,
+        feed_action: list[bool],
+        action_gradient: bool = False,
+    ) -> ControllerState:
+        """Run over real frames padded left, without a gradient: observations (B, F, ...), actions and real (B, F).
 
-        Padded frames leave the state untouched. feed_action[f]: whether C is told the action of frame f.
+        Padded frames leave the state untouched. feed_action[f]: whether C is told the action of frame f; `action_gradient`:
+        these steps alone are trained, as the published code does.
         """
         B, num_frames = real.shape
         state = self.initial_state(B)
         if num_frames == 0:
             return state
-        features = self.encoder(observations.flatten(0, 1)).unflatten(0, (B, num_frames))
+        with torch.no_grad():
+            features = self.encoder(observations.flatten(0, 1)).unflatten(0, (B, num_frames))
+        trains = action_gradient and torch.is_grad_enabled()
         for f in range(num_frames):
-            new = self._advance(state, features[:, f])
-            new = self.record_action(new, actions[:, f]) if feed_action[f] else new
+            new = self._advance(state, features[:, f], frozen=True)
+            if feed_action[f]:
+                with torch.set_grad_enabled(trains):
+                    new = self.record_action(new, actions[:, f])
             state = new.where(real[:, f], state)
         torch.clear_autocast_cache()  # torch before 2.11 would use weights converted here, without a gradient, with one
         return state
 
-    def _advance(self, state: ControllerState, features: Tensor) -> ControllerState:
+    def _advance(self, state: ControllerState, features: Tensor, frozen: bool = False) -> ControllerState:
+        """One step of the LSTM; `frozen`: a gradient passes through the state, none reaches the weights."""
+        weights = [getattr(self.lstm, f"{kind}_{side}") for kind in ("weight", "bias") for side in ("ih", "hh")]
+        weights = [w.detach() for w in weights] if frozen else weights
         with torch.autocast(features.device.type, enabled=False):
-            return ControllerState(*self.lstm(features.to(state.h.dtype), tuple(state)))
+            return ControllerState(*torch.lstm_cell(features.to(state.h.dtype), state, *weights))
 
 
 def _code_encoder(config: ControllerConfig, embed_dim: int, grid_size: int) -> tuple[nn.Sequential, int]:

@@ -70,16 +70,18 @@ def imagine(
 
 
 def burn_in(controller: Controller[S], view: View, start: Start, config: RunConfig) -> S:
-    """C's state after the real frames before the current one, without a gradient."""
-    tokens, real = start.tokens[:, :-1], start.real[:, :-1]
-    return controller.burn_in(view(tokens), start.actions, real, fed_actions(config))
+    """C's state after the real frames before the current one, without a gradient (but see `burn_in_action_every`)."""
+    tokens, real, rule = start.tokens[:, :-1], start.real[:, :-1], config.imagination
+    trained = rule.burn_in_actions == "published" and rule.burn_in_action_every == "observation"
+    return controller.burn_in(view(tokens), start.actions, real, fed_actions(config), trained)
 
 
 def fed_actions(config: RunConfig) -> list[bool]:
-    """For each burn-in frame, whether C is told its action. Published: after every (K+1)-th frame only."""
+    """For each burn-in frame, whether C is told its action. Published: after every K-th frame only."""
     rule, frames = config.imagination.burn_in_actions, config.imagination.burn_in_frames
     if rule == "published":
-        return [(f + 1) % (config.tokenizer.tokens_per_obs + 1) == 0 for f in range(frames)]
+        every = config.tokenizer.tokens_per_obs + (config.imagination.burn_in_action_every == "block")
+        return [(f + 1) % every == 0 for f in range(frames)]
     return [rule == "all"] * frames
 
 

@@ -62,13 +62,13 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.config = config
         self.tokens_per_obs = config.tokens_per_obs
-        widths = _widths(config, frame_size)
-        inner = config.embed_dim if networks else widths[-1]
-        self.encoder = networks[0] if networks else _encoder(config, widths)
+        down, up = _widths(config, frame_size)
+        inner = config.embed_dim if networks else up[0]
+        self.encoder = networks[0] if networks else _encoder(config, down, inner)
         self.pre_quantization = nn.Conv2d(inner, config.embed_dim, 1)
         self.codebook = nn.Embedding(config.num_codes, config.embed_dim)
         self.post_quantization = nn.Conv2d(config.embed_dim, inner, 1)
-        self.decoder = networks[1] if networks else _decoder(config, widths)
+        self.decoder = networks[1] if networks else _decoder(config, up)
         nn.init.uniform_(self.codebook.weight, -1 / config.num_codes, 1 / config.num_codes)
 
     @property
@@ -143,31 +143,35 @@ class Tokenizer(nn.Module):
         return torch.stack(list(terms.values())).sum(), terms
 
 
-def _encoder(config: TokenizerConfig, widths: list[int]) -> nn.Sequential:
+def _encoder(config: TokenizerConfig, widths: list[int], out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, widths[0], 3, padding=1),
         *(DownBlock(a, b, config) for a, b in zip(widths, widths[1:], strict=False)),
         nn.GroupNorm(config.num_groups, widths[-1], config.norm_eps),
         nn.SiLU(),
-        nn.Conv2d(widths[-1], widths[-1], 3, padding=1),
+        nn.Conv2d(widths[-1], out, 3, padding=1),
     )
 
 
 def _decoder(config: TokenizerConfig, widths: list[int]) -> nn.Sequential:
-    back = widths[::-1]
     return nn.Sequential(
-        nn.Conv2d(back[0], back[0], 3, padding=1),
-        *(UpBlock(a, b, config) for a, b in zip(back, back[1:], strict=False)),
-        nn.GroupNorm(config.num_groups, back[-1], config.norm_eps),
+        nn.Conv2d(widths[0], widths[0], 3, padding=1),
+        *(UpBlock(a, b, config) for a, b in zip(widths, widths[1:], strict=False)),
+        nn.GroupNorm(config.num_groups, widths[-1], config.norm_eps),
         nn.SiLU(),
-        nn.Conv2d(back[-1], 3, 3, padding=1),
+        nn.Conv2d(widths[-1], 3, 3, padding=1),
     )
 
 
-def _widths(config: TokenizerConfig, frame_size: int) -> list[int]:
-    """Channels at each resolution from the frame down to the code grid; the last given width repeats."""
+def _widths(config: TokenizerConfig, frame_size: int) -> tuple[list[int], list[int]]:
+    """Channels of the encoder at each resolution from the frame down to the code grid, and of the decoder back up."""
     levels = (frame_size // config.grid_size).bit_length()
-    return [config.channels[min(i, len(config.channels) - 1)] for i in range(levels)]
+    given = list(config.channels[:levels])
+    more = levels - len(given)
+    if config.further_levels == "repeated":
+        down = given + given[-1:] * more
+        return down, down[::-1]
+    return given + [given[-1] << i for i in range(1, more + 1)], given[::-1] + given[:1] * more
 
 
 def to_model_range(frames: Tensor) -> Tensor:

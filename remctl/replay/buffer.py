@@ -145,6 +145,13 @@ class ReplayBuffer:
         """(B, H, W, 3) uint8."""
         return self.frames[index]
 
+    def last_frames(self, most: int) -> np.ndarray:
+        """Of the newest episode, in order: up to `most` frames (n, H, W, 3) uint8, on the host."""
+        if self.size == 0:
+            return self.frames[:0].cpu().numpy()
+        begin = max(int(self.episodes.start[-1]), self.size - most)
+        return self.frames[begin : self.size].cpu().numpy()
+
     def after(self, starts: np.ndarray, num_steps: int) -> Window:
         """Windows of `num_steps` from the steps `starts` (any shape) on, padded right where the episode is over."""
         offset = np.arange(num_steps)

@@ -18,10 +18,10 @@ from remctl.train.build import Agent
 
 @dataclass(frozen=True)
 class Policy:
-    """How C acts: `trained` False means uniform actions (before C's first epoch)."""
+    """How C acts; where it does not decide, actions are uniform (before its first epoch, if so configured)."""
 
     agent: Agent
-    trained: bool
+    decides: bool
     temperature: float
     epsilon: float = 0.0
     executed_action_to_controller: bool = False
@@ -31,6 +31,14 @@ class Policy:
         return self.agent.controller.initial_state(num_envs)
 
     @torch.no_grad()
+    def reminded(self, frames: np.ndarray) -> ControllerState:
+        """Of one environment, after frames (n, H, W, 3) uint8 of its episode, without the actions taken on them."""
+        tokens = self.agent.encode(torch.from_numpy(frames))[None]
+        seen = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+        untold = [False] * len(frames)
+        return self.agent.controller.burn_in(self.agent.view(tokens), tokens.new_zeros(tokens.shape[:2]), seen, untold)
+
+    @torch.no_grad()
     def act(
         self, state: ControllerState, frames: np.ndarray, rng: np.random.Generator, generator: torch.Generator
     ) -> tuple[ControllerState, np.ndarray]:
@@ -38,7 +46,7 @@ class Policy:
         n = len(frames)
         uniform = rng.integers(self.agent.controller.num_actions, size=n)
         explore = rng.random(n) < self.epsilon
-        if not self.trained:
+        if not self.decides:
             return state, uniform
         state, own = self._decide(state, frames, generator)
         executed = np.where(explore, uniform, own.cpu().numpy())

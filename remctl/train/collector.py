@@ -18,13 +18,22 @@ Record = dict[str, float | int | str]
 
 
 class Collector:
-    """The training environment, wherever it stands in its episode."""
+    """The training environment, wherever it stands in its episode.
 
-    def __init__(self, env: Env) -> None:
+    `time_limit_ends`: an episode that the time limit cuts off is stored as one that ended.
+    """
+
+    def __init__(self, env: Env, time_limit_ends: bool = False) -> None:
         self.env = env
+        self.time_limit_ends = time_limit_ends
         self.frame: np.ndarray | None = None  # None: a reset is due
         self.controller_state: ControllerState | None = None
         self.game_return, self.game_steps = 0.0, 0
+
+    def remind(self, policy: Policy, frames: np.ndarray) -> None:
+        """Have C forget a running episode but for its last stored `frames` (n, H, W, 3) uint8."""
+        if self.frame is not None:
+            self.controller_state = policy.reminded(frames)
 
     def collect(
         self, num_steps: int, policy: Policy, random: Randomness, track: Track, seeded: bool = True
@@ -43,7 +52,8 @@ class Collector:
             self.controller_state, actions = policy.act(self.controller_state, self.frame[None], rng, generator)
             steps.frames[i], steps.actions[i] = self.frame, actions[0]
             result = self.env.step(int(actions[0]))
-            steps.rewards[i], steps.ends[i] = result.reward, result.terminated
+            steps.rewards[i] = result.reward
+            steps.ends[i] = result.terminated or (result.truncated and self.time_limit_ends)
             games += self._account(result)
             self.frame = None if result.terminated or result.truncated else result.frame
         return steps, games

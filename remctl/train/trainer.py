@@ -70,7 +70,7 @@ class Trainer:
         self.clock = Clock()
         self.epoch = 0  # the last complete one
         env = make_env(config.game, config.environment, training=True, seed=self._env_seed())
-        self.collector = Collector(env)
+        self.collector = Collector(env, config.environment.time_limit_ends)
         self.agent = build_agent(config, env.num_actions, device)
         self.config = config = self.agent.config
         self.image_loss = build_image_loss(config, device, reporter.log)
@@ -214,7 +214,7 @@ class Trainer:
         c = self.config.collection
         policy = Policy(
             self.agent,
-            controller_trained(self.config, epoch - 1),
+            c.untrained_policy == "controller" or controller_trained(self.config, epoch - 1),
             c.temperature,
             c.epsilon,
             c.executed_action_to_controller,
@@ -222,6 +222,8 @@ class Trainer:
         random = Randomness(self.config.seed, epoch, "collect")
         count = c.steps_per_epoch + c.initial_steps * (epoch == 1)
         with self.phase("collect", metrics):
+            if c.controller_memory == "burned_in" and policy.decides:
+                self.collector.remind(policy, self.buffer.last_frames(self.config.imagination.burn_in_frames))
             seeded = self.config.environment.seeding == "seeded"
             steps, games = self.collector.collect(count, policy, random, self.reporter.track, seeded)
             self.buffer.append(steps)

@@ -11,7 +11,7 @@ import pytest
 from remctl.config import ControllerConfig, RunConfig, config_hash, differing, identity, keys, resolve
 from remctl.config.effects import without_effect
 from remctl.config.hashing import baseline
-from remctl.config.presets import CORRECTIONS
+from remctl.config.presets import ACCIDENTS, CORRECTIONS
 from remctl.config.section import option
 
 DATA = Path(__file__).parents[1] / "data"
@@ -39,10 +39,20 @@ def test_hash_is_of_values_not_of_spellings() -> None:
     assert len(config_hash(resolve("Pong"))) == 12
 
 
+# Keys that came after version 0.1.0, with whose defaults `paper` became what was published.
+PUBLISHED_SINCE = {
+    "environment.late_game_over": True,
+    "environment.dead_starts": True,
+    "environment.time_limit_ends": True,
+    "collection.untrained_policy": "controller",
+    "collection.controller_memory": "burned_in",
+}
+
+
 def test_identity_is_what_differs_from_the_program_before_each_key() -> None:
-    assert identity(resolve("Gopher", "paper", seed=3)) == {"game": "Gopher", "seed": 3}
-    four = identity(resolve("Pong", variant="tokenizer_4x4"))
-    assert four == {"game": "Pong", "seed": 0, "tokenizer.grid_size": 4}
+    assert identity(resolve("Gopher", "paper", seed=3)) == {"game": "Gopher", "seed": 3} | PUBLISHED_SINCE
+    four = identity(resolve("Pong", variant="tokenizer_4x4", preset="corrected"))
+    assert four == {"game": "Pong", "seed": 0, "tokenizer.grid_size": 4} | ACCIDENTS
     names = differing(resolve("Pong"), resolve("Pong", variant="tokenizer_4x4", sets=["runtime.compile=off"]))
     assert names == {"tokenizer.grid_size": (8, 4)}
 
@@ -72,7 +82,7 @@ def test_a_later_key_leaves_the_hash_of_what_the_program_did_before() -> None:
 def test_a_later_key_with_another_value_makes_another_run() -> None:
     hashes = [config_hash(later(warm_up=warm_up, style=style)) for warm_up in (0, 7) for style in ("plain", "bold")]
     assert len(set(hashes)) == 4
-    assert identity(later()) == {"game": "Pong", "seed": 0, "controller.warm_up": 7}
+    assert identity(later()) == {"game": "Pong", "seed": 0, "controller.warm_up": 7} | PUBLISHED_SINCE
 
 
 def test_the_baseline_of_the_first_release_never_changes() -> None:

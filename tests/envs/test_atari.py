@@ -26,10 +26,19 @@ TEST = {"noops": (1, 1), "time_limit_frames": 108_000, "end_on_life_loss": False
 class Reference:
     """The protocol as one writes it down: every raw frame resized and kept, nothing clever."""
 
-    def __init__(self, game: str, noops: tuple[int, int], time_limit_frames: int, end_on_life_loss: bool) -> None:
+    def __init__(
+        self,
+        game: str,
+        noops: tuple[int, int],
+        time_limit_frames: int,
+        end_on_life_loss: bool,
+        late_game_over: bool = False,
+        dead_starts: bool = False,
+    ) -> None:
         self.raw: Any = gymnasium.make(f"{game}NoFrameskip-v4").unwrapped
         self.noops, self.limit, self.end_on_life_loss = noops, time_limit_frames, end_on_life_loss
-        self.anew = True
+        self.late_game_over, self.dead_starts = late_game_over, dead_starts
+        self.anew, self.dead, self.num_dead_steps = True, False, 0
 
     def raw_reset(self) -> np.ndarray:
         self.count = 0
@@ -45,29 +54,36 @@ class Reference:
         return np.asarray(Image.fromarray(picture).resize((64, 64), Image.Resampling.BILINEAR))
 
     def reset(self, rng: np.random.Generator) -> np.ndarray:
+        if not self.anew:
+            frame, _, over, late, _ = self.skip(0)
+            self.dead = (over or late) and self.dead_starts
+            self.anew = (over or late) and not self.dead_starts
         if self.anew:
             frame = self.raw_reset()
             for _ in range(rng.integers(self.noops[0], self.noops[1] + 1)):
                 frame, _, over, late = self.raw_step(0)
                 if over or late:
                     frame = self.raw_reset()
-        else:
-            frame = self.skip(0)[0]
         self.lives = self.raw.ale.lives()
         return frame
 
-    def skip(self, action: int) -> tuple[np.ndarray, float, bool, bool]:
+    def skip(self, action: int) -> tuple[np.ndarray, float, bool, bool, int]:
         frames, rewards = [], []
         for _ in range(4):
             frame, reward, over, late = self.raw_step(action)
             frames.append(frame)
             rewards.append(reward)
             if over or late:
-                return frame, sum(rewards), over, late
-        return np.max(frames[-2:], axis=0), sum(rewards), over, late
+                break
+        picture = np.max(frames[-2:], axis=0) if len(frames) == 4 else frame
+        return picture, sum(rewards), over, late, len(frames)
 
     def step(self, action: int) -> EnvStep:
-        frame, reward, over, late = self.skip(action)
+        frame, reward, over, late, num_raw = self.skip(action)
+        was_dead, self.dead = self.dead, False
+        self.num_dead_steps += was_dead
+        if self.late_game_over and over and num_raw == 4 and not was_dead and self.count < self.limit:
+            over, self.dead = False, True
         self.anew = over or late
         lives, self.lives = self.lives, self.raw.ale.lives()
         died = self.end_on_life_loss and self.lives < lives and self.lives > 0
@@ -78,7 +94,69 @@ class Reference:
 @pytest.mark.parametrize("mode", [TRAIN, TEST, TRAIN | {"time_limit_frames": 500}], ids=["train", "test", "short"])
 @pytest.mark.parametrize("game", ["Pong", "Breakout", "Qbert"])
 def test_the_protocol_to_the_pixel(game: str, mode: dict[str, Any], num_steps: int) -> None:
-    env, reference = Atari(game, **mode), Reference(game, **mode)
+    ends = set(play_both(Atari(game, **mode), Reference(game, **mode), num_steps))
+    expected = set()
+    if game != "Pong":
+        expected |= {(True, False, True)} if mode["time_limit_frames"] > 500 else {(False, True, False)}
+        expected |= {(True, False, False)} if mode["end_on_life_loss"] else set()
+    assert expected <= ends, "this run did not meet what it is there to compare"
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("mode", [TRAIN, TEST], ids=["train", "test"])
+def test_a_game_over_on_the_last_raw_frame_is_noticed_late_as_published_or_at_once(
+    mode: dict[str, Any], is_late: bool
+) -> None:
+    options = mode | {"late_game_over": is_late}
+    reference = Reference("RoadRunner", **options)
+    ends = play_both(Atari("RoadRunner", **options), reference, 1200)
+    assert ends.count((True, False, True)) > 2
+    assert (reference.num_dead_steps > 0) == is_late
+
+
+@pytest.mark.parametrize("frames_left", [0, 2])  # until the game's end, in the frames of the no-op after a lost life
+@pytest.mark.parametrize("has_dead_starts", [False, True])
+def test_a_game_that_ends_in_the_noop_after_a_lost_life_is_left_by_one_step_as_published_or_at_once(
+    has_dead_starts: bool, frames_left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = Atari("Breakout", noops=(1, 1), dead_starts=has_dead_starts)
+    env.reset(np.random.default_rng(0))
+    assert fire_until_a_life_is_lost(env).terminated
+    monkeypatch.setattr(env, "_ale", EndingGame(env._ale, num_frames=frames_left + 1))
+    frame = env.reset(np.random.default_rng(0))
+    step = env.step(env.action_names.index("FIRE"))
+    if has_dead_starts:
+        assert step[1:] == (0.0, True, False, True)
+        env.reset(np.random.default_rng(0))
+        step = env.step(0)
+    else:
+        assert (frame == Atari("Breakout", noops=(1, 1)).reset(np.random.default_rng(0))).all()
+    assert not step.terminated
+
+
+class EndingGame:
+    """An emulator whose present game is over after `num_frames` more raw frames; then nothing moves until it is reset."""
+
+    def __init__(self, ale: Any, num_frames: int) -> None:
+        self.ale, self.num_left = ale, num_frames
+
+    def act(self, action: int) -> int:
+        self.num_left -= 1
+        return int(self.ale.act(action)) if self.num_left >= 0 else 0
+
+    def game_over(self) -> bool:
+        return self.num_left <= 0 or bool(self.ale.game_over())
+
+    def reset_game(self) -> None:
+        self.num_left = 10**9
+        self.ale.reset_game()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ale, name)
+
+
+def play_both(env: Atari, reference: Reference, num_steps: int) -> list[tuple[bool, bool, bool]]:
+    """Compare step for step; return terminated, truncated and game over of each episode that ended."""
     ours, theirs, actions = np.random.default_rng(1), np.random.default_rng(1), np.random.default_rng(2)
     assert (env.reset(ours) == reference.reset(theirs)).all()
     ends = []
@@ -91,11 +169,7 @@ def test_the_protocol_to_the_pixel(game: str, mode: dict[str, Any], num_steps: i
             ends.append(a[2:])
             a, b = a._replace(frame=env.reset(ours)), b._replace(frame=reference.reset(theirs))
         assert (a.frame == b.frame).all()
-    expected = set()
-    if game != "Pong":
-        expected |= {(True, False, True)} if mode["time_limit_frames"] > 500 else {(False, True, False)}
-        expected |= {(True, False, False)} if mode["end_on_life_loss"] else set()
-    assert expected <= set(ends), "this run did not meet what it is there to compare"
+    return ends
 
 
 def fire_until_a_life_is_lost(env: Atari) -> EnvStep:

@@ -1,5 +1,7 @@
 """C by itself: the burn-in, what it is told, and what is never computed in bfloat16."""
 
+import copy
+
 import pytest
 import torch
 
@@ -28,6 +30,34 @@ def test_padded_burn_in_frames_leave_c_untouched() -> None:
     torch.testing.assert_close(state.h, short.h, rtol=0, atol=1e-6)
     assert (state.h[1] == 0).all()
     assert (state.h[0] != 0).any()
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_as_published_the_actions_fed_in_burn_in_alone_are_trained(trains: bool) -> None:
+    """Against a burn-in in which a frozen copy of C takes all other steps."""
+    controller = make_parts(make_config())[1]
+    frozen = copy.deepcopy(controller).requires_grad_(False)
+    observations, actions = torch.randn(2, F, E, SIDE, SIDE), torch.randint(A, (2, F))
+    fed = [False, True, False, False, False]
+    state = controller.initial_state(2)
+    for f in range(F):
+        state, _ = frozen.observe(state, observations[:, f])
+        state = controller.record_action(state, actions[:, f]) if fed[f] else state
+    named = dict(controller.named_parameters())
+    want = torch.autograd.grad(state.h.sum() + state.c.sum(), list(named.values()), allow_unused=True)
+    assert {name for name, grad in zip(named, want, strict=True) if grad is not None} == {
+        "action_embedding.weight", "lstm.weight_ih", "lstm.weight_hh", "lstm.bias_ih", "lstm.bias_hh",
+    }  # fmt: skip
+    got = controller.burn_in(observations, actions, torch.ones(2, F, dtype=torch.bool), fed, trains)
+    torch.testing.assert_close(got.h, state.h, rtol=0, atol=1e-6)
+    assert got.h.requires_grad is trains
+    if trains:
+        found = torch.autograd.grad(got.h.sum() + got.c.sum(), list(named.values()), allow_unused=True)
+        for a, b in zip(found, want, strict=True):
+            assert (a is None and b is None) or torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert not controller.burn_in(
+        observations, actions, torch.ones(2, F, dtype=torch.bool), [False] * F, True
+    ).h.requires_grad
 
 
 @pytest.mark.parametrize("action_inputs", [True, False])

@@ -11,7 +11,15 @@ from remctl.interfaces import Start
 from remctl.rem import imagination as imagination_module
 from remctl.rem import world_model as world_model_module
 from remctl.rem.controller import Controller
-from remctl.rem.imagination import Trajectory, controller_loss, fed_actions, imagine, model_context, step_weights
+from remctl.rem.imagination import (
+    Trajectory,
+    burn_in,
+    controller_loss,
+    fed_actions,
+    imagine,
+    model_context,
+    step_weights,
+)
 from remctl.rem.returns import lambda_returns
 from remctl.rem.sampling import sample_categorical
 from remctl.rem.world_model import WorldModel
@@ -106,19 +114,29 @@ def test_gradients_reach_c_but_not_m_and_not_through_the_burn_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "side", "frames", "fed"),
+    ("rule", "every", "side", "frames", "fed"),
     [
-        ("published", 8, 20, []),
-        ("published", 4, 20, [16]),
-        ("never", 4, 20, []),
-        ("all", 8, 20, list(range(20))),
+        ("published", "observation", 8, 20, []),
+        ("published", "observation", 4, 20, [15]),
+        ("published", "block", 4, 20, [16]),
+        ("never", "observation", 4, 20, []),
+        ("all", "observation", 8, 20, list(range(20))),
     ],
 )
-def test_actions_fed_during_burn_in(rule: str, side: int, frames: int, fed: list[int]) -> None:
-    config = build(
-        {"imagination.burn_in_actions": rule, "tokenizer.grid_size": side, "imagination.burn_in_frames": frames}
-    )
+def test_actions_fed_during_burn_in(rule: str, every: str, side: int, frames: int, fed: list[int]) -> None:
+    keys = {"burn_in_actions": rule, "burn_in_action_every": every, "burn_in_frames": frames}
+    config = build({"tokenizer.grid_size": side} | {f"imagination.{key}": value for key, value in keys.items()})
     assert [i for i, f in enumerate(fed_actions(config)) if f] == fed
+
+
+@pytest.mark.parametrize("every", ["observation", "block"])
+def test_as_published_the_action_fed_after_every_kth_frame_is_trained(every: str) -> None:
+    rules = {"imagination.burn_in_actions": "published", "imagination.burn_in_action_every": every}
+    config = make_config(**{key.replace(".", "__"): value for key, value in rules.items()})
+    assert fed_actions(config).count(True) == 1  # 4 or 5 of 5 frames, at 4 tokens
+    _, controller, _ = make_parts(config)
+    state = burn_in(controller, lambda tokens: torch.randn(*tokens.shape[:2], E, SIDE, SIDE), make_start(), config)
+    assert state.h.requires_grad is (every == "observation")
 
 
 def test_the_model_context_is_the_last_frames_before_the_current_one() -> None:

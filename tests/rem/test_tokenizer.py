@@ -30,6 +30,20 @@ def test_the_grid_decides_the_number_of_levels_and_tokens(grid: int, levels: int
     assert tokenizer.decode(latents).shape == (1, 3, 64, 64)
 
 
+@pytest.mark.parametrize(
+    ("levels", "inner", "num_parameters"), [("doubled", 512, 7_339_043), ("repeated", 256, 5_551_011)]
+)
+def test_a_fifth_level_is_as_wide_as_published_or_as_the_fourth(levels: str, inner: int, num_parameters: int) -> None:
+    tokenizer = Tokenizer(TokenizerConfig(grid_size=4, further_levels=levels))
+    assert sum(p.numel() for p in tokenizer.parameters()) == num_parameters
+    convolutions = [m for m in tokenizer.encoder.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels) for m in convolutions][-2:] == [(inner, inner), (inner, 256)]
+    back = [m.out_channels for m in tokenizer.decoder.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert back[::2] == ([256, 128, 64, 32, 32] if levels == "doubled" else [256, 256, 128, 64, 32])
+    assert tokenizer.decode(tokenizer.latents(torch.zeros(1, 3, 64, 64))).shape == (1, 3, 64, 64)
+    assert sum(p.numel() for p in Tokenizer(TokenizerConfig(further_levels=levels)).parameters()) == 3_189_667
+
+
 def test_tokens_are_the_nearest_codes_in_row_order() -> None:
     tokenizer = make_tokenizer()
     torch.nn.init.normal_(tokenizer.codebook.weight)

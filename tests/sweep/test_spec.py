@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from remctl.config import config_hash, resolve
-from remctl.config.presets import CORRECTIONS
+from remctl.config.presets import ACCIDENTS, SURROUNDINGS
 from remctl.games import ABLATION_SUBSET, ATARI_100K
 from remctl.sweep import spec as spec_module
 from remctl.sweep.spec import read_spec, wanted_runs
@@ -175,7 +175,7 @@ def test_a_point_that_changes_one_of_the_games_bears_its_own_name(tmp_path: Path
 # --- what is shipped
 
 SHIPPED = {
-    "accidents": 7 * 8 * 5,
+    "accidents": 8 * 8 * 5,
     "action_inputs": 2 * 8 * 5,
     "embeddings": 2 * 8 * 5,
     "horizon": 4 * 8 * 5,
@@ -219,8 +219,9 @@ def test_the_same_configuration_is_the_same_run_in_every_spec() -> None:
 
 def test_accidents_are_each_correction_alone_and_all_together() -> None:
     spec = read_spec(ABLATIONS / "accidents.yaml")
-    changes = [v.overrides for v in spec.variants[1:]]
-    assert sorted(changes[:-1], key=str) == sorted(({key: value} for key, value in CORRECTIONS.items()), key=str)
+    *alone, surroundings, _ = [v.overrides for v in spec.variants[1:]]
+    assert sorted(alone, key=str) == sorted(({key: value} for key, value in ACCIDENTS.items()), key=str)
+    assert surroundings == {key: value for key, value in SURROUNDINGS.items() if key != "tokenizer.further_levels"}
     for run in wanted_runs(spec):
         if run.variant == "corrected":
             assert run.config_hash == config_hash(resolve(run.game, "corrected", seed=run.seed))

@@ -88,6 +88,33 @@ def test_an_episode_goes_on_in_the_next_epoch() -> None:
     assert second.frames[0, 0, 0, 0] == 4
 
 
+@pytest.mark.parametrize("is_end", [False, True])
+def test_a_time_limit_in_collection_is_stored_as_an_end_as_published_or_as_none(is_end: bool) -> None:
+    collector = Collector(Counting([3], truncate=True), time_limit_ends=is_end)
+    steps, _ = collector.collect(6, Policy(make_agent(), False, 1.0), Randomness(0, 1, "x"), no_track)
+    assert steps.ends.tolist() == [False, False, is_end] * 2
+    assert steps.first.tolist() == [True, False, False] * 2
+
+
+def test_c_is_reminded_of_the_stored_frames_alone_of_an_episode_that_runs() -> None:
+    agent = make_agent()
+    policy, collector = Policy(agent, True, 1.0), Collector(Counting([50]))
+    steps, _ = collector.collect(5, policy, Randomness(0, 1, "x"), no_track)
+    carried = collector.controller_state
+    collector.remind(policy, steps.frames[-3:])
+    state = policy.initial_state(1)
+    with torch.no_grad():
+        for frame in steps.frames[-3:]:
+            state, _ = agent.controller.observe(state, agent.view(agent.encode(torch.from_numpy(frame[None]))))
+    torch.testing.assert_close(collector.controller_state.h, state.h, rtol=0, atol=1e-6)
+    assert not torch.allclose(carried.h, state.h)
+    between = Collector(Counting([5]))
+    between.collect(5, policy, Randomness(0, 1, "x"), no_track)
+    before = between.controller_state
+    between.remind(policy, steps.frames)  # a reset is due
+    assert between.controller_state is before
+
+
 @pytest.mark.parametrize("told", ["own", "executed"])
 def test_epsilon_executes_uniform_actions_and_c_is_told_what_is_configured(told: str, monkeypatch) -> None:
     agent, heard = make_agent(), []

@@ -8,6 +8,7 @@ import pytest
 
 from remctl import runner
 from remctl.errors import UserError
+from remctl.replay.store import load_shard
 from remctl.runs import files
 from remctl.runs.files import read_json, read_jsonl
 from remctl.runs.layout import RunFolder
@@ -28,8 +29,44 @@ def test_collection_acts_as_configured(tmp_path: Path, monkeypatch: pytest.Monke
     )
     sets = ("controller.training.start_after_epoch=1", "collection.temperature=0.3", "collection.epsilon=0.2")
     train(tmp_path, tiny(*sets, "evaluation.every_epochs=9"))
-    assert [p.trained for p in policies] == [False, False, True, True]
+    assert [p.decides for p in policies] == [False, False, True, True]
     assert {(p.temperature, p.epsilon, p.executed_action_to_controller) for p in policies} == {(0.3, 0.2, True)}
+
+
+@pytest.mark.parametrize(("memory", "reminded"), [("burned_in", [2, 3, 4]), ("carried", [])])
+@pytest.mark.parametrize(
+    ("untrained", "decides"), [("controller", [True] * 4), ("uniform", [False, False, True, True])]
+)
+def test_who_acts_before_c_is_trained_and_what_it_remembers_as_published_or_not(
+    untrained: str,
+    decides: list[bool],
+    memory: str,
+    reminded: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policies: list[Policy] = []
+    shown: dict[int, np.ndarray] = {}
+    collect, remind = Collector.collect, Collector.remind
+
+    def watched(self: Collector, policy: Policy, frames: np.ndarray) -> None:
+        shown[len(policies) + 1] = frames
+        remind(self, policy, frames)
+
+    monkeypatch.setattr(
+        Collector, "collect", lambda self, n, policy, *a: policies.append(policy) or collect(self, n, policy, *a)
+    )
+    monkeypatch.setattr(Collector, "remind", watched)
+    sets = [f"collection.untrained_policy={untrained}", f"collection.controller_memory={memory}"]
+    sets += ["controller.training.start_after_epoch=1", "evaluation.every_epochs=9", "imagination.burn_in_frames=3"]
+    train(tmp_path, tiny(*sets))
+    assert [p.decides for p in policies] == decides
+    assert [epoch for epoch in shown if len(shown[epoch])] == [e for e in reminded if decides[e - 1]]
+    for epoch, frames in shown.items():
+        if len(frames):
+            stored = load_shard(RunFolder(tmp_path), epoch - 1)
+            newest = int(np.flatnonzero(stored.first)[-1])
+            assert np.array_equal(frames, stored.frames[newest:][-3:])
 
 
 def test_tests_begin_when_c_has_been_trained(tmp_path: Path) -> None:
