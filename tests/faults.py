@@ -54,6 +54,7 @@ BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
 STOPPING = "tests/test_stopping.py"
+PAIRED = "tests/test_paired_variants.py"
 EARLIER, PRECISION = "tests/test_earlier_version.py", "tests/test_precision.py"
 CORES, THREADS = "tests/runs/test_cores.py", "tests/train/test_threads.py"
 BENCH, DROPOUT = "tests/bench", "tests/test_dropout.py"
@@ -114,17 +115,17 @@ FAULTS = [
     Fault("numerics", "rem/world_model.py", "code_vectors), (T - 1) * self.block_len", "code_vectors), (T - 2) * self.block_len", M),
     Fault("numerics", "rem/world_model.py", "self.reward_head(at_action), generator) - 1", "self.reward_head(at_action), generator) * -1 + 1", M),
     Fault("numerics", "rem/world_model.py", "0.0).sum() / num_unmasked.clamp(min=1)", "0.0).sum() / mask.numel()", M),
-    Fault("numerics", "rem/world_model.py", "sample_categorical(self.observation_head(out.predicted[:, 0]), generator)", "sample_categorical(self.observation_head(out.predicted[:, 0]), generator, 0.5)", C),
+    Fault("numerics", "rem/world_model.py", "sample_categorical(self.observation_head(out.predicted[:, 0]), streams.observations)", "sample_categorical(self.observation_head(out.predicted[:, 0]), streams.observations, 0.5)", C),
     # Numerics: the controller and imagination
     Fault("numerics", "rem/returns.py", "(1 - lambda_) * values[:, t + 1] + lambda_ * result", "(1 - lambda_) * values[:, t] + lambda_ * result", C),
     Fault("numerics", "rem/returns.py", "discount * (1 - ends.to(values.dtype))", "discount + 0 * ends.to(values.dtype)", C),
     Fault("numerics", "rem/imagination.py", "-mean(log_prob * (returns", "mean(log_prob * (returns", C),
     Fault("numerics", "rem/imagination.py", "-c.entropy_weight * mean(entropy)", "c.entropy_weight * mean(entropy)", C),
-    Fault("numerics", "rem/imagination.py", "world_model.step(model_state, action, generator)", "world_model.step(model_state, action * 0, generator)", C),
+    Fault("numerics", "rem/imagination.py", "world_model.step(model_state, action, streams)", "world_model.step(model_state, action * 0, streams)", C),
     Fault("numerics", "rem/imagination.py", "(f + 1) % (config", "f % (config", C),
     Fault("numerics", "rem/imagination.py", "over = ends.float().cumsum(1) - ends.float()", "over = ends.float().cumsum(1)", C),
     Fault("numerics", "rem/imagination.py", "(x * weight).sum() / weight.sum()", "(x * weight).mean()", C),
-    Fault("numerics", "rem/imagination.py", "sample_categorical(policy.logits.detach(), generator)", "sample_categorical(policy.logits.detach(), generator, 0.5)", C),
+    Fault("numerics", "rem/imagination.py", "sample_categorical(policy.logits.detach(), streams.actions)", "sample_categorical(policy.logits.detach(), streams.actions, 0.5)", C),
     Fault("numerics", "rem/imagination.py", "controller.record_action(state, action)", "controller.record_action(state, action.flip(0))", C),
     Fault("numerics", "rem/controller.py", "            new = self._advance(state, features[:, f])\n            new = self.record_action(new, actions[:, f]) if feed_action[f] else new", "            new = self.record_action(state, actions[:, f]) if feed_action[f] else state\n            new = self._advance(new, features[:, f])", C),
     Fault("numerics", "rem/controller.py", "with torch.autocast(features.device.type, enabled=False)", "with torch.autocast(features.device.type, enabled=torch.is_autocast_enabled('cpu'))", C),
@@ -171,7 +172,7 @@ FAULTS = [
     Fault("protocol", "train/collector.py", "result.reward, result.terminated\n", "result.reward, result.terminated or result.truncated\n", ACTING),
     Fault("protocol", "train/collector.py", "steps.rewards[i], steps.ends[i] = result.reward, result.terminated", "steps.rewards[i], steps.ends[i] = np.sign(result.reward), result.terminated", ACTING),
     Fault("protocol", "train/collector.py", "                self.controller_state = policy.initial_state(1)\n", "                self.controller_state = self.controller_state or policy.initial_state(1)\n", ACTING),
-    Fault("protocol", "train/acting.py", "rng.random(n) < self.epsilon", "rng.random(n) > self.epsilon", ACTING),
+    Fault("protocol", "train/acting.py", "u_explore < self.epsilon", "u_explore > self.epsilon", ACTING),
     Fault("protocol", "train/acting.py", "return self.agent.controller.record_action(state, told), executed", "self.agent.controller.record_action(state, told)\n        return state, executed", ACTING),
     Fault("protocol", "train/build.py", "frames.unflatten(0, codes", "frames.flip(0).unflatten(0, codes", ACTING),
     Fault("protocol", "train/trainer.py", "            c.temperature,\n            c.epsilon,\n", "            1.0,\n            0.0,\n", RUN),
@@ -179,7 +180,7 @@ FAULTS = [
     # Training
     Fault("training", "train/phases.py", "    buffer.forget_tokens()\n", "", PHASES),
     Fault("training", "train/phases.py", "    world_model.train()\n", "", PHASES),
-    Fault("training", "train/learner.py", "imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)\n", "imagine(agent.world_model.train(), agent.controller, agent.view, start, codes, config, generator)\n            agent.world_model.eval()\n", PHASES),
+    Fault("training", "train/learner.py", "imagine(agent.world_model, agent.controller, agent.view, start, codes, config, streams)\n", "imagine(agent.world_model.train(), agent.controller, agent.view, start, codes, config, streams)\n            agent.world_model.eval()\n", PHASES),
     Fault("training", "train/phases.py", "    learner.image_loss.train()\n", "", PHASES),
     Fault("training", "train/phases.py", "    learner.image_loss.eval()\n", "", PHASES),
     Fault("training", "train/workload.py", 'self.image_loss.train(phase == "tokenizer")', "self.image_loss.eval()", PHASES),
@@ -201,12 +202,19 @@ FAULTS = [
     Fault("isolation", "variants.py", " if key not in SHARED_WITH_REM}", "}", "tests/config"),
     Fault("isolation", "rem/world_model.py", "        if self.pop:\n            num_vectors", "        if True:\n            num_vectors", "tests/test_isolation.py"),
     Fault("isolation", "rem/controller.py", "if config.action_inputs:\n            self.action_embedding", "if True:\n            self.action_embedding", "tests/test_isolation.py"),
+    Fault("isolation", "train/initial.py", "manual_seed(self.seeds[id(filled)])", "manual_seed(self.seeds[id(filled)]) if False else None", "tests/test_isolation.py"),
+    Fault("isolation", "train/initial.py", 'random.stream_seed("initial weights", name)', 'random.stream_seed("initial weights")', "tests/test_isolation.py"),
+    Fault("isolation", "train/initial.py", "else kwargs.get(\"tensor\")", "else None", "tests/test_isolation.py"),
+    Fault("isolation", "rem/imagination.py", "streams.actions)", "streams.observations)", PAIRED),
+    Fault("isolation", "rem/world_model.py", "self.reward_head(at_action), streams.outcomes)", "self.reward_head(at_action), streams.observations)", PAIRED),
+    Fault("isolation", "train/collector.py", "self.env.reset(resets)", "self.env.reset(acting[0])", ACTING),
+    Fault("isolation", "train/evaluate.py", "[acting[episode.index] for episode in running]", "[acting[0] for episode in running]", ACTING),
     # Resume and faults
     Fault("resume", "train/trainer.py", "        self.log.rewind(self.epoch)\n", "", DAMAGE),
     Fault("resume", "train/trainer.py", '        self.collector.set_state(loaded.trainer["collector"], self.device)\n', "", RESUME),
     Fault("resume", "train/trainer.py", "            optimizer.load_state_dict(", "            print(", RESUME),
     Fault("resume", "train/trainer.py", "range(1, min(self.epoch, ", "range(2, min(self.epoch, ", RESUME),
-    Fault("resume", "train/seeding.py", "torch.manual_seed(derive_seed(self.seed, self.epoch, self.phase, \"global\"))", "pass", RESUME),
+    Fault("resume", "train/seeding.py", "torch.manual_seed(self.stream_seed(*purpose))", "pass", RESUME),
     Fault("resume", "train/trainer.py", "        if num_steps(self.config.world_model.training, epoch) or num_steps(self.config.controller.training, epoch):\n", "        if num_steps(self.config.world_model.training, epoch):\n", RESUME),
     Fault("resume", "train/trainer.py", "if not loaded and len(logged) > 1:", "if False:", DAMAGE),
     Fault("resume", "train/trainer.py", 'Randomness(self.config.seed, epoch, "collect")', 'Randomness(self.config.seed, 0, "collect")', RUN),

@@ -14,7 +14,14 @@ from remctl.config.schema import (
     TrainingPhase,
     WorldModelConfig,
 )
-from remctl.config.stored import from_yaml, known_hashes, precision_of_schema_1, same_run, to_yaml
+from remctl.config.stored import (
+    from_yaml,
+    known_hashes,
+    precision_of_schema_1,
+    same_run,
+    to_yaml,
+    why_not_trained,
+)
 
 __all__ = [
     "CollectionConfig",
@@ -39,4 +46,5 @@ __all__ = [
     "resolve",
     "same_run",
     "to_yaml",
+    "why_not_trained",
 ]

@@ -264,6 +264,14 @@ class TrainingConfig(Section):
     matmul_precision: Literal["medium", "high", "highest"] = option(
         "medium", "torch's fp32 matmul precision", "", "ours"
     )
+    random_streams: Literal["named", "shared"] = option(
+        "named",
+        "named: everything random has a stream of its own, by component and purpose, so that variants of one seed share what "
+        "neither changes. shared: runs of version 0.1.0, which can be reported but not trained",
+        "",
+        "ours",
+        before="shared",
+    )
 
 
 class RuntimeConfig(Section):

@@ -15,6 +15,7 @@ from remctl.config.presets import CORRECTIONS
 from remctl.config.section import option
 
 DATA = Path(__file__).parents[1] / "data"
+SHARED = "training.random_streams=shared"  # as version 0.1.0 drew
 
 
 def test_hash_ignores_labels_and_runtime() -> None:
@@ -40,9 +41,11 @@ def test_hash_is_of_values_not_of_spellings() -> None:
 
 
 def test_identity_is_what_differs_from_the_program_before_each_key() -> None:
-    assert identity(resolve("Gopher", "paper", seed=3)) == {"game": "Gopher", "seed": 3}
+    streams = {"training.random_streams": "named"}
+    assert identity(resolve("Gopher", "paper", seed=3)) == {"game": "Gopher", "seed": 3} | streams
+    assert identity(resolve("Gopher", sets=[SHARED], seed=3)) == {"game": "Gopher", "seed": 3}
     four = identity(resolve("Pong", variant="tokenizer_4x4"))
-    assert four == {"game": "Pong", "seed": 0, "tokenizer.grid_size": 4}
+    assert four == {"game": "Pong", "seed": 0, "tokenizer.grid_size": 4} | streams
     names = differing(resolve("Pong"), resolve("Pong", variant="tokenizer_4x4", sets=["runtime.compile=off"]))
     assert names == {"tokenizer.grid_size": (8, 4)}
 
@@ -72,7 +75,7 @@ def test_a_later_key_leaves_the_hash_of_what_the_program_did_before() -> None:
 def test_a_later_key_with_another_value_makes_another_run() -> None:
     hashes = [config_hash(later(warm_up=warm_up, style=style)) for warm_up in (0, 7) for style in ("plain", "bold")]
     assert len(set(hashes)) == 4
-    assert identity(later()) == {"game": "Pong", "seed": 0, "controller.warm_up": 7}
+    assert identity(later()) == identity(resolve("Pong")) | {"controller.warm_up": 7}
 
 
 def test_the_baseline_of_the_first_release_never_changes() -> None:
@@ -83,6 +86,13 @@ def test_the_baseline_of_the_first_release_never_changes() -> None:
 
 
 def test_hashes_of_the_presets_are_those_that_runs_were_made_with() -> None:
+    """By random streams: of this version's runs, and of the earlier ones that it reports."""
     pinned = json.loads((DATA / "hashes.json").read_text())
-    found = {name: config_hash(resolve(*name.split())) for name in pinned}
+    found = {
+        streams: {
+            name: config_hash(resolve(*name.split(), sets=[f"training.random_streams={streams}"])) for name in names
+        }
+        for streams, names in pinned.items()
+    }
     assert found == pinned, "finished runs of these would be trained again: give the new key its `before`"
+    assert [config_hash(resolve(*name.split())) for name in pinned["named"]] == list(pinned["named"].values())
