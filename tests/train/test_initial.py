@@ -31,7 +31,7 @@ def test_parameters_keep_the_distributions_that_constructors_give_them(weight_in
             if theirs.unique().numel() == 1:
                 assert torch.equal(ours[parameter], theirs), parameter
             elif theirs.numel() >= 500:
-                assert ours[parameter].std() == pytest.approx(theirs.std().item(), rel=0.15), parameter
+                assert ours[parameter].std().item() == pytest.approx(theirs.std().item(), rel=0.15), parameter
 
 
 def test_layers_are_copies_only_if_configured() -> None:
