@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from remctl.config.arguments import Arguments
 from remctl.config.combinations import impossibilities
 from remctl.config.section import Section, option, required
 
@@ -40,6 +41,7 @@ class EnvironmentConfig(Section):
         "",
         "code",
     )
+    arguments: Arguments = option({}, "gym: arguments of the environment's constructor", "", "ours", before={})
 
 
 class CollectionConfig(Section):
