@@ -55,6 +55,7 @@ CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
 STOPPING = "tests/test_stopping.py"
 PAIRED = "tests/test_paired_variants.py"
+ARGUMENTS = "tests/config/test_arguments.py tests/envs/test_gym_arguments.py"
 EARLIER, PRECISION = "tests/test_earlier_version.py", "tests/test_precision.py"
 CORES, THREADS = "tests/runs/test_cores.py", "tests/train/test_threads.py"
 BENCH, DROPOUT = "tests/bench", "tests/test_dropout.py"
@@ -113,7 +114,7 @@ FAULTS = [
     Fault("numerics", "rem/world_model.py", "state.position + 1 + i", "state.position + i", M),
     Fault("numerics", "rem/world_model.py", "self.sequence_model(blocks, state, keep=real, **pruned)", "self.sequence_model(blocks, state, **pruned)", M),
     Fault("numerics", "rem/world_model.py", "code_vectors), (T - 1) * self.block_len", "code_vectors), (T - 2) * self.block_len", M),
-    Fault("numerics", "rem/world_model.py", "self.reward_head(at_action), generator) - 1", "self.reward_head(at_action), generator) * -1 + 1", M),
+    Fault("numerics", "rem/world_model.py", "self.reward_head(at_action), streams.outcomes) - 1", "self.reward_head(at_action), streams.outcomes) * -1 + 1", M),
     Fault("numerics", "rem/world_model.py", "0.0).sum() / num_unmasked.clamp(min=1)", "0.0).sum() / mask.numel()", M),
     Fault("numerics", "rem/world_model.py", "sample_categorical(self.observation_head(out.predicted[:, 0]), streams.observations)", "sample_categorical(self.observation_head(out.predicted[:, 0]), streams.observations, 0.5)", C),
     # Numerics: the controller and imagination
@@ -209,6 +210,9 @@ FAULTS = [
     Fault("isolation", "rem/world_model.py", "self.reward_head(at_action), streams.outcomes)", "self.reward_head(at_action), streams.observations)", PAIRED),
     Fault("isolation", "train/collector.py", "self.env.reset(resets)", "self.env.reset(acting[0])", ACTING),
     Fault("isolation", "train/evaluate.py", "[acting[episode.index] for episode in running]", "[acting[0] for episode in running]", ACTING),
+    Fault("isolation", "train/acting.py", "stream.random(3) for stream in streams", "streams[0].random(3) for stream in streams", ACTING),
+    Fault("isolation", "train/phases.py", 'random.seed_imagination(learner.streams)', 'pass', RESUME),
+    Fault("isolation", "rem/retnet.py", "layer.load_state_dict(self.decoder.layers[0].state_dict())", "pass", "tests/train/test_initial.py"),
     # Resume and faults
     Fault("resume", "train/trainer.py", "        self.log.rewind(self.epoch)\n", "", DAMAGE),
     Fault("resume", "train/trainer.py", '        self.collector.set_state(loaded.trainer["collector"], self.device)\n', "", RESUME),
@@ -228,6 +232,15 @@ FAULTS = [
     Fault("identity", "config/stored.py", "return (*_todays_hash(path, about.st_mtime_ns, about.st_size), *stated)", "return stated", CONFIG),
     Fault("identity", "config/stored.py", 'runtime | {"precision": precision}', "runtime", CONFIG),
     Fault("identity", "config/hashing.py", "if key not in idle}", "}", CONFIG),
+    Fault("identity", "config/stored.py", 'if config.training.random_streams == "named":', "if True:", EARLIER),
+    Fault("identity", "sweep/launch.py", 'if any(state.status != "blocked" for state in look.states.values()):', "if True:", EARLIER),
+    Fault("identity", "config/hashing.py", "if _text(value) != _text(y[key])", "if value != y[key]", ARGUMENTS),
+    Fault("identity", "config/effects.py", 'yield family != "gym", "only gym:', 'yield False, "only gym:', ARGUMENTS),
+    Fault("identity", "config/resolve.py", "deepcopy(value)  #", "value  #", ARGUMENTS),
+    Fault("hostile", "config/arguments.py", "math.isfinite(value)", "True", ARGUMENTS),
+    Fault("hostile", "config/arguments.py", "if not any(_clash(key, other) for other in upper)", "", ARGUMENTS),
+    Fault("protocol", "envs/__init__.py", "        arguments=environment.arguments,\n", "", ARGUMENTS),
+    Fault("protocol", "envs/pixels.py", "deepcopy(dict(arguments))", "dict(arguments)", ARGUMENTS),
     Fault("stopping", "stopping.py", "elif self.is_finishing:", "elif False:", STOPPING),
     Fault("stopping", "stopping.py", "elif signum == signal.SIGINT:", "elif False:", STOPPING),
     Fault("stopping", "stopping.py", "signum if signum in STOP_SIGNALS else None", "signum", STOPPING),
@@ -248,8 +261,8 @@ FAULTS = [
     Fault("resume", "runs/files.py", "os.replace(", "shutil.copy(", f"{RUNS} {CHECKPOINT}"),
     Fault("resume", "train/checkpoint.py", "map_location=device, weights_only=True", "map_location=device, weights_only=False", CHECKPOINT),
     # Hostile input
-    Fault("hostile", "config/schema.py", "allow_inf_nan=False", "allow_inf_nan=True", CONFIG),
-    Fault("hostile", "config/schema.py", 'extra="forbid"', 'extra="ignore"', f"{CONFIG} {CLI}"),
+    Fault("hostile", "config/section.py", "allow_inf_nan=False", "allow_inf_nan=True", CONFIG),
+    Fault("hostile", "config/section.py", 'extra="forbid"', 'extra="ignore"', f"{CONFIG} {CLI}"),
     Fault("hostile", "replay/store.py", "allow_pickle=False", "allow_pickle=True", BUFFER),
     Fault("hostile", "config/yaml12.py", 'getattr(event, "anchor", None)', "None", CONFIG),
     Fault("hostile", "config/resolve.py", "_REPR.repr(value)", "repr(value)", CONFIG),

@@ -48,7 +48,7 @@ def touched(name: str) -> set[str]:
 
 
 def recorded(patch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """From now on: batches by component, masks, and the uniform numbers of imagination by stream."""
+    """From now on: batches by component, masks, and the uniform numbers of imagination by what they decide."""
     drawn: dict[str, list[Any]] = {}
     for component, name in (
         ("tokenizer", "sample_frames"),
@@ -67,21 +67,18 @@ def recorded(patch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     patch.setattr(
         dropout, "keep_mask", lambda *a: drawn.setdefault("masks", []).append(keep_mask(*a)) or drawn["masks"][-1]
     )
-    streams: dict[int, str] = {}
-    imagine = phases.Randomness.seed_imagination
-
-    def seed_imagination(self: Any, generators: Any, *purpose: str) -> None:
-        streams.update({id(generator): name for name, generator in generators._asdict().items()})
-        imagine(self, generators, *purpose)
-
-    def sampling_one(logits: torch.Tensor, generator: torch.Generator, temperature: float = 1.0) -> torch.Tensor:
-        ahead = torch.Generator()
-        ahead.set_state(generator.get_state())
-        drawn.setdefault(streams[id(generator)], []).append(torch.rand(logits.shape[:-1], generator=ahead))
-        return sample_categorical(logits, generator, temperature)
-
-    patch.setattr(phases.Randomness, "seed_imagination", seed_imagination)
     for module in (imagination, world_model):
+
+        def sampling_one(
+            logits: torch.Tensor, generator: torch.Generator, temperature: float = 1.0, module: Any = module
+        ) -> torch.Tensor:
+            ahead = torch.Generator()
+            ahead.set_state(generator.get_state())
+            of_model = {3: "rewards", 2: "ends"}.get(logits.shape[-1], "observations")
+            what = "actions" if module is imagination else of_model
+            drawn.setdefault(what, []).append(torch.rand(logits.shape[:-1], generator=ahead))
+            return sample_categorical(logits, generator, temperature)
+
         patch.setattr(module, "sample_categorical", sampling_one)
     return drawn
 
@@ -135,10 +132,10 @@ def test_masks_are_the_controls_where_they_have_its_shapes(name: str, folder: Pa
     assert of_other_shapes or all(map(torch.equal, ours, theirs))
 
 
-@pytest.mark.parametrize("stream", ["actions", "observations", "outcomes"])
-def test_imagination_draws_as_the_controls_does(stream: str, name: str, folder: Path) -> None:
+@pytest.mark.parametrize("what", ["actions", "observations", "rewards", "ends"])
+def test_imagination_draws_as_the_controls_does(what: str, name: str, folder: Path) -> None:
     """As many numbers as both take: other tokens shift neither actions nor rewards and ends."""
-    ours, theirs = (torch.cat([u.flatten() for u in first_epoch(n, folder).drawn[stream]]) for n in ("rem", name))
+    ours, theirs = (torch.cat([u.flatten() for u in first_epoch(n, folder).drawn[what]]) for n in ("rem", name))
     count = min(len(ours), len(theirs))
     assert count > 0
     assert torch.equal(ours[:count], theirs[:count])
