@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from remctl.config import config_hash, keys, resolve
+from remctl.config.arguments import PLAIN, key_of
 from remctl.config.presets import DESCRIPTIONS
 from remctl.config.resolve import NOT_OVERRIDES, sections, suggestion
 from remctl.config.schema import RunConfig, Section
@@ -108,8 +109,8 @@ def file_schema() -> Node:
 def explain(name: str) -> KeyExplanation | SectionExplanation:
     """A key's or a section's explanation. Raises UserError with the nearest names."""
     known = list(keys())
-    if name in known:
-        return explain_key(name)
+    if key_of(name) in known:
+        return explain_key(key_of(name))
     if name in sections():
         return explain_section(name)
     raise UserError(f"unknown key {name!r}: {suggestion(name, known + sections())}")
@@ -160,6 +161,8 @@ def allowed(node: Node) -> str:
     if node["type"] == "array":
         least = f"{node['minItems']} or more" if node.get("minItems") else "any number"
         return f"list of {least}, each: {allowed(node['items'])}"
+    if node["type"] == "object":
+        return f"mapping of names to plain values: {PLAIN}"
     names = {"integer": "whole number", "number": "number", "boolean": "true | false", "string": "text", "null": "null"}
     return ", ".join([names[node["type"]], *_limits(node)])
 

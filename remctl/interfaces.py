@@ -96,6 +96,14 @@ class Start(NamedTuple):
 # World model
 
 
+class ImaginationStreams(NamedTuple):
+    """What a rollout draws from: C's actions, M's observations, and its rewards and ends. None shifts another's draws."""
+
+    actions: torch.Generator
+    observations: torch.Generator
+    outcomes: torch.Generator
+
+
 class Imagined(NamedTuple):
     """What follows an action: next observation `tokens` (B, K), `reward` (B,) in {-1, 0, 1}, `end` (B,) bool."""
 
@@ -149,7 +157,7 @@ class WorldModel(Protocol[S]):
         """The state after context observations (B, T, K), the current one last; actions, real (B, T-1) of the earlier."""
         ...
 
-    def step(self, state: S, action: Tensor, generator: torch.Generator) -> tuple[S, Imagined]:
+    def step(self, state: S, action: Tensor, streams: ImaginationStreams) -> tuple[S, Imagined]:
         """Take `action` (B,) on the current observation."""
         ...
 

@@ -15,7 +15,15 @@ from typing import Any, get_args
 import torch
 
 from remctl import __version__
-from remctl.config import Precision, RunConfig, config_hash, differing, from_yaml, precision_of_schema_1, to_yaml
+from remctl.config import (
+    Precision,
+    RunConfig,
+    config_hash,
+    differing,
+    from_yaml,
+    to_yaml,
+    why_not_trained,
+)
 from remctl.dream.figures import diagnosis_figures
 from remctl.dream.media import write_media
 from remctl.envs import make_env
@@ -48,8 +56,8 @@ def train(
 ) -> RunFolder:
     """Start, resume or find finished the run of `config` in out/experiment/variant/game/seed_N; returns its folder.
 
-    Raises UserError where the folder belongs to another configuration, MachineError where the machine refuses, and
-    Interrupted on SIGTERM, SIGUSR2 or Ctrl-C.
+    Raises UserError where the folder belongs to another configuration or an unfinished run of an earlier version cannot go
+    on, MachineError where the machine refuses, and Interrupted on SIGTERM, SIGUSR2 or Ctrl-C.
     """
     run = RunFolder(run_path(out, experiment, config.variant, folder_name(config.game), config.seed))
     with StopFlag().listening() as stop:
@@ -57,6 +65,8 @@ def train(
         if run.is_done:
             print(f"{run.path}: finished already, {describe_result(read_result(run))}")
             return run
+        if reason := why_not_trained(config):
+            raise UserError(f"{run.path} cannot be trained: {reason}")
         prepare_torch(config)
         where = pick_device(device)
         make_env(config.game, config.environment, training=True, seed=0).close()  # refused before a folder is made
@@ -69,7 +79,7 @@ def precision_before(run: RunFolder) -> Precision | None:
     """Return what a run was computed in at its last start; None if nothing of it is kept."""
     if not checkpoint.generations(run):
         return None
-    recorded: Any = provenance.last_device(run).get("precision") or precision_of_schema_1(run.config)
+    recorded = provenance.last_device(run).get("precision")
     return recorded if recorded in get_args(Precision) else None
 
 
@@ -215,7 +225,10 @@ def refuse_other_configuration(run: RunFolder, config: RunConfig) -> None:
             f"{key} is {_short(old)} there, {_short(new)} here" for key, (old, new) in list(changes.items())[:5]
         )
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
-        raise UserError(f"{run.path} belongs to another configuration ({listed}{more}): choose another --name or --out")
+        version = " (to finish it, use the version that began it)" if "training.random_streams" in changes else ""
+        raise UserError(
+            f"{run.path} belongs to another configuration ({listed}{more}): choose another --name or --out{version}"
+        )
 
 
 def pick_device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from remctl.bench.result import Counts
-from remctl.interfaces import Imagined, WorldModel
+from remctl.interfaces import ImaginationStreams, Imagined, WorldModel
 from remctl.train.workload import Workload
 
 # Operations that touch no data: memory is taken, or looked at anew.
@@ -76,10 +76,10 @@ class Watched:
         with self._counter.inside():
             return self._world_model.begin(tokens, actions, real, code_vectors)
 
-    def step(self, state: Any, action: Tensor, generator: torch.Generator) -> tuple[Any, Imagined]:
+    def step(self, state: Any, action: Tensor, streams: ImaginationStreams) -> tuple[Any, Imagined]:
         """M's own, action (B,), counted."""
         with self._counter.inside():
-            return self._world_model.step(state, action, generator)
+            return self._world_model.step(state, action, streams)
 
 
 def count(workload: Workload, phase: str) -> Counts:

@@ -36,11 +36,11 @@ class Surroundings:
         self.policy = Policy(agent, True, config.collection.temperature, config.collection.epsilon)
         self.test_policy = Policy(agent, True, config.evaluation.temperature)
         self.random = Randomness(0, 0, "bench")
-        self.rng = self.random.numpy("actions")
-        self.generator = self.random.torch(agent.device, "actions")
+        self.rng = self.random.numpy("reset")
         self.envs = [
             make_env(config.game, config.environment, training=False, seed=i) for i in range(test_envs(config))
         ]
+        self.acting = [self.random.numpy("acting", i) for i in range(len(self.envs))]
         self.frames = np.stack([env.reset(self.rng) for env in self.envs])
         self.state = self.test_policy.initial_state(len(self.envs))
         frame_size = config.environment.frame_size
@@ -57,7 +57,7 @@ class Surroundings:
         self.collector.collect(COLLECTED_STEPS, self.policy, self.random, untracked)
 
     def _test_step(self) -> None:
-        self.state, actions = self.test_policy.act(self.state, self.frames, self.rng, self.generator)
+        self.state, actions = self.test_policy.act(self.state, self.frames, self.acting)
         for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
             result = env.step(int(action))
             over = result.terminated or result.truncated

@@ -16,7 +16,14 @@ from remctl.config.schema import (
     Precision,
     RunConfig,
 )
-from remctl.config.stored import from_yaml, known_hashes, precision_of_schema_1, same_run, to_yaml
+from remctl.config.stored import (
+    from_yaml,
+    known_hashes,
+    precision_of_schema_1,
+    same_run,
+    to_yaml,
+    why_not_trained,
+)
 
 __all__ = [
     "CollectionConfig",
@@ -41,4 +48,5 @@ __all__ = [
     "resolve",
     "same_run",
     "to_yaml",
+    "why_not_trained",
 ]

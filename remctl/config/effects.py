@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from remctl.config.arguments import key_of
 from remctl.config.resolve import keys
 from remctl.errors import UserError
 from remctl.games import kind
@@ -51,7 +52,7 @@ def without_effect(config: RunConfig) -> dict[str, str]:
 def refuse_without_effect(config: RunConfig, given: Iterable[str]) -> None:
     """Raise UserError for the first of the keys given by a user that changes nothing, unless it is set to its default."""
     reasons, values, defaults = without_effect(config), keys(config), keys()
-    for key in given:
+    for key in map(key_of, given):
         if key in reasons and key not in LIMITS and values[key] != defaults[key]:
             raise UserError(f"{key} has no effect here: {reasons[key]}; leave it out")
 
@@ -62,6 +63,7 @@ def _environment(c: RunConfig) -> Iterator[Rule]:
     yield family == "gym", "only Atari games have it", ATARI_ONLY
     lives = c.environment.end_on_life_loss
     yield not lives, "environment.end_on_life_loss is false", ("environment.dead_starts",)
+    yield family != "gym", "only gym: environments have it", ("environment.arguments",)
     unused = c.training.num_epochs <= c.collection.last_epoch
     yield unused, f"training ends after epoch {c.training.num_epochs}", ("collection.last_epoch",)
 

@@ -41,7 +41,7 @@ def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Keys that make two configurations different runs, with both values."""
     x, y = identity_keys(keys(a)), identity_keys(keys(b))
     idle = without_effect(a).keys() & without_effect(b)
-    return {key: (value, y[key]) for key, value in x.items() if value != y[key] and key not in idle}
+    return {key: (value, y[key]) for key, value in x.items() if _text(value) != _text(y[key]) and key not in idle}
 
 
 @cache
@@ -57,8 +57,12 @@ def identity_keys(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def digest(flat: Mapping[str, Any]) -> str:
     """12 hexadecimal digits, whatever the order of the keys."""
-    text = json.dumps(flat, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(_text(flat).encode()).hexdigest()[:12]
+
+
+def _text(value: Any) -> str:
+    """As JSON: 1, 1.0 and true, which are equal to Python, are different arguments."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
 def _declared(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,12 +10,14 @@ import json
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from remctl.config import yaml12
+from remctl.config.arguments import MAPPINGS, key_of, lay, spread
 from remctl.config.presets import DESCRIPTIONS, PRESET_VARIANTS, preset_overrides
 from remctl.config.schema import RunConfig
 from remctl.errors import UserError
@@ -44,10 +46,10 @@ def resolve(
     Without a variant of its own, what a preset such as `iris` trains bears its own label, not REM's.
     """
     game = check_game(game)
-    overrides = dict(preset_overrides(one_of(preset, DESCRIPTIONS, "preset"), game))
-    overrides |= VARIANTS[one_of(variant, VARIANTS, "variant")].overrides
-    overrides |= read_file(file) if file else {}
-    overrides |= dict(parse_set(text) for text in sets)
+    overrides = preset_overrides(one_of(preset, DESCRIPTIONS, "preset"), game)
+    overrides = lay(overrides, VARIANTS[one_of(variant, VARIANTS, "variant")].overrides)
+    for layer in (read_file(file) if file else {}, *(dict([parse_set(text)]) for text in sets)):
+        overrides = lay(overrides, layer)
     label = PRESET_VARIANTS.get(preset, variant) if variant == "rem" else variant
     return build(overrides | {"game": game, "preset": preset, "variant": label, "seed": seed})
 
@@ -109,7 +111,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) and path not in MAPPINGS else {path: value}
     return flat
 
 
@@ -145,8 +147,10 @@ def check_key(key: str, where: str, refused: Iterable[str]) -> None:
     if key in sections():
         inside = next(k for k in known if k.startswith(f"{key}."))
         raise UserError(f"{where}{key} is a section: set one of its keys, for example {inside}")
-    if key not in known:
+    if key_of(key) not in known:
         raise UserError(f"{where}unknown key {key!r}: {suggestion(key, known)}")
+    if not all(key.split(".")):
+        raise UserError(f"{where}{key} has no name at one of its dots: write {key_of(key)}.NAME")
 
 
 def short(value: object) -> str:
@@ -193,14 +197,14 @@ def leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), pre
         if twice := flat.keys() & found:
             raise UserError(f"{where}{min(twice)} is given twice, nested and dotted: keep one of them")
         flat |= found
-    return flat
+    return spread(flat, where)
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for name in parents:
-        tree = tree[name]
-    tree[last] = value
+        tree = tree.setdefault(name, {})
+    tree[last] = deepcopy(value)  # what is given inside it later is not the caller's
 
 
 def _first_problem(error: ValidationError) -> str:

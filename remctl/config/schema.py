@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from remctl.config.agent import ControllerConfig, ImaginationConfig, TokenizerConfig, WorldModelConfig
+from remctl.config.arguments import Arguments
 from remctl.config.combinations import impossibilities
 from remctl.config.section import Section, option
 
@@ -63,6 +64,7 @@ class EnvironmentConfig(Section):
         "",
         "code",
     )
+    arguments: Arguments = option({}, "gym: arguments of the environment's constructor", "", "ours", before={})
 
 
 class CollectionConfig(Section):
@@ -113,6 +115,14 @@ class TrainingConfig(Section):
     num_epochs: int = option(600, "epochs", "epochs", "code", ge=1)
     matmul_precision: Literal["medium", "high", "highest"] = option(
         "medium", "torch's fp32 matmul precision", "", "ours"
+    )
+    random_streams: Literal["named", "shared"] = option(
+        "named",
+        "named: everything random has a stream of its own, by component and purpose, so that variants of one seed share what "
+        "neither changes. shared: runs of version 0.1.0, which can be reported but not trained",
+        "",
+        "ours",
+        before="shared",
     )
 
 

@@ -32,6 +32,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def __hash__(self) -> int:
+        """Without mappings, which have none: equal sections have equal ones."""
+        return hash(tuple(value for value in self.__dict__.values() if not isinstance(value, dict)))
+
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:

@@ -67,6 +67,16 @@ def known_hashes(path: Path) -> tuple[str, ...]:
     return (*_todays_hash(path, about.st_mtime_ns, about.st_size), *stated)
 
 
+def why_not_trained(config: RunConfig) -> str | None:
+    """Return why a run that an earlier version began cannot be trained by this one, and what to do; None if it can be."""
+    if config.training.random_streams == "named":
+        return None
+    return (
+        "its random streams are those of version 0.1.0 (training.random_streams=shared), which this version does not draw "
+        "from: finish it with that version, or train it anew, with training.random_streams=named and another --name or --out"
+    )
+
+
 def precision_of_schema_1(path: Path) -> str | None:
     """Return the precision that version 0.1.0 computed this config.yaml's run in; None for a file of a later version."""
     with suppress(UserError):

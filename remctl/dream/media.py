@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from remctl.interfaces import ImaginationStreams
 from remctl.rem.tokenizer import to_model_range, to_pixels
 from remctl.replay.buffer import Episodes, ReplayBuffer, Steps
 from remctl.runs.files import make_folder, write_atomic
@@ -94,7 +95,7 @@ def write_media(
     buffer = buffer_of(agent, steps)
     with evaluation_mode(agent, random), agent.autocast():
         buffer.refresh_tokens(agent.encode)
-        clip = make_clip(agent, buffer, steps, shown, random.torch(agent.device, "dream"))
+        clip = make_clip(agent, buffer, steps, shown, random.imagination(agent.device))
         picture = reconstructions(agent, steps, game)
     make_folder(folder)
     paths = [folder / "reconstructions.png", folder / "dream.webp"]
@@ -140,13 +141,13 @@ def _most_eventful(steps: Steps, num_frames: int) -> int:
     return int(np.argmax(total[width:] - total[:-width]))
 
 
-def make_clip(agent: Agent, buffer: ReplayBuffer, steps: Steps, shown: np.ndarray, generator: torch.Generator) -> Clip:
+def make_clip(agent: Agent, buffer: ReplayBuffer, steps: Steps, shown: np.ndarray, streams: ImaginationStreams) -> Clip:
     """Reality, V and M on the steps `shown` (n,). M restarts with each episode and after as many steps as C dreams."""
     length, episodes = agent.config.num_rewarded_steps + 1, buffer.episodes
     dreamt = np.minimum(episodes.before[shown], np.arange(len(shown))) % length
     starts = shown[dreamt == 0]
     start = buffer.starts(starts, agent.config.imagination.burn_in_frames)
-    imagined = imagine_as_acted(agent, start, buffer.segments(starts, length).actions, generator)
+    imagined = imagine_as_acted(agent, start, buffer.segments(starts, length).actions, streams)
     given_and_imagined = torch.cat([start.tokens[:, -1:], imagined.tokens[:, :-1]], dim=1)
     frames = to_pixels(decode(agent, given_and_imagined)).cpu().numpy()
     real_tokens = buffer.tokens[torch.from_numpy(shown).to(agent.device)].long()

@@ -57,6 +57,7 @@ def _make_gym(game: str, environment: EnvironmentConfig, training: bool, seed: i
         frame_size=environment.frame_size,
         time_limit_frames=_time_limit_frames(environment, training),
         seed=seed,
+        arguments=environment.arguments,
     )
 
 

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import inspect
 import re
 import warnings
 import zlib
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from PIL import Image
 
+from remctl.config.resolve import short
 from remctl.errors import UserError
 from remctl.interfaces import EnvStep, Frame
+
+# What Gymnasium takes for itself, or the program sets.
+SET_HERE = {
+    "id": "it is the game, gym:ID",
+    "render_mode": "it is rgb_array, as the agent sees pictures",
+    "disable_env_checker": "Gymnasium's checker is off",
+    "max_episode_steps": "the constructor does not get it: environment.time_limit_train_frames and "
+    "environment.time_limit_test_frames are the limits",
+}
 
 
 class GymPixels:
@@ -23,7 +39,9 @@ class GymPixels:
     `frame_skip` times, or fewer if the episode ends, and sums the rewards; a raw frame is one step of the environment. Its
     own time limit stays in force next to `time_limit_frames` (raw frames; None: no other).
     Each episode's seed is drawn from the generator given to `reset`, and shifted by `seed`.
-    UserError: the id is unknown, the action space is not Discrete, or the environment cannot render pictures.
+    `arguments`: of the environment's constructor.
+    UserError: the id is unknown, its constructor does not accept an argument, the action space is not Discrete, or the
+    environment cannot render pictures.
     """
 
     def __init__(
@@ -34,6 +52,7 @@ class GymPixels:
         frame_size: int = 64,
         time_limit_frames: int | None = None,
         seed: int = 0,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.env_id = env_id
         self._frame_size = (frame_size, frame_size)
@@ -43,10 +62,10 @@ class GymPixels:
         self._largest = 0.0  # number rendered so far
         self._episode_seed: int | None = None
         self._actions: list[int] = []
-        self._env = _make(env_id)
+        self._env = _make(env_id, arguments)
         self._first_action, self.num_actions = _discrete(self._env, env_id)
         self.action_names = _action_names(self._env, self.num_actions)
-        _check_render(self._env, env_id)
+        _check_render(self._env, env_id, arguments)
 
     def reset(self, rng: np.random.Generator) -> Frame:
         """Start an episode under a seed drawn from `rng`."""
@@ -119,15 +138,73 @@ class GymPixels:
         return np.array(image.resize(self._frame_size, Image.Resampling.BILINEAR))
 
 
-def _make(env_id: str) -> gymnasium.Env[Any, Any]:
+def _make(env_id: str, arguments: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
     if env_id.startswith("ALE/"):
         import ale_py  # noqa: F401 - registers the ALE ids
     try:
-        return gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True)
+        _check_arguments(env_id, arguments)
+        # A copy: an environment may change its lists, and the run's configuration is not to change with them.
+        given = deepcopy(dict(arguments))
+        return gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True, **given)
+    except UserError:
+        raise
     except gymnasium.error.UnregisteredEnv as error:
         raise UserError(f"Gymnasium knows no environment {env_id!r}{_nearest(env_id)}") from error
     except Exception as error:  # whatever somebody else's constructor raises, the user wants one line
-        raise UserError(f"cannot make gym:{env_id}: {_remedy(error)}") from error
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if isinstance(error, TypeError) and refused and refused[1] in arguments:
+            raise UserError(_not_accepted(env_id, refused[1], _accepted(env_id)[0])) from error
+        raise UserError(f"cannot make gym:{env_id}{_with(arguments)}: {_remedy(error)}") from error
+
+
+def _with(arguments: Mapping[str, Any]) -> str:
+    return f" with environment.arguments {short(dict(arguments))}" if arguments else ""
+
+
+def _check_arguments(env_id: str, arguments: Mapping[str, Any]) -> None:
+    for name in arguments:
+        if name in SET_HERE:
+            raise UserError(f"environment.arguments.{name}: {SET_HERE[name]}; leave it out")
+        accepted, are_all = _accepted(env_id)
+        if are_all and name not in accepted:
+            raise UserError(_not_accepted(env_id, name, accepted))
+
+
+def _not_accepted(env_id: str, name: str, accepted: list[str]) -> str:
+    near = difflib.get_close_matches(name, accepted, n=1)
+    hint = f": did you mean {near[0]}?" if near else ""
+    listed = f"it accepts {', '.join(accepted) if accepted else 'none'}"
+    return f"environment.arguments.{name}: gym:{env_id} does not accept it{hint}; {listed}"
+
+
+def _accepted(env_id: str) -> tuple[list[str], bool]:
+    """The names of arguments of an environment's constructor, and whether they are all that it accepts."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    versions = [spec for spec in gymnasium.registry.values() if name in (spec.id, spec.id.rpartition("-v")[0])]
+    newest = max(versions, key=lambda spec: spec.version or 0, default=None)
+    if newest is None or newest.entry_point is None:
+        return [], False
+    creator = newest.entry_point if callable(newest.entry_point) else load_env_creator(newest.entry_point)
+    found: list[str] = []
+    for number, constructor in enumerate(_constructors(creator)):
+        try:
+            parameters = inspect.signature(constructor).parameters.values()
+        except ValueError:  # it is not written in Python
+            return found, False
+        named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        found += [name for name in named if name not in ("self", *SET_HERE, *found)]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return found, number == 0
+    return found, False
+
+
+def _constructors(creator: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """A function itself; of a class its constructor, and those of its bases, which get what it does not take by name."""
+    if not inspect.isclass(creator):
+        return [creator]
+    return [vars(c)["__init__"] for c in creator.__mro__ if "__init__" in vars(c) and c is not object]
 
 
 def _nearest(env_id: str) -> str:
@@ -160,13 +237,13 @@ def _action_names(env: gymnasium.Env[Any, Any], num_actions: int) -> tuple[str, 
     return tuple(meanings()) if meanings else tuple(str(action) for action in range(num_actions))
 
 
-def _check_render(env: gymnasium.Env[Any, Any], env_id: str) -> None:
+def _check_render(env: gymnasium.Env[Any, Any], env_id: str, arguments: Mapping[str, Any]) -> None:
     """Draw once now, rather than fail after the first steps of a run."""
     try:
         env.reset(seed=0)
         picture = env.render()
     except Exception as error:  # as in _make
-        raise UserError(f"gym:{env_id} cannot render: {_remedy(error)}") from error
+        raise UserError(f"gym:{env_id}{_with(arguments)} cannot render: {_remedy(error)}") from error
     as_rgb(picture, env_id)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from remctl.config import RunConfig
-from remctl.interfaces import Controller, S, Start, WorldModel
+from remctl.interfaces import Controller, ImaginationStreams, S, Start, WorldModel
 from remctl.rem.returns import lambda_returns
 from remctl.rem.sampling import sample_categorical
 
@@ -43,7 +43,7 @@ def imagine(
     start: Start,
     code_vectors: Tensor,
     config: RunConfig,
-    generator: torch.Generator,
+    streams: ImaginationStreams,
 ) -> Trajectory:
     """Roll C out in M for `num_imagined_steps` observations; M, in evaluation mode, is stepped `num_rewarded_steps` times.
 
@@ -59,10 +59,10 @@ def imagine(
         values.append(policy.value)
         if step == config.num_rewarded_steps:
             break
-        action = sample_categorical(policy.logits.detach(), generator)
+        action = sample_categorical(policy.logits.detach(), streams.actions)
         state = controller.record_action(state, action)
         with torch.no_grad():
-            model_state, imagined = world_model.step(model_state, action, generator)
+            model_state, imagined = world_model.step(model_state, action, streams)
         tokens.append(imagined.tokens)
         taken.append((policy.logits, action, imagined.reward, imagined.end))
     logits, actions, rewards, ends = (torch.stack(x, dim=1) for x in zip(*taken, strict=True))

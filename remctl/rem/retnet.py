@@ -84,9 +84,16 @@ class RetNet(nn.Module):
         self.blocks_per_chunk = config.blocks_per_chunk
         self.block_states = block_states if config.block_states == "parallel" else block_states_in_turn
         self.ffn_activation = F.gelu if config.ffn_activation == "gelu" else F.silu
+        self.has_equal_layers = config.layer_init == "copies"
         self.decoder = _decoder(config)
+        self.reset_parameters()
         self.tables = RetentionTables(config.num_heads, self.head_dim, config.decay)
         self._compiled: tuple[RunLayer, RunLayer] | None = None
+
+    def reset_parameters(self) -> None:
+        """Make all layers copies of the first, if so configured; else leave each as it has drawn its own weights."""
+        for layer in self.decoder.layers if self.has_equal_layers else ():
+            layer.load_state_dict(self.decoder.layers[0].state_dict())
 
     @property
     def is_compiled(self) -> bool:
@@ -314,9 +321,8 @@ def _decoder(config: WorldModelConfig) -> RetNetDecoder:
             layer_norm_eps=config.layer_norm_eps,
         )
 
-    decoder = RetNetDecoder(layer(), config.num_layers)
-    if config.layer_init == "independent":
-        decoder.layers = nn.ModuleList([layer() for _ in range(config.num_layers)])
+    decoder = RetNetDecoder(layer(), 0)
+    decoder.layers.extend(layer() for _ in range(config.num_layers))
     return decoder
 
 

@@ -69,7 +69,11 @@ class Tokenizer(nn.Module):
         self.codebook = nn.Embedding(config.num_codes, config.embed_dim)
         self.post_quantization = nn.Conv2d(config.embed_dim, inner, 1)
         self.decoder = networks[1] if networks else _decoder(config, up)
-        nn.init.uniform_(self.codebook.weight, -1 / config.num_codes, 1 / config.num_codes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the codebook; the networks' layers draw their own weights."""
+        nn.init.uniform_(self.codebook.weight, -1 / self.config.num_codes, 1 / self.config.num_codes)
 
     @property
     def code_vectors(self) -> Tensor:

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from remctl.config import WorldModelConfig
-from remctl.interfaces import Imagined, Segment, SequenceModel
+from remctl.interfaces import ImaginationStreams, Imagined, Segment, SequenceModel
 from remctl.rem.retnet import RetNet
 from remctl.rem.sampling import sample_categorical
 
@@ -65,7 +65,11 @@ class WorldModel(nn.Module):
         self.observation_head = _head(E, num_codes)
         self.reward_head = _head(E, 3)
         self.end_head = _head(E, 2)
-        if config.weight_init == "gpt":
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights as GPT's, if so configured; else leave them as their layers have drawn them."""
+        if self.config.weight_init == "gpt":
             self.apply(_init_as_gpt)
 
     @property
@@ -148,39 +152,39 @@ class WorldModel(nn.Module):
         return WorldModelState(state, position, tokens[:, -1], code_vectors)
 
     def step(
-        self, state: WorldModelState, action: Tensor, generator: torch.Generator
+        self, state: WorldModelState, action: Tensor, streams: ImaginationStreams
     ) -> tuple[WorldModelState, Imagined]:
         """Take `action` (B,) on the current observation; reward, end and the next observation are sampled.
 
         POP: one pass that consumes the block and predicts the next (calls 2H of Section 2.3, fused layer by layer);
         token by token: one call for the action and one per token.
         """
-        new_state, at_action = (self._step_pop if self.pop else self._step_tokens)(state, action, generator)
-        reward = sample_categorical(self.reward_head(at_action), generator) - 1
-        end = sample_categorical(self.end_head(at_action), generator).bool()
+        new_state, at_action = (self._step_pop if self.pop else self._step_tokens)(state, action, streams)
+        reward = sample_categorical(self.reward_head(at_action), streams.outcomes) - 1
+        end = sample_categorical(self.end_head(at_action), streams.outcomes).bool()
         return new_state, Imagined(new_state.tokens, reward.float(), end)
 
     def _step_pop(
-        self, state: WorldModelState, action: Tensor, generator: torch.Generator
+        self, state: WorldModelState, action: Tensor, streams: ImaginationStreams
     ) -> tuple[WorldModelState, Tensor]:
         block = self._blocks(state.tokens[:, None], action[:, None], state.code_vectors)
         prediction = self._prediction_tokens(action.shape[0], 1)
         out = self.sequence_model(
             block, state.memory, state.position, prediction=prediction, first_predicted=1, last_tokens_only=True
         )
-        tokens = sample_categorical(self.observation_head(out.predicted[:, 0]), generator)
+        tokens = sample_categorical(self.observation_head(out.predicted[:, 0]), streams.observations)
         new_state = WorldModelState(out.state, state.position + self.block_len, tokens, state.code_vectors)
         return new_state, out.real[:, 0, -1]
 
     def _step_tokens(
-        self, state: WorldModelState, action: Tensor, generator: torch.Generator
+        self, state: WorldModelState, action: Tensor, streams: ImaginationStreams
     ) -> tuple[WorldModelState, Tensor]:
         state = self._with_room(state)
         out = self.sequence_model(self.action_embedding(action)[:, None, None], state.memory, state.position)
         at_action = last = out.real[:, 0, -1]
         tokens = []
         for i in range(self.tokens_per_obs):
-            tokens.append(sample_categorical(self.observation_head(last), generator))
+            tokens.append(sample_categorical(self.observation_head(last), streams.observations))
             x = self._embed_observations(tokens[-1][:, None, None], state.code_vectors)
             out = self.sequence_model(x, out.state, state.position + 1 + i)
             last = out.real[:, 0, -1]

@@ -117,7 +117,8 @@ def launch(
         look = survey(out, spec, may_write=True)
         actions = plan(look.wanted, forgiven(look.states, retrying or set()), rules)
         starting = [a for a in actions if a.starts and (retrying is None or a.run.config_hash in retrying)]
-        write_experiment(out, spec, look.places, look.wanted)
+        if any(state.status != "blocked" for state in look.states.values()):  # else the folder is another experiment's
+            write_experiment(out, spec, look.places, look.wanted)
         submission = None
         if starting:
             if executor == "slurm":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from remctl.config import known_hashes
-from remctl.errors import MachineError
+from remctl.config import from_yaml, known_hashes, why_not_trained
+from remctl.errors import MachineError, UserError
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
@@ -98,7 +99,8 @@ def observe(places: dict[str, Path], known: Iterable[Submission], jobs: States) 
 def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, int]], jobs: States) -> RunState:
     found = known_hashes(run.config)
     if found and identity not in found:
-        why = f"{run.path} belongs to configuration {found[0]}: choose another --out, or another name in the spec"
+        what = f"configuration {found[0]}{' of an earlier version' if _is_earlier(run) else ''}"
+        why = f"{run.path} belongs to {what}: choose another --out, or another name in the spec"
         return RunState("blocked", run.path, reason=why)
     if run.is_done:
         return _done(run)
@@ -125,6 +127,13 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
         requeued=last.started,
         cancelled=last.submission in cancelled or last.cancelled,
     )
+
+
+def _is_earlier(run: RunFolder) -> bool:
+    """Whether this version cannot train what is in the folder, but reports it."""
+    with suppress(UserError):
+        return why_not_trained(from_yaml(run.config)) is not None
+    return False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from remctl.config import why_not_trained
 from remctl.sweep.observe import RunState
 from remctl.sweep.wanted import WantedRun
 
@@ -57,6 +58,8 @@ def _decide(run: WantedRun, state: RunState, rules: Rules) -> tuple[Kind, str]:
         return "skip", f"done{score}"
     if state.status == "blocked":
         return "hold", state.reason
+    if reason := why_not_trained(run.config):
+        return "hold", reason
     if state.status in ("queued", "running", "unknown"):
         job = f" as {state.job}" if state.job else ""
         return "wait", f"{state.status}{job}{f' ({state.reason})' if state.reason else ''}"

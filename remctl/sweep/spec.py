@@ -36,6 +36,7 @@ from typing import Any
 from yaml import MappingNode, ScalarNode
 
 from remctl.config import RunConfig, build, config_hash, one_of
+from remctl.config.arguments import lay, spread
 from remctl.config.effects import refuse_without_effect
 from remctl.config.hashing import NOT_IDENTITY
 from remctl.config.presets import DESCRIPTIONS, preset_overrides
@@ -87,7 +88,7 @@ def wanted_runs(spec: Spec) -> list[WantedRun]:
 
 def _configuration(spec: Spec, variant: SpecVariant, game: str) -> RunConfig:
     """Of the first seed."""
-    overrides = preset_overrides(spec.preset, game) | spec.overrides | variant.overrides
+    overrides = lay(lay(preset_overrides(spec.preset, game), spec.overrides), variant.overrides)
     labels = {"preset": spec.preset, "variant": variant.name, "game": game, "seed": spec.seeds[0]}
     return build(overrides | labels)
 
@@ -171,7 +172,7 @@ def _draft(given: Marked, common: dict[str, int]) -> _Draft:
     base = _base(keys, name)
     label = keys["label"].text() if "label" in keys else VARIANTS[name].label if name in VARIANTS else name
     own = _overrides(keys["overrides"]) if "overrides" in keys else {}
-    variant = SpecVariant(name, label, VARIANTS[base].overrides | _values(own))
+    variant = SpecVariant(name, label, lay(VARIANTS[base].overrides, _values(own)))
     return _Draft(variant, given, common | _lines(own), frozenset(own))
 
 
@@ -190,7 +191,9 @@ def _base(keys: Mapping[str, Marked], name: str) -> str:
 
 def _overrides(given: Marked) -> dict[str, Marked]:
     """Nested or dotted keys as dotted ones. Raises UserError for an unknown key, a section, a key given twice."""
-    return unique((leaf.key, leaf) for leaf in _leaves(given))
+    found = unique((leaf.key, leaf) for leaf in _leaves(given))
+    given.check(spread, _values(found))
+    return found
 
 
 def _leaves(given: Marked, prefix: str = "") -> Iterator[Marked]:
@@ -227,6 +230,8 @@ def _shown(value: object) -> str:
     """As part of a folder's name."""
     if isinstance(value, list):
         return ",".join(_shown(x) for x in value)
+    if isinstance(value, dict):
+        return ",".join(f"{name}={_shown(x)}" for name, x in value.items())
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
@@ -258,7 +263,7 @@ def _at(draft: _Draft, point: Mapping[str, Marked]) -> _Draft:
     name = "+".join([old.name, *(f"{key}={_shown(value)}" for key, value in values.items())])
     label = ", ".join([old.label, *(f"{word}={_shown(v)}" for word, v in zip(words, values.values(), strict=True))])
     given = list(point.values())[-1]
-    variant = SpecVariant(name, label, old.overrides | values)
+    variant = SpecVariant(name, label, lay(old.overrides, values))
     return _Draft(variant, given, draft.lines | _lines(point), draft.own | point.keys())
 
 

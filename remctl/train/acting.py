@@ -5,6 +5,7 @@ State is a value: it goes into the checkpoint in the middle of an episode.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from remctl.rem.controller import ControllerState
-from remctl.rem.sampling import sample_categorical
+from remctl.rem.sampling import categorical_at
 from remctl.train.build import Agent
 
 
@@ -40,25 +41,26 @@ class Policy:
 
     @torch.no_grad()
     def act(
-        self, state: ControllerState, frames: np.ndarray, rng: np.random.Generator, generator: torch.Generator
+        self, state: ControllerState, frames: np.ndarray, streams: Sequence[np.random.Generator]
     ) -> tuple[ControllerState, np.ndarray]:
-        """One action per environment. frames (n, H, W, 3) uint8; returns the new state and actions (n,) int64."""
-        n = len(frames)
-        uniform = rng.integers(self.agent.controller.num_actions, size=n)
-        explore = rng.random(n) < self.epsilon
+        """One action per environment. frames (n, H, W, 3) uint8; returns the new state and actions (n,) int64.
+
+        `streams`: one per environment. Every step takes three numbers of each, whatever is done with them, so that what one
+        environment plays depends neither on the others nor on epsilon.
+        """
+        u_uniform, u_explore, u_own = np.stack([stream.random(3) for stream in streams], axis=1)
+        uniform = (u_uniform * self.agent.controller.num_actions).astype(np.int64)
         if not self.decides:
             return state, uniform
-        state, own = self._decide(state, frames, generator)
-        executed = np.where(explore, uniform, own.cpu().numpy())
+        state, own = self._decide(state, frames, u_own)
+        executed = np.where(u_explore < self.epsilon, uniform, own.cpu().numpy())
         told = torch.from_numpy(executed).to(own.device) if self.executed_action_to_controller else own
         return self.agent.controller.record_action(state, told), executed
 
-    def _decide(
-        self, state: ControllerState, frames: np.ndarray, generator: torch.Generator
-    ) -> tuple[ControllerState, Tensor]:
+    def _decide(self, state: ControllerState, frames: np.ndarray, u: np.ndarray) -> tuple[ControllerState, Tensor]:
         tokens = self.agent.encode(torch.from_numpy(frames))
         state, policy = self.agent.controller.observe(state, self.agent.view(tokens))
-        return state, sample_categorical(policy.logits, generator, self.temperature)
+        return state, categorical_at(policy.logits, torch.from_numpy(u).to(policy.logits), self.temperature)
 
 
 def reset_rows(state: ControllerState, fresh: ControllerState, rows: np.ndarray) -> ControllerState:

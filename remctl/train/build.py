@@ -20,6 +20,7 @@ from remctl.rem.perceptual import LPIPS, PerceptualLoss
 from remctl.rem.retnet import RetNet
 from remctl.rem.tokenizer import Tokenizer, to_model_range
 from remctl.rem.world_model import WorldModel
+from remctl.train.initial import draw_weights
 from remctl.train.seeding import Randomness
 from remctl.weights import require_lpips
 
@@ -73,13 +74,16 @@ def build_agent(config: RunConfig, num_actions: int, device: torch.device) -> Ag
     """The three components, initialised from the run's seed; a precision of auto is decided by the device."""
     config = settled(config, device)
     v, m, size = config.tokenizer, config.world_model, config.environment.frame_size
-    Randomness(config.seed, 0, "initialisation").seed_global()
     tokenizer = Tokenizer(v, size, vqgan(v, size) if v.architecture == "vqgan" else None)
     sequence_model: SequenceModel = Transformer(m, v.tokens_per_obs) if m.architecture == "transformer" else RetNet(m)
     world_model = WorldModel(m, num_actions, v.tokens_per_obs, v.num_codes, sequence_model)
     controller = Controller(config.controller, num_actions, v.embed_dim, v.grid_size, size)
-    tokenizer.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Agent(config, device, tokenizer, world_model.to(device).eval(), controller.to(device))
+    agent = Agent(config, device, tokenizer, world_model.eval(), controller)
+    for name, component in agent.components.items():
+        draw_weights(component, Randomness(config.seed, 0, name))
+        component.to(device)
+    tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return agent
 
 
 def build_image_loss(config: RunConfig, device: torch.device, log: Callable[[str], None]) -> PerceptualLoss:

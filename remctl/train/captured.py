@@ -105,7 +105,8 @@ class GraphRecorder:
         graph = torch.cuda.CUDAGraph()
         with warnings.catch_warnings():  # torch since 2.14 finds out by itself, and warns
             warnings.simplefilter("ignore")
-            graph.register_generator_state(self._learner.generator)
+            for generator in self._learner.streams:
+                graph.register_generator_state(generator)
         with (
             _remedy(RuntimeError),
             _capturable(self._learner.optimizers.values()),

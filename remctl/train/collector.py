@@ -38,18 +38,18 @@ class Collector:
     def collect(
         self, num_steps: int, policy: Policy, random: Randomness, track: Track, seeded: bool = True
     ) -> tuple[Steps, list[Record]]:
-        """`num_steps` agent steps, and a record of each game that ended in them."""
-        rng = random.numpy() if seeded else np.random.default_rng()
-        generator = random.torch(policy.agent.device)
+        """`num_steps` agent steps, and a record of each game that ended in them. `seeded`: the environment's resets."""
+        resets = random.numpy("environment") if seeded else np.random.default_rng()
+        acting = [random.numpy("acting")]
         steps = empty_steps(num_steps, policy.agent.config.environment.frame_size)
         games: list[Record] = []
         for i in track(range(num_steps), "collect", num_steps):
             steps.first[i] = self.frame is None
             if self.frame is None:
-                self.frame = self.env.reset(rng)
+                self.frame = self.env.reset(resets)
                 self.controller_state = policy.initial_state(1)
             assert self.controller_state is not None
-            self.controller_state, actions = policy.act(self.controller_state, self.frame[None], rng, generator)
+            self.controller_state, actions = policy.act(self.controller_state, self.frame[None], acting)
             steps.frames[i], steps.actions[i] = self.frame, actions[0]
             result = self.env.step(int(actions[0]))
             steps.rewards[i] = result.reward

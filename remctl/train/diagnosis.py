@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remctl.interfaces import Imagined, Start
+from remctl.interfaces import ImaginationStreams, Imagined, Start
 from remctl.rem.imagination import imagine, model_context, step_weights
 from remctl.rem.tokenizer import ImageLoss
 from remctl.replay.buffer import Episodes, ReplayBuffer, Steps
@@ -58,12 +58,12 @@ def diagnose(
     """
     buffer = buffer_of(agent, steps)
     starts, num_drawn = choose_starts(buffer.episodes, num_starts, random.numpy("starts"))
-    generator = random.torch(agent.device, "imagination")
+    as_acted, acting = (random.imagination(agent.device, use) for use in ("as acted", "acting"))
     with evaluation_mode(agent, random), agent.autocast():
         buffer.refresh_tokens(agent.encode, lambda num_done: check())
         batches = np.split(starts, range(START_BATCH, len(starts), START_BATCH))
-        compared = _join([compare(agent, buffer, batch, generator) for batch in checked(batches, check)])
-        played = _join([roll_out(agent, buffer, batch, generator) for batch in checked(batches, check)])
+        compared = _join([compare(agent, buffer, batch, as_acted) for batch in checked(batches, check)])
+        played = _join([roll_out(agent, buffer, batch, acting) for batch in checked(batches, check)])
         check()
         tokenizer, tokenizer_losses = judge_tokenizer(agent, buffer, image_loss)
         check()
@@ -112,7 +112,7 @@ def evaluation_mode(agent: Agent, random: Randomness) -> Iterator[None]:
     """Evaluation mode, and torch's own generators seeded (LPIPS may have dropout); both as found afterwards."""
     found = [(m, m.training) for component in agent.components.values() for m in component.modules()]
     with torch.random.fork_rng([agent.device] if agent.device.type == "cuda" else []):
-        random.seed_global()
+        random.seed_global("masks")
         try:
             for module, _ in found:
                 module.training = False
@@ -126,7 +126,7 @@ def _join(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def compare(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator: torch.Generator) -> Arrays:
+def compare(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, streams: ImaginationStreams) -> Arrays:
     """M imagines from the stored steps `current` (B,), each with its context, under the actions that were taken.
 
     One entry per start and step (B, H). happened: reality has this step (action, reward, end). observed: tokens of the
@@ -138,7 +138,7 @@ def compare(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator: 
     num_steps = agent.config.num_rewarded_steps
     real = buffer.segments(current, num_steps + 1)
     start = buffer.starts(current, agent.config.imagination.burn_in_frames)
-    imagined = imagine_as_acted(agent, start, real.actions[:, :-1], generator)
+    imagined = imagine_as_acted(agent, start, real.actions[:, :-1], streams)
     happened, seen = real.real[:, :-1], real.real[:, 1:]
     # Clamped at the episode's last step, so that no frame of another one is ever looked at.
     index = current[:, None] + np.minimum(np.arange(num_steps + 1), buffer.episodes.remaining[current][:, None] - 1)
@@ -155,13 +155,13 @@ def compare(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator: 
     return {name: field.cpu().numpy() for name, field in fields.items()}
 
 
-def imagine_as_acted(agent: Agent, start: Start, actions: Tensor, generator: torch.Generator) -> Imagined:
+def imagine_as_acted(agent: Agent, start: Start, actions: Tensor, streams: ImaginationStreams) -> Imagined:
     """M's sampled outcome of each of `actions` (B, H): tokens (B, H, K), reward (B, H), end (B, H)."""
     context = model_context(start, agent.config.world_model.context_blocks)
     state = agent.world_model.begin(*context, agent.tokenizer.code_vectors)
     outcomes = []
     for step in range(actions.shape[1]):
-        state, imagined = agent.world_model.step(state, actions[:, step], generator)
+        state, imagined = agent.world_model.step(state, actions[:, step], streams)
         outcomes.append(imagined)
     return Imagined(*(torch.stack(field, dim=1) for field in zip(*outcomes, strict=True)))
 
@@ -253,11 +253,11 @@ def precision_recall(imagined: np.ndarray, real: np.ndarray) -> Diagnosis:
     return rates | {"num_right": right, "num_imagined": num_imagined, "num_real": num_real}
 
 
-def roll_out(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, generator: torch.Generator) -> Arrays:
+def roll_out(agent: Agent, buffer: ReplayBuffer, current: np.ndarray, streams: ImaginationStreams) -> Arrays:
     """C acts in M from the stored steps `current` (B,). Per start (B,): RETURNS and POLICY."""
     num_steps, discount = agent.config.num_rewarded_steps, agent.config.controller.discount
     start, codes = buffer.starts(current, agent.config.imagination.burn_in_frames), agent.tokenizer.code_vectors
-    path = imagine(agent.world_model, agent.controller, agent.view, start, codes, agent.config, generator)
+    path = imagine(agent.world_model, agent.controller, agent.view, start, codes, agent.config, streams)
     real = buffer.segments(current, num_steps)
     alive, powers = step_weights(path.ends), discount ** torch.arange(num_steps, device=agent.device)
     # A recording that is cut, not ended, says nothing about later steps: compare over what there is.

@@ -71,13 +71,13 @@ def play(
 def _play(
     envs: list[Env], policy: Policy, waiting: list[Episode], random: Randomness, advance: Advance
 ) -> list[Episode]:
-    rng, generator = random.numpy("actions"), random.torch(policy.agent.device, "actions")
     running = [waiting.pop(0) for _ in envs]
+    acting = {episode.index: random.numpy("acting", episode.index) for episode in (*running, *waiting)}
     frames = np.stack([env.reset(random.numpy("reset", e.index)) for env, e in zip(envs, running, strict=True)])
     state, done = policy.initial_state(len(envs)), []
     envs = list(envs)
     while running:
-        state, actions = policy.act(state, frames, rng, generator)
+        state, actions = policy.act(state, frames, [acting[episode.index] for episode in running])
         results = [env.step(int(a)) for env, a in zip(envs, actions, strict=True)]
         for episode, frame, action, result in zip(running, frames, actions, results, strict=True):
             episode.add(frame, int(action), result)

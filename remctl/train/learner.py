@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from remctl.config import RunConfig
-from remctl.interfaces import Segment, Start
+from remctl.interfaces import ImaginationStreams, Segment, Start
 from remctl.rem.imagination import controller_loss, imagine
 from remctl.rem.perceptual import PerceptualLoss
 from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer, Window
 from remctl.train.build import Agent, build_optimizers
+from remctl.train.seeding import imagination_streams
 
 Scalars = dict[str, Tensor]  # on the device: reading one waits for it
 Step = Callable[..., Scalars]
@@ -30,13 +31,13 @@ class Learner:
 
     `steps`: by component, functions of indices into the replay, on its device: frames (B,) for the tokenizer, a window's
     `where` and `real` (B, n) for the other two. Whatever else a step reads or changes stays where it is in memory, so
-    that a step can be captured (`remctl.train.captured`). Imagination draws from `generator`.
+    that a step can be captured (`remctl.train.captured`). Imagination draws from `streams`.
     """
 
     def __init__(self, agent: Agent, image_loss: PerceptualLoss, buffer: ReplayBuffer) -> None:
         self.agent, self.image_loss, self.buffer = agent, image_loss, buffer
         self.optimizers = build_optimizers(agent)
-        self.generator = torch.Generator(agent.device)
+        self.streams = imagination_streams(agent.device)
         self.tokenizer_loss = agent.tokenizer.loss
         self.form = "plain"  # of the steps: or compiled, captured, or both
         self.steps: dict[str, Step] = {
@@ -60,7 +61,7 @@ class Learner:
 
     def _controller_step(self, where: Tensor, real: Tensor) -> Scalars:
         start = self.buffer.start(Window(where, real))
-        return controller_step(self.agent, self.optimizers["controller"], start, self.generator)
+        return controller_step(self.agent, self.optimizers["controller"], start, self.streams)
 
 
 def tokenizer_step(
@@ -97,13 +98,13 @@ def world_model_step(agent: Agent, optimizer: torch.optim.Optimizer, segment: Se
 
 
 def controller_step(
-    agent: Agent, optimizer: torch.optim.Optimizer, start: Start, generator: torch.Generator
+    agent: Agent, optimizer: torch.optim.Optimizer, start: Start, streams: ImaginationStreams
 ) -> Scalars:
     """One step on a batch of imagined rollouts; scalars."""
     config = agent.config
     with agent.autocast():
         codes = agent.tokenizer.code_vectors
-        trajectory = imagine(agent.world_model, agent.controller, agent.view, start, codes, config, generator)
+        trajectory = imagine(agent.world_model, agent.controller, agent.view, start, codes, config, streams)
         loss, terms = controller_loss(trajectory, config)
     norms = optimize(loss, agent.controller, optimizer, config.controller.training.gradient_clip)
     return _detached({"loss": loss} | terms) | norms

@@ -66,7 +66,6 @@ def train_tokenizer(learner: Learner, epoch: int, track: Track) -> Metrics:
     agent, buffer, config = learner.agent, learner.buffer, learner.agent.config.tokenizer
     phase = config.training
     random = Randomness(agent.config.seed, epoch, "tokenizer")
-    random.seed_global()
     agent.tokenizer.train()
     learner.image_loss.train()
     metrics: Metrics = {}
@@ -74,6 +73,7 @@ def train_tokenizer(learner: Learner, epoch: int, track: Track) -> Metrics:
         metrics["tokenizer/warmup_steps"] = warm_up(learner, random, track)
     if epoch == phase.start_after_epoch + 1 and config.codebook_init == "kmeans":
         init_codebook(agent, buffer, random)
+    random.seed_global("masks")
     steps, means = num_steps(phase, epoch), Means()
     index = _on_device(sample_frames(buffer.episodes, (steps, phase.batch_size), random.numpy("batches")), buffer)
     for i in track(range(steps), "tokenizer", steps):
@@ -89,10 +89,11 @@ def warm_up(learner: Learner, random: Randomness, track: Track) -> int:
 
     A vector-quantised autoencoder that starts from nothing can paint the mean image for ever.
     """
-    buffer, config, rng = learner.buffer, learner.agent.config.tokenizer, random.numpy("warmup")
-    index = sample_frames(buffer.episodes, (config.warmup_steps, config.training.batch_size), rng)
-    where = _on_device(index, buffer)
-    probe = buffer.frames_at(_on_device(sample_frames(buffer.episodes, (1, PROBE_FRAMES), rng)[0], buffer))
+    buffer, config = learner.buffer, learner.agent.config.tokenizer
+    random.seed_global("warm-up masks")
+    shape = config.warmup_steps, config.training.batch_size
+    where = _on_device(sample_frames(buffer.episodes, shape, random.numpy("warm-up batches")), buffer)
+    probe = buffer.frames_at(_on_device(_some_frames(buffer, random.numpy("probe")), buffer))
     goal = config.warmup_margin * median_image_error(buffer, probe)
     for i in track(range(config.warmup_steps), "tokenizer warm-up", config.warmup_steps):
         learner.autoencoder_step(where[i])
@@ -125,8 +126,8 @@ def median_image_error(buffer: ReplayBuffer, frames: Tensor) -> float:
 @torch.no_grad()
 def init_codebook(agent: Agent, buffer: ReplayBuffer, random: Randomness) -> None:
     """Set the codebook to k-means++ centres of the encoder's outputs on real frames."""
-    rng = random.numpy("kmeans")
-    index = _on_device(sample_frames(buffer.episodes, (1, PROBE_FRAMES), rng)[0], buffer)
+    rng = random.numpy("codebook")
+    index = _on_device(_some_frames(buffer, rng), buffer)
     with agent.autocast():
         latents = agent.tokenizer.latents(to_model_range(buffer.frames_at(index)))
     points = latents.float().permute(0, 2, 3, 1).flatten(0, 2).cpu().numpy()
@@ -141,7 +142,7 @@ def train_world_model(learner: Learner, epoch: int, track: Track) -> Metrics:
     config, buffer, world_model = learner.agent.config, learner.buffer, learner.agent.world_model
     phase = config.world_model.training
     random = Randomness(config.seed, epoch, "world_model")
-    random.seed_global()
+    random.seed_global("masks")
     steps, means = num_steps(phase, epoch), Means()
     shape = (steps, phase.batch_size)
     starts = sample_segments(buffer.episodes, shape, config.min_segment_blocks, random.numpy("batches"))
@@ -158,7 +159,7 @@ def train_controller(learner: Learner, epoch: int, track: Track) -> Metrics:
     config, buffer = learner.agent.config, learner.buffer
     phase = config.controller.training
     random = Randomness(config.seed, epoch, "controller")
-    random.seed_generator(learner.generator, "imagination")
+    random.seed_imagination(learner.streams)
     steps, means = num_steps(phase, epoch), Means()
     min_before = 2 if config.imagination.imagine_from == "third_frame" else 0
     current = sample_starts(buffer.episodes, (steps, phase.batch_size), min_before, random.numpy("batches"))
@@ -166,6 +167,10 @@ def train_controller(learner: Learner, epoch: int, track: Track) -> Metrics:
     for i in track(range(steps), "controller", steps):
         means.add(learner.steps["controller"](*windows.at(i)))
     return means.read("controller")
+
+
+def _some_frames(buffer: ReplayBuffer, rng: np.random.Generator) -> np.ndarray:
+    return sample_frames(buffer.episodes, (1, PROBE_FRAMES), rng)[0]
 
 
 def _on_device(index: np.ndarray, buffer: ReplayBuffer) -> Tensor:

@@ -1,7 +1,18 @@
-"""Randomness as a function of (seed, epoch, phase): no generator ever has to be saved.
+"""Named random streams: each is a function of seed, epoch, component and purpose, so that no generator is ever saved.
 
-A resumed epoch draws the same numbers as an uninterrupted one, a phase's draws do not depend on how many another phase
-took, and two variants of one seed see the same resets and batches wherever they can.
+A resumed epoch draws the same numbers as an uninterrupted one. No stream depends on how many numbers another one gave, so
+that two variants of one seed draw the same wherever neither is changed:
+
+    epoch 0   V, M, C              initial weights of each parameter, by its name
+    each      collect              environment (resets), acting
+              tokenizer            probe, warm-up batches, warm-up masks, codebook, batches, masks
+              world_model          batches, masks
+              controller           batches; imagination: actions, observations, outcomes
+              test, final, eval    of each episode: reset, acting
+              diagnosis, inspect   starts, segments, masks; imagination, as C's, once for each use
+              media                masks; imagination
+
+"masks" are dropout's. A stream's seed is a hash (SHA-256) of all that it is named by.
 """
 
 from __future__ import annotations
@@ -11,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Generator
+
+from remctl.interfaces import ImaginationStreams
 
 
 def derive_seed(seed: int, *path: str | int) -> int:
@@ -22,24 +34,36 @@ def derive_seed(seed: int, *path: str | int) -> int:
 
 @dataclass(frozen=True)
 class Randomness:
-    """All draws of one phase of one epoch."""
+    """The streams of one component, or of what else draws, in one epoch; `purpose` names a stream of it."""
 
     seed: int
     epoch: int
-    phase: str
+    component: str
 
-    def numpy(self, *path: str | int) -> np.random.Generator:
-        """A numpy generator; `path` names a stream within the phase."""
-        return np.random.default_rng(derive_seed(self.seed, self.epoch, self.phase, *path))
+    def stream_seed(self, *purpose: str | int) -> int:
+        """63 bits."""
+        return derive_seed(self.seed, self.epoch, self.component, *purpose)
 
-    def torch(self, device: torch.device, *path: str | int) -> Generator:
-        """A torch generator on `device`."""
-        return self.seed_generator(Generator(device), *path)
+    def numpy(self, *purpose: str | int) -> np.random.Generator:
+        """A numpy generator."""
+        return np.random.default_rng(self.stream_seed(*purpose))
 
-    def seed_generator(self, generator: Generator, *path: str | int) -> Generator:
-        """`generator`, which from now on draws what one of `torch` would."""
-        return generator.manual_seed(derive_seed(self.seed, self.epoch, self.phase, *path))
+    def imagination(self, device: torch.device, *purpose: str | int) -> ImaginationStreams:
+        """Generators on `device`."""
+        streams = imagination_streams(device)
+        self.seed_imagination(streams, *purpose)
+        return streams
 
-    def seed_global(self) -> None:
-        """Seed torch's own generators, which dropout and initialisation draw from."""
-        torch.manual_seed(derive_seed(self.seed, self.epoch, self.phase, "global"))
+    def seed_imagination(self, streams: ImaginationStreams, *purpose: str | int) -> None:
+        """Make `streams` draw from now on what those of `imagination` would."""
+        for name, generator in streams._asdict().items():
+            generator.manual_seed(self.stream_seed("imagination", *purpose, name))
+
+    def seed_global(self, *purpose: str | int) -> None:
+        """Seed torch's own generators, which dropout draws from."""
+        torch.manual_seed(self.stream_seed(*purpose))
+
+
+def imagination_streams(device: torch.device) -> ImaginationStreams:
+    """Generators on `device`, to be seeded."""
+    return ImaginationStreams(*(torch.Generator(device) for _ in ImaginationStreams._fields))

@@ -18,6 +18,7 @@ from remctl.replay.synthetic import random_buffer
 from remctl.train.build import Agent
 from remctl.train.captured import WARM_UP_CALLS, accelerate, is_fast
 from remctl.train.learner import Learner, controller_step, tokenizer_step, world_model_step
+from remctl.train.seeding import Randomness
 
 PHASES = ("tokenizer", "world_model", "imagination", "controller")
 
@@ -45,7 +46,7 @@ class Workload:
         self.frames = buffer.frames_at(*self._inputs["tokenizer"])
         self.segment, self.start = buffer.segment(segments), buffer.start(starts)
         self.learner = Learner(agent, image_loss, buffer)
-        self.learner.generator.manual_seed(0)
+        Randomness(0, 0, "workload").seed_imagination(self.learner.streams)
         self._fast: dict[str, Callable[..., object]] = {}
 
     def step(self, phase: str) -> Callable[[], object]:
@@ -88,7 +89,7 @@ class Workload:
         with agent.autocast():
             codes = agent.tokenizer.code_vectors
             return imagine(
-                agent.world_model, agent.controller, agent.view, self.start, codes, agent.config, self.learner.generator
+                agent.world_model, agent.controller, agent.view, self.start, codes, agent.config, self.learner.streams
             )
 
     def _tokenizer(self) -> None:
@@ -99,4 +100,4 @@ class Workload:
 
     def _controller(self) -> None:
         learner = self.learner
-        controller_step(self.agent, learner.optimizers["controller"], self.start, learner.generator)
+        controller_step(self.agent, learner.optimizers["controller"], self.start, learner.streams)

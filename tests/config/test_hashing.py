@@ -15,6 +15,7 @@ from remctl.config.presets import ACCIDENTS, CORRECTIONS
 from remctl.config.section import option
 
 DATA = Path(__file__).parents[1] / "data"
+SHARED = "training.random_streams=shared"  # as version 0.1.0 drew
 
 
 def test_hash_ignores_labels_and_runtime() -> None:
@@ -39,8 +40,9 @@ def test_hash_is_of_values_not_of_spellings() -> None:
     assert len(config_hash(resolve("Pong"))) == 12
 
 
-# Keys that came after version 0.1.0, with whose defaults `paper` became what was published.
-PUBLISHED_SINCE = {
+# Keys that came after version 0.1.0, with their defaults.
+SINCE = {
+    "training.random_streams": "named",
     "environment.late_game_over": True,
     "environment.dead_starts": True,
     "environment.time_limit_ends": True,
@@ -50,9 +52,12 @@ PUBLISHED_SINCE = {
 
 
 def test_identity_is_what_differs_from_the_program_before_each_key() -> None:
-    assert identity(resolve("Gopher", "paper", seed=3)) == {"game": "Gopher", "seed": 3} | PUBLISHED_SINCE
+    assert identity(resolve("Gopher", "paper", seed=3)) == {"game": "Gopher", "seed": 3} | SINCE
+    streams = {"training.random_streams": "named"}
     four = identity(resolve("Pong", variant="tokenizer_4x4", preset="corrected"))
-    assert four == {"game": "Pong", "seed": 0, "tokenizer.grid_size": 4} | ACCIDENTS
+    assert four == {"game": "Pong", "seed": 0, "tokenizer.grid_size": 4} | ACCIDENTS | streams
+    shared = identity(resolve("Pong", variant="tokenizer_4x4", preset="corrected", sets=[SHARED]))
+    assert shared == {"game": "Pong", "seed": 0, "tokenizer.grid_size": 4} | ACCIDENTS
     names = differing(resolve("Pong"), resolve("Pong", variant="tokenizer_4x4", sets=["runtime.compile=off"]))
     assert names == {"tokenizer.grid_size": (8, 4)}
 
@@ -82,7 +87,7 @@ def test_a_later_key_leaves_the_hash_of_what_the_program_did_before() -> None:
 def test_a_later_key_with_another_value_makes_another_run() -> None:
     hashes = [config_hash(later(warm_up=warm_up, style=style)) for warm_up in (0, 7) for style in ("plain", "bold")]
     assert len(set(hashes)) == 4
-    assert identity(later()) == {"game": "Pong", "seed": 0, "controller.warm_up": 7} | PUBLISHED_SINCE
+    assert identity(later()) == identity(resolve("Pong")) | {"controller.warm_up": 7}
 
 
 def test_the_baseline_of_the_first_release_never_changes() -> None:
@@ -93,6 +98,16 @@ def test_the_baseline_of_the_first_release_never_changes() -> None:
 
 
 def test_hashes_of_the_presets_are_those_that_runs_were_made_with() -> None:
+    """Of this version's runs, and of those of 0.1.0, with what the program did before each later key."""
     pinned = json.loads((DATA / "hashes.json").read_text())
-    found = {name: config_hash(resolve(*name.split())) for name in pinned}
-    assert found == pinned, "finished runs of these would be trained again: give the new key its `before`"
+    found = {name: config_hash(resolve(*name.split())) for name in pinned["now"]}
+    assert found == pinned["now"], "finished runs of these would be trained again: give the new key its `before`"
+    assert {name: config_hash(resolve(*name.split(), sets=before(name))) for name in found} == pinned["0.1.0"]
+
+
+def before(name: str) -> list[str]:
+    """What a preset that is called `name` did in version 0.1.0."""
+    first = json.loads((DATA / "keys_0_1_0.json").read_text())
+    later = {key: value for key, value in baseline().items() if key not in first and not key.startswith("runtime.")}
+    later |= {"evaluation.every_epochs": 10, "tokenizer.lpips_head_dropout": False} if "iris" in name else {}
+    return [f"{key}={json.dumps(value)}" for key, value in later.items()]

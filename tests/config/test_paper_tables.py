@@ -43,7 +43,9 @@ def shown() -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("row", list(TABLES[TABLES["keys"] != ""].itertuples()), ids=lambda row: f"{row.table}-{row.row}")
+@pytest.mark.parametrize(
+    "row", list(TABLES[TABLES["keys"] != ""].itertuples()), ids=lambda row: f"{row.table}-{row.row}"
+)
 def test_a_row_is_what_paper_text_has_or_stands_in_the_list_of_differences(row: Any, shown: dict[str, Any]) -> None:
     for key in row.keys.split():
         printed = PRINTED.get(key, lambda value: value)(shown[key])

@@ -47,7 +47,7 @@ def clip_of(agent: Agent, steps: Steps) -> media.Clip:
     buffer = buffer_of(agent, ordered)
     buffer.refresh_tokens(agent.encode)
     with torch.no_grad():
-        return make_clip(agent, buffer, ordered, shown, RANDOM.torch(agent.device, "dream"))
+        return make_clip(agent, buffer, ordered, shown, RANDOM.imagination(agent.device))
 
 
 def moving_steps(num_steps: int, moving: slice) -> Steps:

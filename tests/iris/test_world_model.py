@@ -10,6 +10,7 @@ from remctl.iris.transformer import Transformer
 from remctl.rem import world_model as module
 from remctl.rem.world_model import WorldModel
 from remctl.train.build import build_agent, build_optimizers
+from tests.draws import streams
 from tests.rem.test_world_model import CODES, A, B, K, N, Recorder, T, _float64, forced_imagination, make_segment
 
 __all__ = ["_float64"]  # the fixture: torch's default type is float64
@@ -131,7 +132,7 @@ def test_context_that_is_not_real_leaves_no_trace(monkeypatch: pytest.MonkeyPatc
     def logits(given: Tensor, real: Tensor) -> Tensor:
         recorder = Recorder()
         monkeypatch.setattr(module, "sample_categorical", recorder)
-        model.step(model.begin(given, actions, real, CODES), torch.zeros(B, dtype=torch.int64), torch.Generator())
+        model.step(model.begin(given, actions, real, CODES), torch.zeros(B, dtype=torch.int64), streams())
         return torch.stack(recorder.logits[:K])
 
     assert torch.equal(logits(tokens, real), logits(changed, real))
@@ -146,9 +147,7 @@ def test_stepping_twice_from_one_state_gives_the_same_and_leaves_it_alone() -> N
     for step in range(T + 2):  # beyond the window too
         held = [layer.held.clone() for layer in state.memory.layers]
         action = segment.actions[:, step % T]
-        results = [
-            model.step(state, a, torch.Generator().manual_seed(step)) for a in (action, (action + 1) % A, action)
-        ]
+        results = [model.step(state, a, streams(step)) for a in (action, (action + 1) % A, action)]
         (first, imagined), (other, _), (second, again) = results
         assert torch.equal(imagined.tokens, again.tokens)
         for layers in zip(first.memory.layers, second.memory.layers, strict=True):
@@ -168,7 +167,7 @@ def test_a_full_window_starts_again_from_the_current_observation() -> None:
         positions.append(state.position)
         full = state.position + n > 3 * n
         fresh = model.begin(tokens[:, None], segment.actions[:, :0], segment.real[:, :0], CODES)
-        ends = [model.step(s, action, torch.Generator().manual_seed(step))[0] for s in (state, fresh)]
+        ends = [model.step(s, action, streams(step))[0] for s in (state, fresh)]
         held, held_fresh = ([layer.held for layer in s.memory.layers] for s in ends)
         same = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(held, held_fresh, strict=True))
         assert same is (full or step == 0)
@@ -247,6 +246,6 @@ def test_rewards_and_ends_are_read_as_they_are_trained() -> None:
         for bias, gradient in zip(biases, torch.autograd.grad(loss, biases), strict=True):
             bias.data -= 20 * gradient
     state = model.begin(segment.tokens[:, :1], segment.actions[:, :0], segment.real[:, :0], CODES)
-    _, imagined = model.step(state, segment.actions[:, 0], torch.Generator().manual_seed(0))
+    _, imagined = model.step(state, segment.actions[:, 0], streams())
     assert imagined.reward.tolist() == [-1.0] * B
     assert imagined.end.tolist() == [True] * B

@@ -23,6 +23,7 @@ from remctl.rem.imagination import (
 from remctl.rem.returns import lambda_returns
 from remctl.rem.sampling import sample_categorical
 from remctl.rem.world_model import WorldModel
+from tests.draws import streams
 
 A, B, F, E, SIDE, N = 3, 4, 5, 32, 2, 11
 K = SIDE * SIDE
@@ -63,8 +64,7 @@ def view_of(codes: Tensor) -> Callable[[Tensor], Tensor]:
 
 def roll(config: RunConfig, start: Start, seed: int = 0):
     model, controller, codes = make_parts(config)
-    generator = torch.Generator().manual_seed(seed)
-    return imagine(model, controller, view_of(codes), start, codes, config, generator), controller
+    return imagine(model, controller, view_of(codes), start, codes, config, streams(seed)), controller
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_gradients_reach_c_but_not_m_and_not_through_the_burn_in() -> None:
     start.tokens[:, :-1] = 0  # code 0 stands in the burn-in ...
     start.tokens[:, -1] = 1
     model.observation_head[-1].bias.data[0] = -1e9  # ... and nowhere else
-    trajectory = imagine(model, controller, view_of(codes), start, codes.detach(), config, torch.Generator())
+    trajectory = imagine(model, controller, view_of(codes), start, codes.detach(), config, streams())
     loss, _ = controller_loss(trajectory, config)
     loss.backward()
     assert codes.grad is not None
@@ -262,9 +262,9 @@ def test_m_is_given_the_action_that_c_sampled_on_the_observation_that_c_saw() ->
     given: list[Tensor] = []
     step = model.step
 
-    def recording(state, action, generator):
+    def recording(state, action, streams):
         given.append(action)
-        return step(state, action, generator)
+        return step(state, action, streams)
 
     model.step = recording  # type: ignore[method-assign]
     viewed: list[Tensor] = []
@@ -273,7 +273,7 @@ def test_m_is_given_the_action_that_c_sampled_on_the_observation_that_c_saw() ->
         viewed.append(tokens)
         return view_of(codes)(tokens)
 
-    trajectory = imagine(model, controller, view, start, codes, config, torch.Generator().manual_seed(0))
+    trajectory = imagine(model, controller, view, start, codes, config, streams())
     assert torch.equal(torch.stack(given, 1), trajectory.actions)
     assert trajectory.actions.unique().numel() > 1
     assert torch.equal(torch.stack(viewed[1:], 1), trajectory.tokens)  # the first view is the burn-in's
@@ -287,7 +287,7 @@ def test_c_is_told_the_action_that_it_sampled_after_it_observed(monkeypatch: pyt
     observe, record = controller.observe, controller.record_action
     monkeypatch.setattr(controller, "observe", lambda s, o: calls.append(None) or observe(s, o))
     monkeypatch.setattr(controller, "record_action", lambda s, a: calls.append(a) or record(s, a))
-    trajectory = imagine(model, controller, view_of(codes), start, codes, config, torch.Generator().manual_seed(0))
+    trajectory = imagine(model, controller, view_of(codes), start, codes, config, streams())
     steps = config.num_rewarded_steps
     assert [action is None for action in calls] == [True, False] * steps + [True]
     assert torch.equal(torch.stack([a for a in calls if a is not None], 1), trajectory.actions)

@@ -8,6 +8,7 @@ from remctl.config import WorldModelConfig
 from remctl.interfaces import Segment
 from remctl.rem import world_model as module
 from remctl.rem.world_model import WorldModel
+from tests.draws import streams
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 K, N, A, B, T = 4, 7, 3, 3, 6
@@ -72,7 +73,7 @@ def forced_imagination(model: WorldModel, segment: Segment, monkeypatch: pytest.
         answers = [nexts] if model.pop else list(nexts.unbind(1))
         recorder = Recorder(answers)
         monkeypatch.setattr(module, "sample_categorical", recorder)
-        state, _ = model.step(state, segment.actions[:, j], torch.Generator())
+        state, _ = model.step(state, segment.actions[:, j], streams())
         *tokens, reward_logits, _ = recorder.logits
         observation.append(tokens[0] if model.pop else torch.stack(tokens, 1))
         reward.append(reward_logits)
@@ -207,7 +208,7 @@ def test_pop_needs_one_fused_pass_per_step_and_token_by_token_one_per_token() ->
         segment = make_segment()
         state = model.begin(segment.tokens[:, :2], segment.actions[:, :1], segment.real[:, :1], CODES)
         before = len(calls)
-        state, imagined = model.step(state, segment.actions[:, 1], torch.Generator().manual_seed(0))
+        state, imagined = model.step(state, segment.actions[:, 1], streams())
         assert len(calls) - before == calls_per_step
         assert imagined.tokens.shape == (B, K)
         assert set(imagined.reward.tolist()) <= {-1.0, 0.0, 1.0}
@@ -245,7 +246,7 @@ def test_step_reads_reward_signs_and_ends_as_the_loss_trains_them(prediction: st
         for bias, gradient in zip(biases, torch.autograd.grad(loss, biases), strict=True):
             bias.data -= 20 * gradient
     state = model.begin(segment.tokens[:, :2], segment.actions[:, :1], segment.real[:, :1], CODES)
-    _, imagined = model.step(state, segment.actions[:, 1], torch.Generator().manual_seed(0))
+    _, imagined = model.step(state, segment.actions[:, 1], streams())
     assert imagined.reward.tolist() == [reward] * B
     assert imagined.end.tolist() == [end] * B
 

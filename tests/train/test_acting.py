@@ -55,6 +55,10 @@ def no_track(steps, name, total):
     return steps
 
 
+def acting(num_envs: int) -> list[np.random.Generator]:
+    return [np.random.default_rng(i) for i in range(num_envs)]
+
+
 def test_collection_never_stores_the_frame_after_an_end_and_marks_firsts() -> None:
     steps, games = Collector(Counting([3, 2], lives=2)).collect(
         10, Policy(make_agent(), False, 1.0), Randomness(0, 1, "x"), no_track
@@ -121,10 +125,10 @@ def test_epsilon_executes_uniform_actions_and_c_is_told_what_is_configured(told:
     record = agent.controller.record_action
     monkeypatch.setattr(agent.controller, "record_action", lambda s, a: heard.append(a.clone()) or record(s, a))
     own = torch.tensor([0] * 500)
-    monkeypatch.setattr("remctl.train.acting.sample_categorical", lambda *_: own)
+    monkeypatch.setattr("remctl.train.acting.categorical_at", lambda *_: own)
     policy = Policy(agent, True, 1.0, epsilon=0.3, executed_action_to_controller=told == "executed")
     frames = np.zeros((500, 32, 32, 3), np.uint8)
-    _, executed = policy.act(policy.initial_state(500), frames, np.random.default_rng(0), torch.Generator())
+    _, executed = policy.act(policy.initial_state(500), frames, acting(500))
     assert (executed != 0).mean() == pytest.approx(0.3 * 2 / 3, abs=0.07)
     assert torch.equal(heard[0], own if told == "own" else torch.from_numpy(executed))
 
@@ -134,7 +138,7 @@ def test_acting_gives_back_the_state_that_was_told() -> None:
     policy = Policy(agent, True, 1.0)
     frames = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3), dtype=np.uint8)
     fresh = policy.initial_state(2)
-    state, actions = policy.act(fresh, frames, np.random.default_rng(0), torch.Generator())
+    state, actions = policy.act(fresh, frames, acting(2))
     with torch.no_grad():
         seen, _ = agent.controller.observe(fresh, agent.view(agent.encode(torch.from_numpy(frames))))
         told = agent.controller.record_action(seen, torch.from_numpy(actions))
@@ -158,9 +162,7 @@ def test_a_c_that_observes_frames_is_shown_what_v_decodes() -> None:
 
 def test_before_c_is_trained_actions_are_uniform_whatever_it_would_do() -> None:
     policy = Policy(make_agent(), False, 0.01)
-    _, actions = policy.act(
-        policy.initial_state(3000), np.zeros((3000, 32, 32, 3), np.uint8), np.random.default_rng(0), torch.Generator()
-    )
+    _, actions = policy.act(policy.initial_state(3000), np.zeros((3000, 32, 32, 3), np.uint8), acting(3000))
     assert np.bincount(actions, minlength=3).min() > 900
 
 
@@ -253,11 +255,11 @@ def test_c_forgets_at_an_episodes_end_in_collection_and_in_tests(monkeypatch) ->
 def test_temperature_is_the_tests_in_tests_and_the_collections_in_collection(monkeypatch) -> None:
     agent, heard = make_agent("evaluation.temperature=0.25"), []
 
-    def sample(logits: torch.Tensor, generator: object, temperature: float) -> torch.Tensor:
+    def sample(logits: torch.Tensor, u: object, temperature: float) -> torch.Tensor:
         heard.append(temperature)
         return torch.zeros(len(logits), dtype=torch.int64)
 
-    monkeypatch.setattr("remctl.train.acting.sample_categorical", sample)
+    monkeypatch.setattr("remctl.train.acting.categorical_at", sample)
     evaluate.play(agent, 2, Randomness(0, 1, "x"), lambda n: None, True)
     assert set(heard) == {0.25}
     heard.clear()
@@ -269,3 +271,64 @@ def test_an_untrained_c_does_not_act_in_tests(monkeypatch) -> None:
     agent = make_agent()
     monkeypatch.setattr(agent.controller, "observe", lambda *_: pytest.fail("C acted"))
     evaluate.play(agent, 2, Randomness(0, 1, "x"), lambda n: None, False)
+
+
+class Endless(Counting):
+    """One episode that is cut after `length` steps, its frames unlike those of others."""
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        self.lengths = [int(rng.integers(2, 12))]
+        return super().reset(rng)
+
+
+def test_what_an_episode_plays_does_not_depend_on_how_many_others_are_played_or_how_long_they_take(monkeypatch) -> None:
+    monkeypatch.setattr(evaluate, "make_env", lambda *a, **k: Endless([0]))
+    plays = []
+    for count, num_envs in ((6, 3), (6, 1), (4, 4)):
+        agent = make_agent(f"evaluation.num_envs={num_envs}")
+        played = evaluate.play(agent, count, Randomness(0, 1, "x"), lambda n: None, True, num_kept=count)
+        plays.append([e.steps().actions.tolist() for e in played])
+    assert plays[0] == plays[1]
+    assert plays[0][:4] == plays[2]
+    assert len({tuple(actions) for actions in plays[0]}) == 6
+
+
+@pytest.mark.parametrize("other", ["resets more often", "epsilon 1"])
+def test_in_collection_resets_and_acting_do_not_shift_each_other(other: str) -> None:
+    """An environment that ends earlier draws more resets, an epsilon of 1 uses other numbers: the rest stays."""
+    drawn, taken = [], []
+
+    class Drawing(Counting):
+        def reset(self, rng: np.random.Generator) -> np.ndarray:
+            drawn[-1].append(int(rng.integers(10**9)))
+            return super().reset(rng)
+
+    agent = make_agent()
+    for lengths, epsilon in (([5], 0.0), ([2], 0.0) if other == "resets more often" else ([5], 1.0)):
+        drawn.append([])
+        policy = Policy(agent, other == "epsilon 1", 1.0, epsilon)
+        steps, _ = Collector(Drawing(lengths)).collect(20, policy, Randomness(0, 1, "collect"), no_track)
+        taken.append(steps.actions.tolist())
+    few, more = drawn
+    assert more[: len(few)] == few
+    if other == "resets more often":
+        assert len(few) < len(more)
+        assert taken[0] == taken[1]
+    else:
+        assert taken[0] != taken[1]
+
+
+def test_only_the_environment_is_unseeded() -> None:
+    resets, actions = [], []
+
+    class Drawing(Counting):
+        def reset(self, rng: np.random.Generator) -> np.ndarray:
+            resets.append(int(rng.integers(10**9)))
+            return super().reset(rng)
+
+    for _ in range(2):
+        policy = Policy(make_agent(), False, 1.0)
+        steps, _ = Collector(Drawing([50])).collect(20, policy, Randomness(0, 1, "collect"), no_track, seeded=False)
+        actions.append(steps.actions.tolist())
+    assert actions[0] == actions[1]
+    assert resets[0] != resets[1]

@@ -105,7 +105,7 @@ def test_a_captured_step_takes_the_steps_of_a_plain_one(component: str) -> None:
         trained = make_learner(make_config())
         step = trained.steps[component]
         run = Captured(step, again) if is_captured else step
-        Randomness(0, 1, component).seed_global()
+        Randomness(0, 1, component).seed_global("masks")
         losses = [run(*inputs_of(trained, component, offset=i))["loss"].clone() for i in range(WARM_UP_CALLS + 3)]
         outcomes.append((torch.stack(losses), *trained.agent.components[component].parameters()))
     for plain, fast in zip(*outcomes, strict=True):
@@ -127,7 +127,7 @@ def compile_steps(trained: Learner, **options: Any) -> None:
 
 def losses_and_gradients(trained: Learner, component: str) -> list[Tensor]:
     """Of one step."""
-    Randomness(0, 1, component).seed_global()
+    Randomness(0, 1, component).seed_global("masks")
     scalars = trained.steps[component](*inputs_of(trained, component))
     gradients = [p.grad for p in trained.agent.components[component].parameters() if p.grad is not None]
     return [*scalars.values(), *gradients]

@@ -67,8 +67,8 @@ def test_captured_epochs_on_a_gpu_are_the_plain_ones() -> None:
         for epoch in (1, 2):
             for component in COMPONENTS:
                 random = Randomness(0, epoch, component)
-                random.seed_global()
-                random.seed_generator(trained.generator, "imagination")
+                random.seed_global("masks")
+                random.seed_imagination(trained.streams)
                 trained.agent.world_model.train(component == "world_model")
                 for i in range(WARM_UP_CALLS + 3):
                     losses.append(trained.steps[component](*inputs_of(trained, component, offset=i))["loss"].clone())
@@ -92,7 +92,7 @@ def test_a_compiled_and_captured_step_draws_anew_each_time_and_again_from_its_se
         step(*inputs)
     losses = []
     for _ in range(2):
-        Randomness(0, 1, "world_model").seed_global()
+        Randomness(0, 1, "world_model").seed_global("masks")
         losses += [step(*inputs)["loss"].item() for _ in range(2)]
     assert losses[0] != losses[1]
     assert losses[:2] == pytest.approx(losses[2:], rel=1e-6)

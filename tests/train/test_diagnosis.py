@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from remctl.config import RunConfig, resolve
+from remctl.interfaces import ImaginationStreams
 from remctl.rem.perceptual import pixel_loss
 from remctl.rem.tokenizer import to_model_range
 from remctl.rem.world_model import Imagined, Segment, WorldModel, WorldModelState
@@ -83,7 +84,7 @@ class Oracle(nn.Module):
         return self.known[tuple(tokens.tolist())]
 
     def step(
-        self, state: WorldModelState, action: Tensor, generator: torch.Generator
+        self, state: WorldModelState, action: Tensor, streams: ImaginationStreams
     ) -> tuple[WorldModelState, Imagined]:
         outcomes = [self.outcome(tokens) for tokens in state.tokens]
         tokens, rewards, ends = (list(x) for x in zip(*outcomes, strict=True))

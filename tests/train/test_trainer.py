@@ -82,7 +82,7 @@ def test_every_epoch_collects_by_its_own_chance(tmp_path: Path, monkeypatch: pyt
         Collector, "collect", lambda self, n, p, random, *a: chances.append(random) or collect(self, n, p, random, *a)
     )
     train(tmp_path, tiny("training.num_epochs=2", "evaluation.every_epochs=9"))
-    assert [(r.epoch, r.phase) for r in chances] == [(1, "collect"), (2, "collect")]
+    assert [(r.epoch, r.component) for r in chances] == [(1, "collect"), (2, "collect")]
 
 
 def test_everything_of_an_epoch_is_on_the_disk_before_the_rename_that_commits_it(
