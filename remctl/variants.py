@@ -53,6 +53,7 @@ IRIS: dict[str, Any] = {
     "controller.training.weight_decay": 0.0,
     "controller.training.gradient_clip": 10.0,
     "evaluation.every_epochs": 5,
+    "training.sampling": "episodes",
 }
 
 # Figure 11: what IRIS has as REM has it in the comparison at REM's configuration. Its window is then REM's segment.

@@ -20,6 +20,7 @@ SURROUNDINGS: Overrides = {
     "collection.untrained_policy": "uniform",
     "collection.controller_memory": "carried",
     "tokenizer.further_levels": "repeated",
+    "training.sampling": "steps",
 }
 
 # What looks like an accident in how the agent is trained, mended.
@@ -43,6 +44,7 @@ PAPER_TEXT: Overrides = {
     "imagination.imagine_from": "any_frame",
     "collection.executed_action_to_controller": True,
     "world_model.loss_rule": "supervise_starts",
+    "training.sampling": "steps",
 }
 
 QUICK: Overrides = CORRECTIONS | {

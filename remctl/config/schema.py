@@ -113,6 +113,14 @@ class TrainingConfig(Section):
     """The cycle (Algorithm 3)."""
 
     num_epochs: int = option(600, "epochs", "epochs", "code", ge=1)
+    sampling: Literal["passes", "steps", "episodes"] = option(
+        "passes",
+        "how batches are drawn from what is stored: passes without replacement, the last batch of a pass short (code); steps, "
+        "uniformly; episodes, uniformly, and then their steps (IRIS)",
+        "",
+        "code; IRIS",
+        before="steps",
+    )
     matmul_precision: Literal["medium", "high", "highest"] = option(
         "medium", "torch's fp32 matmul precision", "", "ours"
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from remctl.config import RunConfig
 from remctl.interfaces import Controller, ImaginationStreams, S, Start, WorldModel
+from remctl.rem.means import mean_of
 from remctl.rem.returns import lambda_returns
 from remctl.rem.sampling import sample_categorical
 
@@ -92,10 +93,13 @@ def model_context(start: Start, context_blocks: int) -> tuple[Tensor, Tensor, Te
     return start.tokens[:, cut:], start.actions[:, cut:], start.real[:, cut:-1]
 
 
-def controller_loss(trajectory: Trajectory, config: RunConfig) -> tuple[Tensor, dict[str, Tensor]]:
+def controller_loss(
+    trajectory: Trajectory, config: RunConfig, present: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """REINFORCE with the value as baseline, entropy bonus, value regression on lambda-returns: total, and its terms.
 
     Scalars, means over the (B, H) rewarded steps of the trajectory; with `mask_after_end`, over those before an end.
+    `present` (B,) bool: rollouts that count, where some only fill the batch up.
     """
     c = config.controller
     returns = lambda_returns(trajectory.rewards, trajectory.values, trajectory.ends, c.discount, c.lambda_)
@@ -104,6 +108,7 @@ def controller_loss(trajectory: Trajectory, config: RunConfig) -> tuple[Tensor, 
     log_prob = log_policy.gather(-1, trajectory.actions.unsqueeze(-1)).squeeze(-1)
     entropy = -(log_policy.exp() * log_policy).sum(-1)
     weight = step_weights(trajectory.ends) if config.imagination.mask_after_end else torch.ones_like(returns)
+    weight = weight if present is None else weight * present[:, None]
 
     def mean(x: Tensor) -> Tensor:
         return (x * weight).sum() / weight.sum()
@@ -117,7 +122,7 @@ def controller_loss(trajectory: Trajectory, config: RunConfig) -> tuple[Tensor, 
         "policy_entropy": mean(entropy),
         "imagined_return": mean(returns),
         "imagined_value": mean(values),
-        "imagined_length": step_weights(trajectory.ends).sum(1).mean(),
+        "imagined_length": mean_of(step_weights(trajectory.ends).sum(1), present),
     }
     return torch.stack(list(terms.values())).sum(), terms | {k: v.detach() for k, v in summary.items()}
 

@@ -32,16 +32,15 @@ _MIN_SIDE = 16  # four poolings leave one pixel
 
 
 def pixel_loss(x: Tensor, y: Tensor) -> Tensor:
-    """0.1 mean|x-y| + mean (x-y)^2 + 0.01 mean over images of the largest (x-y)^2: a scalar.
+    """0.1 mean|x-y| + mean (x-y)^2 + 0.01 times the largest (x-y)^2, of each image: (B,).
 
     `x`, `y`: (B, C, H, W). The last term keeps small moving things (a ball is a few pixels) from being averaged away.
     """
     assert x.ndim == 4, f"images are {tuple(x.shape)}, not (B, C, H, W)"
     assert x.shape == y.shape, f"images are {tuple(x.shape)}, their targets {tuple(y.shape)}"
-    difference = x - y
+    difference = (x - y).flatten(1)
     squared = difference.square()
-    worst = squared.amax(dim=(1, 2, 3)).mean()
-    return 0.1 * difference.abs().mean() + squared.mean() + 0.01 * worst
+    return 0.1 * difference.abs().mean(1) + squared.mean(1) + 0.01 * squared.amax(1)
 
 
 class _FrozenConv(nn.Module):
@@ -177,7 +176,7 @@ class PerceptualLoss(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Images and targets (B, 3, H, W) in [-1, 1]: a scalar. No gradient reaches the targets."""
+        """Images and targets (B, 3, H, W) in [-1, 1]: of each image (B,). No gradient reaches the targets."""
         if self.lpips is not None:
-            return self.lpips(x, y).mean()
-        return pixel_loss(x, y) if self.kind == "pixel" else x.new_zeros(())
+            return self.lpips(x, y)
+        return pixel_loss(x, y) if self.kind == "pixel" else x.new_zeros(len(x))

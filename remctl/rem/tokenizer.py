@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from remctl.config import TokenizerConfig
+from remctl.rem.means import mean_of
 
 ImageLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -111,40 +112,53 @@ class Tokenizer(nn.Module):
         return self.decode(self.quantize(self.latents(frames)).codes).float().clamp(-1, 1)
 
     def loss(
-        self, frames: Tensor, image_loss: ImageLoss, autoencoder: bool = False
+        self, frames: Tensor, image_loss: ImageLoss, autoencoder: bool = False, present: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 8, every term a mean over all elements: total, and its terms.
 
-        frames (B, 3, H, W) in [-1, 1]. `image_loss(x, y)` is the perceptual term. `autoencoder`: leave the
-        quantisation out (warm-up).
+        frames (B, 3, H, W) in [-1, 1]. `image_loss(x, y)` is the perceptual term of each frame (B,). `autoencoder`: leave
+        the quantisation out (warm-up). `present` (B,) bool: frames that count, where some only fill the batch up.
         """
         latents = self.latents(frames)
         if autoencoder:
-            zero = frames.new_zeros(())
-            return self._image_terms(self.decode(latents), frames, image_loss, zero, zero)
+            zero = frames.new_zeros(len(frames))
+            return self._terms(self.decode(latents), frames, image_loss, zero, zero, present)
         latents = latents.to(self.codebook.weight.dtype)
         codes = self.quantize(latents).codes
         straight_through = latents + (codes - latents).detach()
-        return self._image_terms(
+        return self._terms(
             self.decode(straight_through),
             frames,
             image_loss,
-            F.mse_loss(codes, latents.detach()),
-            F.mse_loss(latents, codes.detach()),
+            _per_frame(F.mse_loss, codes, latents.detach()),
+            _per_frame(F.mse_loss, latents, codes.detach()),
+            present,
         )
 
-    def _image_terms(
-        self, output: Tensor, frames: Tensor, image_loss: ImageLoss, codebook: Tensor, commitment: Tensor
+    def _terms(
+        self,
+        output: Tensor,
+        frames: Tensor,
+        image_loss: ImageLoss,
+        codebook: Tensor,
+        commitment: Tensor,
+        present: Tensor | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 8 from what V puts out and from its terms of each frame (B,)."""
         output = output.to(frames.dtype)
         distance = F.l1_loss if self.config.reconstruction == "l1" else F.mse_loss
-        terms = {
-            "reconstruction_loss": distance(output, frames),
+        of_frames = {
+            "reconstruction_loss": _per_frame(distance, output, frames),
             "perceptual_loss": image_loss(output, frames),
             "codebook_loss": self.config.codebook_weight * codebook,
             "commitment_loss": self.config.commitment_weight * commitment,
         }
+        terms = {name: mean_of(term, present) for name, term in of_frames.items()}
         return torch.stack(list(terms.values())).sum(), terms
+
+
+def _per_frame(distance: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+    return distance(x, y, reduction="none").flatten(1).mean(1)
 
 
 def _encoder(config: TokenizerConfig, widths: list[int], out: int) -> nn.Sequential:

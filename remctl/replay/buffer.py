@@ -18,6 +18,7 @@ from torch import Tensor
 from remctl.interfaces import Segment, Start
 
 ENCODE_BATCH = 256
+NONE = -1  # in the place of a step, where a batch is not full
 
 
 @dataclass
@@ -142,8 +143,8 @@ class ReplayBuffer:
         return num_stale
 
     def frames_at(self, index: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8."""
-        return self.frames[index]
+        """(B, H, W, 3) uint8; some frame in the place of NONE."""
+        return self.frames[index.clamp(min=0)]
 
     def last_frames(self, most: int) -> np.ndarray:
         """Of the newest episode, in order: up to `most` frames (n, H, W, 3) uint8, on the host."""
@@ -153,7 +154,10 @@ class ReplayBuffer:
         return self.frames[begin : self.size].cpu().numpy()
 
     def after(self, starts: np.ndarray, num_steps: int) -> Window:
-        """Windows of `num_steps` from the steps `starts` (any shape) on, padded right where the episode is over."""
+        """Windows of `num_steps` from the steps `starts` (any shape) on, padded right where the episode is over.
+
+        In those of NONE nothing is real, here and in `before`.
+        """
         offset = np.arange(num_steps)
         return self._window(starts, offset, offset < self.episodes.remaining[starts][..., None])
 
@@ -193,6 +197,7 @@ class ReplayBuffer:
         return self.tokens[window.where].long().masked_fill(~window.real[..., None], 0)
 
     def _window(self, at: np.ndarray, offset: np.ndarray, real: np.ndarray) -> Window:
+        at, real = np.maximum(at, 0), real & (at != NONE)[..., None]
         index = np.where(real, at[..., None] + offset, at[..., None])
         return Window(self._to_device(index), self._to_device(real))
 

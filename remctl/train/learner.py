@@ -12,7 +12,7 @@ from remctl.interfaces import ImaginationStreams, Segment, Start
 from remctl.rem.imagination import controller_loss, imagine
 from remctl.rem.perceptual import PerceptualLoss
 from remctl.rem.tokenizer import to_model_range
-from remctl.replay.buffer import ReplayBuffer, Window
+from remctl.replay.buffer import NONE, ReplayBuffer, Window
 from remctl.train.build import Agent, build_optimizers
 from remctl.train.seeding import imagination_streams
 
@@ -52,16 +52,22 @@ class Learner:
         return tokenizer_step(self.agent, self.optimizers["tokenizer"], self.image_loss, frames, autoencoder=True)
 
     def _tokenizer_step(self, index: Tensor) -> Scalars:
-        frames, optimizer = self.buffer.frames_at(index), self.optimizers["tokenizer"]
-        return tokenizer_step(self.agent, optimizer, self.image_loss, frames, loss_of=self.tokenizer_loss)
+        frames, optimizer, present = self.buffer.frames_at(index), self.optimizers["tokenizer"], self._present(index)
+        return tokenizer_step(
+            self.agent, optimizer, self.image_loss, frames, loss_of=self.tokenizer_loss, present=present
+        )
 
     def _world_model_step(self, where: Tensor, real: Tensor) -> Scalars:
         segment = self.buffer.segment(Window(where, real))
         return world_model_step(self.agent, self.optimizers["world_model"], segment)
 
     def _controller_step(self, where: Tensor, real: Tensor) -> Scalars:
-        start = self.buffer.start(Window(where, real))
-        return controller_step(self.agent, self.optimizers["controller"], start, self.streams)
+        start, present = self.buffer.start(Window(where, real)), self._present(real[:, -1].long() - 1)
+        return controller_step(self.agent, self.optimizers["controller"], start, self.streams, present)
+
+    def _present(self, index: Tensor) -> Tensor | None:
+        """Rows (B,) of a batch that are not NONE; None where all batches are full."""
+        return index != NONE if self.agent.config.training.sampling == "passes" else None
 
 
 def tokenizer_step(
@@ -71,10 +77,14 @@ def tokenizer_step(
     frames: Tensor,
     autoencoder: bool = False,
     loss_of: Callable[..., tuple[Tensor, Scalars]] | None = None,
+    present: Tensor | None = None,
 ) -> Scalars:
-    """One step on frames (B, H, W, 3) uint8; scalars. `loss_of`: V's own `loss`, or that compiled."""
+    """One step on frames (B, H, W, 3) uint8; scalars. `loss_of`: V's own `loss`, or that compiled.
+
+    `present` (B,) bool: rows that count, where some only fill the batch up; so in `controller_step`.
+    """
     with agent.autocast():
-        loss, terms = (loss_of or agent.tokenizer.loss)(to_model_range(frames), image_loss, autoencoder)
+        loss, terms = (loss_of or agent.tokenizer.loss)(to_model_range(frames), image_loss, autoencoder, present)
     norms = optimize(loss, agent.tokenizer, optimizer, agent.config.tokenizer.training.gradient_clip)
     return _detached({"loss": loss} | terms) | norms
 
@@ -98,14 +108,18 @@ def world_model_step(agent: Agent, optimizer: torch.optim.Optimizer, segment: Se
 
 
 def controller_step(
-    agent: Agent, optimizer: torch.optim.Optimizer, start: Start, streams: ImaginationStreams
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    start: Start,
+    streams: ImaginationStreams,
+    present: Tensor | None = None,
 ) -> Scalars:
     """One step on a batch of imagined rollouts; scalars."""
     config = agent.config
     with agent.autocast():
         codes = agent.tokenizer.code_vectors
         trajectory = imagine(agent.world_model, agent.controller, agent.view, start, codes, config, streams)
-        loss, terms = controller_loss(trajectory, config)
+        loss, terms = controller_loss(trajectory, config, present)
     norms = optimize(loss, agent.controller, optimizer, config.controller.training.gradient_clip)
     return _detached({"loss": loss} | terms) | norms
 

@@ -75,7 +75,8 @@ def train_tokenizer(learner: Learner, epoch: int, track: Track) -> Metrics:
         init_codebook(agent, buffer, random)
     random.seed_global("masks")
     steps, means = num_steps(phase, epoch), Means()
-    index = _on_device(sample_frames(buffer.episodes, (steps, phase.batch_size), random.numpy("batches")), buffer)
+    shape, by = (steps, phase.batch_size), agent.config.training.sampling
+    index = _on_device(sample_frames(buffer.episodes, shape, random.numpy("batches"), by), buffer)
     for i in track(range(steps), "tokenizer", steps):
         means.add(learner.steps["tokenizer"](index[i]))
     agent.tokenizer.eval()
@@ -144,8 +145,8 @@ def train_world_model(learner: Learner, epoch: int, track: Track) -> Metrics:
     random = Randomness(config.seed, epoch, "world_model")
     random.seed_global("masks")
     steps, means = num_steps(phase, epoch), Means()
-    shape = (steps, phase.batch_size)
-    starts = sample_segments(buffer.episodes, shape, config.min_segment_blocks, random.numpy("batches"))
+    shape, by = (steps, phase.batch_size), config.training.sampling
+    starts = sample_segments(buffer.episodes, shape, config.min_segment_blocks, random.numpy("batches"), by)
     windows = buffer.after(starts, config.world_model.sequence_blocks)
     world_model.train()
     for i in track(range(steps), "world model", steps):
@@ -162,7 +163,8 @@ def train_controller(learner: Learner, epoch: int, track: Track) -> Metrics:
     random.seed_imagination(learner.streams)
     steps, means = num_steps(phase, epoch), Means()
     min_before = 2 if config.imagination.imagine_from == "third_frame" else 0
-    current = sample_starts(buffer.episodes, (steps, phase.batch_size), min_before, random.numpy("batches"))
+    shape, by = (steps, phase.batch_size), config.training.sampling
+    current = sample_starts(buffer.episodes, shape, min_before, random.numpy("batches"), by)
     windows = buffer.before(current, config.imagination.burn_in_frames)
     for i in track(range(steps), "controller", steps):
         means.add(learner.steps["controller"](*windows.at(i)))

@@ -33,6 +33,7 @@ TEXT_AGAINST_CODE = [
     ("weight decay of V", "tokenizer.training.weight_decay", 0.01, None),
     ("weight decay of C", "controller.training.weight_decay", 0.01, None),
     ("steps after an imagined end", "imagination.mask_after_end", False, None),
+    ("batches", "training.sampling", "passes", "steps"),
     ("acting before C is trained", "collection.untrained_policy", "controller", None),
     ("C's memory when an epoch begins", "collection.controller_memory", "burned_in", None),
     ("a time limit in training", "environment.time_limit_ends", True, None),
@@ -163,6 +164,7 @@ def test_corrected_changes_the_accidents_and_nothing_else() -> None:
     assert changed(resolve("Pong", preset="corrected", sets=["tokenizer.grid_size=4"]), resolve("Pong")) == {
         "tokenizer.grid_size": 4,
         "tokenizer.further_levels": "repeated",
+        "training.sampling": "steps",
         "environment.late_game_over": False,
         "environment.dead_starts": False,
         "environment.time_limit_ends": False,

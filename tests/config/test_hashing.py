@@ -48,6 +48,7 @@ SINCE = {
     "environment.time_limit_ends": True,
     "collection.untrained_policy": "controller",
     "collection.controller_memory": "burned_in",
+    "training.sampling": "passes",
 }
 
 

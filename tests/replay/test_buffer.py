@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from remctl.errors import MachineError, UserError
-from remctl.replay.buffer import ENCODE_BATCH, Episodes, ReplayBuffer, Steps
+from remctl.replay.buffer import ENCODE_BATCH, NONE, Episodes, ReplayBuffer, Steps
 from remctl.replay.sampling import sample_frames, sample_segments, sample_starts
 from remctl.replay.store import load_shard, save_shard, shard_path
 from remctl.runs.layout import RunFolder
@@ -86,6 +86,35 @@ def test_samples_are_uniform_over_exactly_the_admissible_steps() -> None:
         values, counts = np.unique(index, return_counts=True)
         assert values.tolist() == list(allowed)
         assert counts.max() / counts.min() < 1.3
+
+
+def test_passes_give_every_admissible_step_once_and_end_with_a_short_batch() -> None:
+    episodes, rng = make_buffer().episodes, np.random.default_rng(0)
+    index = sample_segments(episodes, (5, 3), 3, rng, "passes")  # 7 admissible: batches of 3, 3 and 1
+    assert [(batch != NONE).sum() for batch in index] == [3, 3, 1, 3, 3]
+    assert sorted(index[:3].ravel()) == [NONE, NONE, 0, 1, 5, 6, 7, 8, 9]
+    assert len(set(index[3:].ravel())) == 6
+    assert index[3:].tolist() != index[:2].tolist()
+    assert sorted(sample_frames(episodes, (1, 14), rng, "passes")[0]) == list(range(14))
+    assert (sample_starts(episodes, (2, 20), 2, rng, "passes") != NONE).sum(1).tolist() == [7, 7]
+
+
+def test_episodes_are_drawn_uniformly_and_then_their_steps() -> None:
+    episodes, rng = make_buffer((2, 10, 1, 4)).episodes, np.random.default_rng(0)
+    values, counts = np.unique(sample_segments(episodes, (300, 100), 2, rng, "episodes"), return_counts=True)
+    share = dict(zip(values.tolist(), counts / counts.sum(), strict=True))
+    assert set(share) == {0, *range(2, 11), 13, 14, 15}  # one of the first, nine of the second, none of the third
+    assert share[0] == pytest.approx(1 / 3, abs=0.02)
+    assert sum(share[i] for i in range(2, 11)) == pytest.approx(1 / 3, abs=0.02)
+    assert max(share[i] for i in range(2, 11)) == pytest.approx(1 / 27, abs=0.01)
+
+
+def test_windows_of_no_step_are_padding_alone() -> None:
+    buffer = make_buffer()
+    for window in (buffer.after(np.array([[3, NONE]]), 3), buffer.before(np.array([[3, NONE]]), 3)):
+        assert window.real[0, 0].any()
+        assert not window.real[0, 1].any()
+        assert (window.where >= 0).all()
 
 
 def test_no_admissible_step_is_said_with_the_remedy() -> None:
