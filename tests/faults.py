@@ -236,7 +236,7 @@ FAULTS = [
     Fault("resume", "runs/files.py", "        raise machine_error(error, action, path) from error", "        return", "tests/train/test_boundary_faults.py"),
     Fault("resume", "train/checkpoint.py", "key=lambda path: (_epoch_of(path), not", "key=lambda path: (path.stat().st_mtime, not", RESUME),
     Fault("resume", "runner.py", "refuse_other_configuration(run, config)\n        if", "if", RESUME),
-    Fault("resume", "runs/lock.py", "_try_lock(run, fd, fcntl.LOCK_EX)", "_try_lock(run, fd, fcntl.LOCK_SH)", RUNS),
+    Fault("resume", "runs/lock.py", "_flock(fd, fcntl.LOCK_EX, path)", "_flock(fd, fcntl.LOCK_SH, path)", RUNS),
     Fault("resume", "runs/files.py", "os.replace(", "shutil.copy(", f"{RUNS} {CHECKPOINT}"),
     Fault("resume", "train/checkpoint.py", "map_location=device, weights_only=True", "map_location=device, weights_only=False", CHECKPOINT),
     # Hostile input

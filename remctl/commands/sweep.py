@@ -47,8 +47,8 @@ def ablate(
     from remctl.sweep.spec import read_spec
 
     asked = read_spec(find("ablations", spec))
-    options = launch.Options(executor, profile, runs_per_gpu, max_parallel, then_report)
-    launch.choose_executor(executor)
+    settled = launch.choose_executor(executor)  # for as long as this command takes, whatever the machine gets meanwhile
+    options = launch.Options(settled, profile, runs_per_gpu, max_parallel, then_report)
     if dry_run:
         sweep_output.show_dry_run(out, asked, options, json)
         return

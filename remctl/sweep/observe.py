@@ -153,7 +153,7 @@ def _end(
     if ended and last["outcome"] == "done" and _age_s(last) < VISIBLE_AFTER_S:
         return replace(end, status="running", why="done; its result is not to be seen here yet")
     if job is not None and job.state == UNKNOWN:
-        return replace(end, status="unknown", why="SLURM does not answer")
+        return replace(end, status="unknown", why=job.reason or "SLURM does not answer")
     is_cancelled = submission.id in cancelled
     given_back = ended and (is_cancelled or submission.executor == "local")  # else SLURM may start it once more
     if job is not None and job.is_live and not given_back and not (is_cancelled and not mine):
