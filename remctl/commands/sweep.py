@@ -105,7 +105,7 @@ def cancel(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
 
 def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     """Start failed, held and cancelled runs again, as they were started last; what failed is forgiven."""
-    from dataclasses import fields
+    from dataclasses import fields, replace
 
     from remctl.commands import sweep_output
     from remctl.sweep import launch, requests
@@ -114,7 +114,9 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     from remctl.sweep.status import standing
 
     now_is = standing(out, name)
-    asked = read_spec(_recorded(name, read_experiment(out, name)["spec"]))
+    asked = replace(
+        read_spec(_recorded(name, read_experiment(out, name)["spec"])), name=name
+    )  # the folder's name counts
     rows = requests.to_retry(now_is, runs or ())
     if not rows:
         print(f"nothing of {name} has failed or was stopped")

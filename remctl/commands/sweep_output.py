@@ -16,7 +16,7 @@ from remctl.runs.layout import RunFolder
 from remctl.sweep.hours import Hours, estimate
 from remctl.sweep.launch import Options, survey, target_of
 from remctl.sweep.plan import Action, plan
-from remctl.sweep.records import Submission, log_path, ref_of
+from remctl.sweep.records import Submission, log_path, ref_of, slurm_log
 from remctl.sweep.status import Records, Row, Standing, experiments, packing, standing
 from remctl.sweep.wanted import Spec
 
@@ -211,14 +211,14 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "score": state.progress.score,
         "failures": state.failures,
         "error": state.error,
-        "log": str(state.log),
+        "log": str(state.log) if state.log else None,
     }
 
 
 def show_log(path: Path, num_lines: int, follow: bool) -> None:
     """The end of a run's log; with `follow` what is added to it, until Ctrl-C. Raises UserError where there is none."""
     run = RunFolder(path)
-    log = next((p for p in (log_path(run), run.log) if p.is_file()), None)
+    log = next((p for p in (log_path(run), run.log) if p.is_file()), None) or slurm_log(run)
     if log is None:
         raise UserError(f"{path}: no log there: not started yet, or no run's folder; see `remctl status`")
     with log.open("rb") as file:

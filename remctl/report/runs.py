@@ -18,6 +18,7 @@ from remctl.report.numbers import is_count, is_number
 from remctl.report.results import MissingRun, RunScore
 from remctl.runs.files import named_errors, read_json, read_jsonl
 from remctl.runs.layout import RunFolder, find_runs
+from remctl.runs.places import Places
 from remctl.variants import VARIANTS
 
 EXPERIMENT_FILE = "experiment.json"
@@ -76,6 +77,7 @@ class _Search:
         self.unlisted: dict[Path, list[RunFolder]] = {}  # runs within them that they do not list
         self.notes: list[str] = []
         self.seen: set[Path] = set()
+        self.places: dict[Path, Places] = {}
 
     def add_experiments(self, path: Path) -> None:
         if not path.exists():
@@ -124,7 +126,9 @@ class _Search:
             self.add_entry(experiment, entry)
 
     def add_entry(self, experiment: _Experiment, entry: _Entry) -> None:
-        run = RunFolder(_ancestor(experiment.folder, 1) / entry.path)
+        root = _ancestor(experiment.folder, 1)
+        places = self.places.setdefault(root, Places(root))
+        run = RunFolder(places.find(experiment.folder, entry.path, entry.config_hash))
         self.seen.add(run.path.resolve())
         group = self.group(experiment.name, entry.variant, experiment.folder, None)
         about = _About(entry.variant, entry.game, entry.seed)

@@ -39,9 +39,9 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in KEPT or not FILTERS.match(name)}
 
 
-def answer(*command: str, timeout_s: float = TIMEOUT_S) -> Answer:
+def answer(*command: str, timeout_s: float | None = None) -> Answer:
     """What one of SLURM's commands says, also if it fails. Raises MachineError if it is missing or takes too long."""
-    return ask_program(*command, timeout_s=timeout_s, env=environment())
+    return ask_program(*command, timeout_s=timeout_s or TIMEOUT_S, env=environment())
 
 
 def ask(*command: str) -> str:

@@ -15,7 +15,7 @@ from remctl.errors import MachineError
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
-from remctl.sweep.records import Submission, attempts, default_path, log_path, requested
+from remctl.sweep.records import Submission, attempts, default_path, last_line, log_path, requested
 from remctl.sweep.schedulers import NO_FAULT, UNKNOWN, JobState, States
 from remctl.sweep.wanted import WantedRun
 
@@ -56,11 +56,13 @@ class RunState:
     submission: str = ""
     requeued: bool = False
     cancelled: bool = False
+    slurm_log: Path | None = None
 
     @property
-    def log(self) -> Path:
-        """What it printed."""
-        return log_path(RunFolder(self.folder))
+    def log(self) -> Path | None:
+        """What it printed; what its job printed that did not come to start it; None where there is nothing yet."""
+        log = log_path(RunFolder(self.folder))
+        return log if log.is_file() else self.slurm_log
 
 
 def find_places(out: Path, name: str, wanted: Iterable[WantedRun], submitted: Iterable[Submission]) -> dict[str, Path]:
@@ -124,6 +126,7 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
         submission=last.submission,
         requeued=last.started,
         cancelled=last.submission in cancelled or last.cancelled,
+        slurm_log=last.log,
     )
 
 
@@ -138,6 +141,7 @@ class _End:
     error: str = ""
     started: bool = False
     cancelled: bool = False
+    log: Path | None = None
 
 
 def _end(
@@ -147,7 +151,8 @@ def _end(
     mine = [event for event in events if event.get("submission") == submission.id]
     last = mine[-1] if mine else {"event": ""}
     ended = last["event"] == "end"
-    end = _End("stopped", submission.id, job.job if job else submission.job_id(number) or "", started=bool(mine))
+    job_id = job.job if job else submission.job_id(number) or ""
+    end = _End("stopped", submission.id, job_id, started=bool(mine), log=submission.slurm_log(job_id))
     if ended and last["outcome"] == "failed":
         return replace(end, status="failed", error=last["error"])
     if ended and last["outcome"] == "done" and _age_s(last) < VISIBLE_AFTER_S:
@@ -162,7 +167,7 @@ def _end(
         return replace(end, why="cancelled", cancelled=True)
     if ended:  # a signal asked it to leave, or another process had it
         return replace(end, why=last["error"])
-    return _without_a_word(end, submission, job, started=last["event"] == "start")
+    return _without_a_word(end, submission, job, began=last["event"] == "start" or end.log is not None)
 
 
 def _open(end: _End, submission: Submission, job: JobState, last: dict[str, Any]) -> _End:
@@ -174,14 +179,15 @@ def _open(end: _End, submission: Submission, job: JobState, last: dict[str, Any]
     return replace(end, status="queued", why=reason)
 
 
-def _without_a_word(end: _End, submission: Submission, job: JobState | None, started: bool) -> _End:
-    """The job is over, and the supervisor did not come to write why."""
+def _without_a_word(end: _End, submission: Submission, job: JobState | None, began: bool) -> _End:
+    """The job is over, and the supervisor did not come to write why: SLURM may have kept what was printed before."""
     if job is not None and job.state in NO_FAULT:
         return replace(end, why="its local queue is gone" if job.state == "LOST" else f"its job ended as {job.state}")
-    if job is None and not started:
+    if job is None and not began:
         return replace(end, why="its job was never submitted, or SLURM lost it before it began")
-    state = job.state if job else "SLURM has forgotten it"
-    return replace(end, status="failed", error=f"its job ended without a word ({state}): see {submission.path}")
+    state = ", ".join(filter(None, (job.state, job.reason))) if job else "SLURM has forgotten it"
+    words = last_line(end.log) if end.log else f"SLURM kept no log in {submission.path / 'slurm'}"
+    return replace(end, status="failed", error=f"its job ended without a word of the run ({state}): {words}")
 
 
 def _age_s(event: dict[str, Any]) -> float:
