@@ -331,7 +331,7 @@ def _read_experiment(folder: Path) -> _Experiment:
     try:
         entries = tuple(_entry(run) for run in value["runs"])
         labels = {str(v["name"]): str(v.get("label") or v["name"]) for v in value["variants"]}
-        name, question, control = str(value["name"]), str(value.get("question") or ""), value.get("control")
+        question, control = str(value.get("question") or ""), value.get("control")
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{file}: {type(error).__name__} {error}; launch the ablation again, which writes it anew"
@@ -339,6 +339,7 @@ def _read_experiment(folder: Path) -> _Experiment:
     strangers = sorted({entry.variant for entry in entries} - set(labels))
     if strangers:
         raise UserError(f"{file}: runs of the unlisted variant {strangers[0]!r}; launch the ablation again")
+    name = folder.resolve().name  # which may be another than when it was launched
     return _Experiment(folder, name, question, None if control is None else str(control), labels, entries)
 
 

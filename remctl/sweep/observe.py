@@ -89,12 +89,13 @@ def find_places(out: Path, name: str, wanted: Iterable[WantedRun], submitted: It
 
 def observe(places: dict[str, Path], known: Iterable[Submission], jobs: States) -> dict[str, RunState]:
     """The state of each run, by configuration hash. Raises MachineError where a folder cannot be read."""
-    handed_over: dict[str, list[tuple[Submission, int]]] = {}
-    for submission in known:
+    handed_over: dict[str, dict[tuple[str, int], Submission]] = {}
+    for submission in known:  # a copied folder holds the same ones once more
         for number, task in enumerate(submission.tasks):
             for ref in task:
-                handed_over.setdefault(ref.config_hash, []).append((submission, number))
-    return {h: _state(h, RunFolder(place), handed_over.get(h, []), jobs) for h, place in places.items()}
+                handed_over.setdefault(ref.config_hash, {}).setdefault((submission.id, number), submission)
+    tasks = {h: [(s, number) for (_, number), s in found.items()] for h, found in handed_over.items()}
+    return {h: _state(h, RunFolder(place), tasks.get(h, []), jobs) for h, place in places.items()}
 
 
 def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, int]], jobs: States) -> RunState:

@@ -169,11 +169,10 @@ def read_submission(path: Path) -> Submission:
 
 def _moved(submission: Path, ref: RunRef) -> RunRef:
     """`ref` with the place of its run now, if the experiment's folder was renamed since."""
-    experiment = submission.parents[1]
+    out, experiment = submission.parents[2], submission.parents[1]
     own = experiment.joinpath(*Path(ref.path).parts[1:])
-    if (experiment.parent / ref.path).exists() or not own.exists():
-        return ref
-    return replace(ref, path=str(own.relative_to(experiment.parent)))
+    was_renamed = own.exists() or not out.joinpath(*Path(ref.path).parts[:1]).exists()
+    return replace(ref, path=str(own.relative_to(out))) if was_renamed and not (out / ref.path).exists() else ref
 
 
 def submissions(out: Path, damaged: list[str] | None = None) -> list[Submission]:
