@@ -117,7 +117,7 @@ def _squeue(names: Iterable[str]) -> list[tuple[str, str, int | None, str, str]]
         for name, job, index, state, reason in ask_rows(*asked, fields=("%j", "%F", "%K", "%T", "%r")):
             if name in chosen and job.isdigit():  # no headings
                 said = "" if reason == "None" else reason
-                rows += [(name, job, number, state, said) for number in expand(index) or [None]]
+                rows += [(name, job, number, state, said) for number in (expand(index) or (None,))]
     return rows
 
 

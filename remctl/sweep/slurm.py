@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from remctl.errors import MachineError, UserError
 from remctl.runs.files import discard, make_folder, named_errors, write_atomic
@@ -175,9 +176,10 @@ def _script(submission: Submission, profile: Profile, folder: Path, first: int, 
     """An array of tasks, or a plain job for a single one. Each finds its own pickle, so that nobody has to hand it over."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    source = f"{shlex.quote(f'{folder}/task_')}$(({first} + ${{SLURM_ARRAY_TASK_ID:-0}})).pkl"
+    number = f"$(({first} + ${{SLURM_ARRAY_TASK_ID:-0}}))"
     job = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
-    keep = f"cp -n {source} {shlex.quote(f'{folder}/')}{job}_submitted.pkl"  # not over that of an earlier start
+    mine = f"{shlex.quote(f'{folder}/')}{job}_submitted.pkl"  # from a second start on, what submitit put there
+    keep = f"[ -e {mine} ] || ln -s task_{number}.pkl {mine}"
     command = f"{_python()} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     parameters = _parameters(submission, profile)
     parameters |= {"setup": [*profile.setup, keep], "map_count": count if count > 1 else None}
@@ -189,7 +191,7 @@ def _python() -> str:
     return f'bash -c \'trap "" {SIGNAL}; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 
 
-def _parameters(submission: Submission, profile: Profile) -> dict[str, object]:
+def _parameters(submission: Submission, profile: Profile) -> dict[str, Any]:
     """submitit's names for its own settings; everything else as sbatch's flags."""
     flags = [flag.removeprefix("--").partition("=") for key in profile.flags().values() for flag in key]
     others = {name: value or True for name, _, value in flags if name != "time"}

@@ -212,6 +212,7 @@ def test_a_task_finds_its_own_part_whenever_its_launcher_died(lab: Lab, fake: Fa
         subprocess.run(["bash", "-c", fake.jobs()[0]], env=env, check=True)
         mine = folder / f"700_{index}_submitted.pkl"
         assert mine.read_bytes() == (folder / f"task_{index}.pkl").read_bytes()
+        mine.unlink()
         mine.write_bytes(b"a checkpoint")
         subprocess.run(["bash", "-c", fake.jobs()[0]], env=env, check=True)
         assert mine.read_bytes() == b"a checkpoint"
