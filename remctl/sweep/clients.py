@@ -39,6 +39,11 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name in KEPT or not FILTERS.match(name)}
 
 
+def unused_wishes() -> list[str]:
+    """Names of variables by which the user asks sbatch for something, in vain: to be said before a job is refused for it."""
+    return sorted(name for name in os.environ if name.startswith("SBATCH_"))
+
+
 def answer(*command: str, timeout_s: float | None = None) -> Answer:
     """What one of SLURM's commands says, also if it fails. Raises MachineError if it is missing or takes too long."""
     return ask_program(*command, timeout_s=timeout_s or TIMEOUT_S, env=environment())
@@ -59,6 +64,12 @@ def _remedy(words: str) -> str:
     if not words or _NO_CONTROLLER.search(words):
         return "is the SLURM controller up? try again later"
     return "mend that, and try again"
+
+
+def settings() -> dict[str, str]:
+    """The cluster's own settings, such as ClusterName. Raises MachineError like `ask`."""
+    pairs = (line.partition("=") for line in ask("scontrol", "show", "config").splitlines())
+    return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 
 def ask_rows(*command: str, fields: Sequence[str]) -> list[list[str]]:

@@ -19,7 +19,7 @@ from remctl.runs.layout import RunFolder
 from remctl.runs.lock import exclusive_within, open_lock
 from remctl.shipped import find, reference
 from remctl.sweep import local, slurm
-from remctl.sweep.clients import has_slurm
+from remctl.sweep.clients import has_slurm, settings, unused_wishes
 from remctl.sweep.observe import OPEN, RunState, find_places, observe
 from remctl.sweep.plan import Action, Rules, plan
 from remctl.sweep.profile import Profile, read_profile
@@ -92,7 +92,18 @@ def survey(out: Path, spec: Spec, *, may_write: bool = False) -> Survey:
     jobs = job_states(known, out)
     if may_write:
         keep_finals(known, jobs)
-    return Survey(out, spec, wanted, known, places, jobs, observe(places, known, jobs))
+    states = {h: _if_writable(state) for h, state in observe(places, known, jobs).items()}
+    return Survey(out, spec, wanted, known, places, jobs, states)
+
+
+def _if_writable(state: RunState) -> RunState:
+    """The state, or that its folder is closed to us: a job would fail there, or the run be done once more elsewhere."""
+    there = next(path for path in (state.folder, *state.folder.parents) if path.exists())
+    if state.status not in ("absent", "stopped", "failed") or os.access(there, os.W_OK):
+        return state
+    return replace(
+        state, status="blocked", reason=f"{there} may not be written: ask its owner, or choose another --out"
+    )
 
 
 def choose_executor(name: str) -> Executor:
@@ -135,6 +146,10 @@ def launch(
         submission = None
         if starting:
             if target.executor == "slurm":
+                if unused := unused_wishes():
+                    say(
+                        f"note: {', '.join(unused)} of the environment not used: write what jobs should get into {target.file}"
+                    )
                 slurm.check(target.profile, target.file)
                 doubt = slurm.probe(out / spec.name, target.profile)
                 if doubt:
@@ -178,6 +193,8 @@ def _hand_over(look: Survey, starting: Sequence[Action], target: Target, options
     report = report_command(look.out, look.spec.name) if options.then_report else None
     kept = asdict(options) | {"executor": executor, "profile": target.reference, "report": report}
     submission = new_submission(look.out / look.spec.name, executor, this_host(), tasks, kept)
+    if executor == "slurm":
+        submission = replace(submission, cluster=settings().get("ClusterName", ""))
     write_configs(submission, runs)
     write_submission(submission)
     if executor == "local":

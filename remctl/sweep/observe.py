@@ -158,9 +158,9 @@ def _end(
         return replace(end, status="failed", error=last["error"])
     if ended and last["outcome"] == "done" and _age_s(last) < VISIBLE_AFTER_S:
         return replace(end, status="running", why="done; its result is not to be seen here yet")
-    if job is not None and job.state == UNKNOWN:
-        return replace(end, status="unknown", why=job.reason or "SLURM does not answer")
     is_cancelled = submission.id in cancelled
+    if job is not None and job.state == UNKNOWN and not is_cancelled:
+        return replace(end, status="unknown", why=job.reason or "SLURM does not answer")
     given_back = ended and (is_cancelled or submission.executor == "local")  # else SLURM may start it once more
     if job is not None and job.is_live and not given_back and not (is_cancelled and not mine):
         return _open(end, submission, job, last)

@@ -68,6 +68,7 @@ class Submission:
     """Runs handed to an executor, a task being the runs that share a GPU. `options`: how, for the next time.
 
     `chunks`: SLURM's job ids, as far as they are known; none for the local queue. `experiment`: its name at that time.
+    `cluster`: SLURM's name of itself, if it was asked.
     """
 
     path: Path
@@ -78,6 +79,7 @@ class Submission:
     chunks: tuple[Chunk, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     experiment: str = ""
+    cluster: str = ""
 
     @property
     def id(self) -> str:

@@ -19,7 +19,7 @@ from remctl.errors import MachineError
 from remctl.runs.files import append_lines, read_jsonl
 from remctl.runs.layout import RunFolder
 from remctl.runs.lock import is_held
-from remctl.sweep.clients import ask, ask_rows
+from remctl.sweep.clients import ask, ask_rows, settings
 from remctl.sweep.records import FINALS, Chunk, Submission, add_chunk
 
 # Ends that say nothing against the run: the machine took it away, or somebody did.
@@ -85,27 +85,26 @@ def _local_state(submission: Submission) -> JobState:
 
 
 def _slurm_states(submissions: list[Submission]) -> States:
-    by_name = {s.job_name: s for s in submissions}
+    config = settings()
+    cluster, private = config.get("ClusterName", ""), "jobs" in re.split(r"\W+", config.get("PrivateData", ""))
+    away = [s for s in submissions if s.cluster and cluster and s.cluster != cluster]
+    here = [s for s in submissions if s not in away]
+    by_name = {s.job_name: s for s in here}
     states: States = {}
     for s in submissions:
         states |= _finals(s)
-    states |= _sacct([s for s in submissions if s.chunks])
+    states |= _sacct([s for s in here if s.chunks])
     for name, job, index, state, reason in _squeue(by_name):
         task = _task_of(by_name[name], job, index)
         if task is not None:
             job_id = job if index is None else f"{job}_{index}"
             states[by_name[name].id, task] = JobState(job_id, state, reason)
-    return states | _hidden(submissions, states)
-
-
-def _hidden(submissions: list[Submission], states: States) -> States:
-    """Other users' jobs of which nothing is seen, where SLURM shows everybody only their own: they may live."""
-    asked = [s for s in submissions if s.path.stat().st_uid != os.getuid() != 0]
-    unseen = {(s.id, task) for s in asked for task in range(len(s.tasks))} - states.keys()
-    private = re.search(r"^PrivateData\s*=.*\bjobs\b", ask("scontrol", "show", "config"), re.M) if unseen else None
-    return (
-        dict.fromkeys(unseen, JobState("", UNKNOWN, "another user's job, which SLURM does not show")) if private else {}
-    )
+    for s in away:
+        states = _all_tasks(s, JobState("", UNKNOWN, f"on cluster {s.cluster}, SLURM_CONF names {cluster}")) | states
+    for s in here if private else ():  # SLURM shows everybody only their own: others' may live
+        if s.path.stat().st_uid != os.getuid() != 0:
+            states = _all_tasks(s, JobState("", UNKNOWN, "another user's job, which SLURM does not show")) | states
+    return states
 
 
 def _squeue(names: Iterable[str]) -> list[tuple[str, str, int | None, str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from remctl.errors import MachineError, UserError
 from remctl.runs.files import discard, make_folder, named_errors, write_atomic
-from remctl.sweep.clients import answer, ask, job_number
+from remctl.sweep.clients import answer, ask, job_number, settings
 from remctl.sweep.job import Task
 from remctl.sweep.profile import Profile, minutes
 from remctl.sweep.records import Chunk, Submission, add_chunk
@@ -121,8 +121,8 @@ def probe(folder: Path, profile: Profile) -> str | None:
 
 def max_array_size() -> int:
     """Tasks an array may have on this cluster. Raises MachineError if the controller does not answer."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
-    return max(1, int(found[1])) if found else DEFAULT_MAX_ARRAY_SIZE
+    given = settings().get("MaxArraySize", "")
+    return max(1, int(given)) if given.isdigit() else DEFAULT_MAX_ARRAY_SIZE
 
 
 def submit(submission: Submission, profile: Profile, out: Path) -> Submission:

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -210,6 +211,14 @@ def mask() -> Iterator[None]:
     os.umask(before)
 
 
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """pytest's own are private."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o775, 0o664), (0o2770, 0o664), (0o777, 0o666)])
 def test_a_lock_is_for_all_who_may_write_in_its_folder(mask: None, folder: int, file: int, tmp_path: Path) -> None:
     tmp_path.chmod(folder)
@@ -221,11 +230,8 @@ def test_a_lock_is_for_all_who_may_write_in_its_folder(mask: None, folder: int, 
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
-def test_a_second_user_launches_in_a_shared_folder(mask: None, tmp_path: Path) -> None:
-    for folder in (tmp_path, *list(tmp_path.parents)[:3]):  # pytest's are private
-        folder.chmod(folder.stat().st_mode | 0o011)
-    shared = tmp_path / "shared"
-    shared.mkdir()
+def test_a_second_user_launches_in_a_shared_folder(mask: None, public_folder: Path) -> None:
+    shared = public_folder
     shared.chmod(0o777)
     (shared / ".launching").touch()
     (shared / ".launching").chmod(0o644)

@@ -34,7 +34,8 @@ elif name == "sbatch" and "--test-only" not in args:
         file.writelines(f"{{title}}|{{job}}|{{i}}|PENDING|Priority\n" for i in indices)
     text = job + "\n"
 elif name == "scontrol":
-    text = "MaxArraySize            = 1001\nPrivateData             = none\n" if "config" in args else "UP\n"
+    text = "ClusterName = here\nMaxArraySize            = 1001\nPrivateData             = none\n"
+    text = text if "config" in args else "UP\n"
 elif name == "sinfo":
     text = "main*|1-00:00:00\n"
 elif name == "srun":

@@ -143,8 +143,9 @@ def test_training_a_finished_run_under_another_name_says_where_it_is(
     monkeypatch.setattr(runner, "make_env", started)
     _, runs = tiny_spec(tmp_path)
     (out / "tiny").rename(out / "done")
-    for run, says in ((runs[0], True), (runs[1], False)):
+    for run, did in ((runs[0], "finished"), (runs[1], "begun"), (runs[2], None)):
         with pytest.raises(UserError, match="training starts here"):
             runner.train(run.config, out=out, experiment="other", device="cpu", command=[])
-        line = f"{out}/done/rem/Catch/seed_0: has finished this configuration already; {out}/other/rem/Catch/seed_0"
-        assert (line in capsys.readouterr().out) == says
+        place = f"rem/Catch/seed_{run.seed}"
+        line = f"{out}/done/{place}: has {did} this configuration already; {out}/other/{place} trains it once more\n"
+        assert capsys.readouterr().out == (line if did else "")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from remctl.errors import MachineError, UserError
 from remctl.sweep import clients
-from remctl.sweep.launch import Options, launch
+from remctl.sweep.launch import Options, follow, launch, survey
+from remctl.sweep.plan import Action, plan
 from remctl.sweep.records import submissions
 from remctl.sweep.requests import cancel
 from remctl.sweep.spec import read_spec
 from remctl.sweep.status import Standing, standing
+from tests.runs.test_lock import in_another_users_process, public_folder  # noqa: F401 - a fixture
 from tests.sweep.fake_slurm import NAMES, FakeSlurm
-from tests.sweep.support import write_spec
+from tests.sweep.support import begin, tiny_spec, write_spec
 
 HOSTILE = {
     "SQUEUE_PARTITION": "elsewhere",
@@ -72,7 +73,9 @@ def test_no_variable_changes_what_slurm_is_asked(lab: Lab, fake: FakeSlurm, monk
     for name, value in HOSTILE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SLURM_CONF", "/etc/here/slurm.conf")
-    assert lab.launch() == ["run", "run"]
+    said: list[str] = []
+    launch(lab.out, lab.spec, lab.options, say=said.append)
+    assert "SBATCH_ARRAY_INX, SBATCH_NO_REQUEUE, SBATCH_OUTPUT, SBATCH_TIMELIMIT of the environment not used" in said[0]
     assert lab.launch() == ["wait", "wait"]
     assert [row.label for row in lab.now().rows] == ["queued", "queued"]
     assert len(cancel(lab.now(), ())) == 2
@@ -273,27 +276,68 @@ def test_jobs_that_slurm_shows_only_to_their_owner_are_not_lost(
     assert lab.launch() == ["wait", "wait"]
 
 
-def test_waiting_keeps_its_executor_and_profile(
+def test_jobs_of_another_cluster_are_not_lost(lab: Lab, fake: FakeSlurm) -> None:
+    lab.launch()
+    fake.forget()
+    fake.site("scontrol", "text = text.replace('= here', '= there')")
+    assert [row.label for row in lab.now().rows] == ["unknown", "unknown"]
+    assert "on cluster here, SLURM_CONF names there" in lab.now().rows[0].note
+    assert lab.launch() == ["wait", "wait"]
+    num_calls = len(fake.calls)
+    assert len(cancel(lab.now(), ())) == 2  # their supervisors see it; the number may be another job's here
+    assert "scancel" not in {call["name"] for call in fake.calls[num_calls:]}
+    assert [row.label for row in lab.now().rows] == ["cancelled", "cancelled"]
+    assert lab.launch() == ["run", "run"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_a_run_in_a_folder_that_may_not_be_written_is_not_started(fake: FakeSlurm, public_folder: Path) -> None:  # noqa: F811
+    lab = Lab(public_folder)
+    _, runs = tiny_spec(public_folder, seeds="[0]")
+    folder = begin(lab.out, runs[0], epoch=1)
+    says = f"{folder} may not be written: ask its owner"
+
+    def look() -> None:
+        (action, _) = plan(runs, survey(lab.out, lab.spec).states)
+        os._exit(3 if action.kind == "hold" and says in action.reason else 4)
+
+    assert survey(lab.out, lab.spec).states[runs[0].config_hash].status == "stopped"
+    assert in_another_users_process(look) == 3
+
+
+def test_waiting_keeps_the_profile_that_it_began_with(lab: Lab, fake: FakeSlurm, tmp_path: Path) -> None:
+    _, runs = tiny_spec(tmp_path, seeds="[0]")
+    looks: list[list[str]] = []
+
+    def show(actions: list[Action]) -> None:
+        looks.append([action.kind for action in actions])
+        (tmp_path / "cpu.yaml").unlink(missing_ok=True)
+        fake.set_state("FAILED")
+        if len(looks) == 2:
+            for run in runs:
+                begin(lab.out, run, epoch=4, done=True)
+
+    follow(lab.out, lab.spec, lab.options, show, poll_s=0)
+    assert looks == [["run", "run"], ["retry", "retry"], ["skip", "skip"]]
+    assert ["--cpus-per-task=1\n" in job for job in fake.jobs()] == [True, True]
+
+
+def test_waiting_keeps_its_executor_when_the_machine_gets_slurm(
     lab: Lab, fake: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from remctl.sweep import launch as launching
+    _, runs = tiny_spec(tmp_path, seeds="[0]")
+    monkeypatch.setattr("remctl.sweep.local.start_queue", lambda *_: None)
+    path, looks = os.environ["PATH"], []
+    monkeypatch.setenv("PATH", "/nowhere")
 
-    targets: list[launching.Target] = []
+    def show(actions: list[Action]) -> None:
+        looks.append([action.kind for action in actions])
+        os.environ["PATH"] = path
+        if len(looks) == 2:
+            for run in runs:
+                begin(lab.out, run, epoch=4, done=True)
 
-    def look(*_: object, target: launching.Target, **__: object) -> tuple[list, None]:
-        targets.append(target)
-        (tmp_path / "cpu.yaml").unlink(missing_ok=True)
-        if len(targets) < 3:
-            raise MachineError("SLURM does not answer")
-        return [], None
-
-    monkeypatch.setattr(launching, "launch", look)
-    launching.follow(lab.out, lab.spec, lab.options, lambda _: None, poll_s=0)
-    assert [target.executor for target in targets] == ["slurm"] * 3
-    assert targets[0].profile.cpus == 1
-    with monkeypatch.context() as without:
-        without.setenv("PATH", "")
-        targets.clear()
-        show: Callable[[object], None] = lambda _: None  # noqa: E731
-        launching.follow(lab.out, lab.spec, Options(), show, poll_s=0)
-    assert {target.executor for target in targets} == {"local"}
+    follow(lab.out, lab.spec, Options(), show, poll_s=0)
+    assert looks == [["run", "run"], ["run", "run"], ["skip", "skip"]]
+    assert {submission.executor for submission in submissions(lab.out)} == {"local"}
+    assert not fake.jobs()
