@@ -300,7 +300,7 @@ FAULTS = [
     Fault("sweep", "sweep/plan.py", "if twin is not run:", "if False:", SWEEP),
     Fault("sweep", "sweep/observe.py", "still_open = [end for end in ends if end.status in OPEN]", "still_open = ends[:0]", SWEEP),
     Fault("sweep", "sweep/observe.py", "if end.submission not in forgiven]", "]", SWEEP),
-    Fault("sweep", "sweep/observe.py", "if job is None and not began:", "if job is None:", SWEEP),
+    Fault("sweep", "sweep/observe.py", "if job is None and not end.started and log is None:", "if job is None:", SWEEP),
     Fault("sweep", "sweep/observe.py", "key=lambda f: (f.is_done, holder(f) is not None, progress(f).epoch)", "key=lambda f: f.path", SWEEP),
     Fault("sweep", "sweep/schedulers.py", '"PREEMPTED", "TIMEOUT", ', '"PREEMPTED", ', SWEEP),
     Fault("sweep", "sweep/schedulers.py", "int(high or low) + 1)", "int(high or low))", SWEEP),

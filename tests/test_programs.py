@@ -10,7 +10,11 @@ import pytest
 from remctl.errors import MachineError
 from remctl.programs import Answer, ask_program
 from remctl.runs import provenance
+from remctl.runs.lock import is_held
 from remctl.sweep import local
+from remctl.sweep.launch import survey
+from remctl.sweep.schedulers import QUEUE_LOCK
+from tests.sweep.support import record, tiny_spec
 
 
 @pytest.fixture
@@ -90,6 +94,20 @@ def test_gpus_that_cannot_be_asked_for_are_not_taken_for_none(program: Path, mon
     program.unlink()
     monkeypatch.setenv("PATH", str(program.parent))
     assert local.visible_gpus() == []
+
+
+def test_a_queue_that_cannot_work_says_why(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    write(program, "no program\n")
+    spec, runs = tiny_spec(tmp_path, seeds="[0]")
+    made = record(tmp_path / "runs", runs, executor="local")
+    local.start_queue(made, tmp_path / "runs")
+    deadline = time.monotonic() + 30
+    while is_held(made.path / QUEUE_LOCK):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    state = survey(tmp_path / "runs", spec).states[runs[0].config_hash]
+    assert state.reason.startswith("its local queue is gone (remctl: nvidia-smi cannot be started")
 
 
 def test_a_chattering_or_hanging_git_dirties_nothing(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,7 +150,7 @@ def logs(
     """The end of what a run printed."""
     from remctl.commands import sweep_output
 
-    sweep_output.show_log(run if run.is_dir() else out / run, lines, follow)
+    sweep_output.show_log(run if run.is_dir() or run.is_relative_to(out) else out / run, lines, follow)
 
 
 def register(app: typer.Typer) -> None:

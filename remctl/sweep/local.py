@@ -16,13 +16,13 @@ import sys
 import time
 from pathlib import Path
 
-from remctl.errors import MachineError
+from remctl.errors import MachineError, UserError
 from remctl.programs import ask_program
 from remctl.runs.cores import usable_cores
 from remctl.runs.files import make_folder
 from remctl.runs.lock import exclusive_within, open_lock, try_exclusive
 from remctl.sweep.job import LEAVING, POLL_S, Pool, Slot, supervised
-from remctl.sweep.records import Submission, read_submission
+from remctl.sweep.records import LAST_WORDS, Submission, read_submission
 from remctl.sweep.schedulers import QUEUE_LOCK
 
 NVIDIA_SMI_S = 60
@@ -70,7 +70,7 @@ def start_queue(submission: Submission, out: Path) -> int:
     try:
         if not exclusive_within(fd, submission.path / QUEUE_LOCK, PATIENCE_S):
             raise MachineError(f"{submission.path}: another queue works on it: see `remctl status`")
-        with (submission.path / "queue.log").open("ab") as log:
+        with submission.queue_log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "remctl.sweep.local", str(submission.path), str(out)],
                 stdin=subprocess.DEVNULL,
@@ -105,4 +105,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"{LAST_WORDS}{error}")

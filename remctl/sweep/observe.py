@@ -15,7 +15,7 @@ from remctl.errors import MachineError
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
-from remctl.sweep.records import Submission, attempts, default_path, last_line, log_path, requested
+from remctl.sweep.records import LAST_WORDS, Submission, attempts, default_path, last_line, log_path, requested
 from remctl.sweep.schedulers import NO_FAULT, UNKNOWN, JobState, States
 from remctl.sweep.wanted import WantedRun
 
@@ -60,9 +60,9 @@ class RunState:
 
     @property
     def log(self) -> Path | None:
-        """What it printed; what its job printed that did not come to start it; None where there is nothing yet."""
+        """What its job printed, if that ended without a word of the run; else what the run did; None if there is nothing."""
         log = log_path(RunFolder(self.folder))
-        return log if log.is_file() else self.slurm_log
+        return self.slurm_log or (log if log.is_file() else None)
 
 
 def find_places(out: Path, name: str, wanted: Iterable[WantedRun], submitted: Iterable[Submission]) -> dict[str, Path]:
@@ -152,8 +152,7 @@ def _end(
     mine = [event for event in events if event.get("submission") == submission.id]
     last = mine[-1] if mine else {"event": ""}
     ended = last["event"] == "end"
-    job_id = job.job if job else submission.job_id(number) or ""
-    end = _End("stopped", submission.id, job_id, started=bool(mine), log=submission.slurm_log(job_id))
+    end = _End("stopped", submission.id, job.job if job else submission.job_id(number) or "", started=bool(mine))
     if ended and last["outcome"] == "failed":
         return replace(end, status="failed", error=last["error"])
     if ended and last["outcome"] == "done" and _age_s(last) < VISIBLE_AFTER_S:
@@ -168,7 +167,7 @@ def _end(
         return replace(end, why="cancelled", cancelled=True)
     if ended:  # a signal asked it to leave, or another process had it
         return replace(end, why=last["error"])
-    return _without_a_word(end, submission, job, began=last["event"] == "start" or end.log is not None)
+    return _without_a_word(end, submission, job)
 
 
 def _open(end: _End, submission: Submission, job: JobState, last: dict[str, Any]) -> _End:
@@ -180,15 +179,19 @@ def _open(end: _End, submission: Submission, job: JobState, last: dict[str, Any]
     return replace(end, status="queued", why=reason)
 
 
-def _without_a_word(end: _End, submission: Submission, job: JobState | None, began: bool) -> _End:
-    """The job is over, and the supervisor did not come to write why: SLURM may have kept what was printed before."""
+def _without_a_word(end: _End, submission: Submission, job: JobState | None) -> _End:
+    """The job is over, and the supervisor did not come to write why: SLURM may have kept what was printed."""
+    if job is not None and job.state == "LOST":
+        words = last_line(submission.queue_log)
+        return replace(end, why="its local queue is gone" + (f" ({words})" if words.startswith(LAST_WORDS) else ""))
     if job is not None and job.state in NO_FAULT:
-        return replace(end, why="its local queue is gone" if job.state == "LOST" else f"its job ended as {job.state}")
-    if job is None and not began:
+        return replace(end, why=f"its job ended as {job.state}")
+    log = submission.slurm_log(end.job)
+    if job is None and not end.started and log is None:
         return replace(end, why="its job was never submitted, or SLURM lost it before it began")
     state = ", ".join(filter(None, (job.state, job.reason))) if job else "SLURM has forgotten it"
-    words = last_line(end.log) if end.log else f"SLURM kept no log in {submission.path / 'slurm'}"
-    return replace(end, status="failed", error=f"its job ended without a word of the run ({state}): {words}")
+    words = last_line(log) if log else f"SLURM kept no log in {submission.path / 'slurm'}"
+    return replace(end, status="failed", error=f"its job ended without a word of the run ({state}): {words}", log=log)
 
 
 def _age_s(event: dict[str, Any]) -> float:

@@ -34,6 +34,7 @@ from remctl.shipped import reference
 from remctl.sweep.wanted import Spec, WantedRun
 
 EXPERIMENT, SUBMISSIONS, SUBMISSION, FINALS = "experiment.json", ".submissions", "submission.json", "finals.jsonl"
+LAST_WORDS = "remctl: "  # with which a queue that cannot work ends its log
 Executor = Literal["slurm", "local"]
 Event = Literal["start", "end", "cancel", "retry"]
 
@@ -92,6 +93,11 @@ class Submission:
         name = self.experiment or self.path.parents[1].name  # the folder may be another one by now
         experiment = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:40]
         return f"remctl-{experiment}-{self.id}"
+
+    @property
+    def queue_log(self) -> Path:
+        """What a local queue prints."""
+        return self.path / "queue.log"
 
     def slurm_log(self, job: str) -> Path | None:
         """What SLURM kept of a job's output: of its errors, if there are any; None where there is nothing."""

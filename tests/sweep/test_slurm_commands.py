@@ -238,17 +238,20 @@ def test_a_job_that_dies_before_python_says_why(lab: Lab, fake: FakeSlurm) -> No
         assert row.label == "failed"
         assert row.note.endswith(f"python: cannot execute: required file not found [1 of 3] {logs / '700_0_0_log.err'}")
     assert lab.now().rows[1].label == "stopped"
+    (row.state.folder / "job.log").parent.mkdir(parents=True)
+    (row.state.folder / "job.log").write_text("of an earlier start\n")
+    assert lab.now().rows[0].note.endswith(str(logs / "700_0_0_log.err"))
 
 
 def test_the_log_of_such_a_job_is_shown(lab: Lab, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]) -> None:
-    from remctl.commands.sweep_output import show_log
+    from remctl.cli import run
 
     lab.launch()
     row = lab.now().rows[0]
-    with pytest.raises(UserError, match="no log there"):
-        show_log(row.state.folder, 10, follow=False)
+    assert run(["logs", str(row.state.folder), "--out", str(lab.out)]) == 2
+    assert "no log there" in capsys.readouterr().err
     (submissions(lab.out)[0].path / "slurm" / "700_0_0_log.err").write_text("bash: module: command not found\n")
-    show_log(row.state.folder, 10, follow=False)
+    assert run(["logs", str(row.state.folder), "--out", str(lab.out)]) == 0
     assert capsys.readouterr().out == "bash: module: command not found\n"
 
 
