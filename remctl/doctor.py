@@ -19,8 +19,10 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 from rich.table import Table
 
+from remctl.errors import MachineError
 from remctl.games import ATARI_100K
 from remctl.runs.cores import cores_here
+from remctl.runs.lock import try_exclusive
 from remctl.runs.provenance import cpu_model
 
 State = Literal["ok", "warn", "fail"]
@@ -52,6 +54,7 @@ def check_all(out: Path = Path("runs")) -> list[Check]:
         ("LPIPS weights", lambda: [check_weights()]),
         ("free disk", lambda: [check_disk(out)]),
         ("out folder", lambda: [check_writable(out)]),
+        ("file locks", lambda: [check_locks(out)]),
         ("SLURM", lambda: [check_slurm()]),
         ("extras", check_extras),
     ]
@@ -241,6 +244,19 @@ def check_writable(out: Path) -> Check:
     except OSError as error:
         fix = "make it writable, or give --out another folder"
         return Check("out folder", "fail", f"{out.absolute()}: {error.strerror}", fix)
+
+
+def check_locks(out: Path) -> Check:
+    """A file can be locked where the runs go, as every run and every launcher does."""
+    folder = nearest_folder(out)
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            try_exclusive(file.fileno(), Path(file.name))
+    except OSError:
+        return Check("file locks", "warn", f"not tried: no file can be made in {folder}", "see `out folder`")
+    except MachineError as error:
+        return Check("file locks", "fail", str(error), "give --out a folder on a file system with flock, such as NFS 4")
+    return Check("file locks", "ok", f"files can be locked in {folder}")
 
 
 def nearest_folder(path: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,7 @@ from remctl.runs.files import make_folder, read_json, truncate_jsonl, write_atom
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
+from remctl.runs.places import Places
 from remctl.stopping import StopFlag
 from remctl.train import checkpoint, threads
 from remctl.train.build import Agent, build_agent, build_image_loss
@@ -67,6 +69,9 @@ def train(
             return run
         if reason := why_not_trained(config):
             raise UserError(f"{run.path} cannot be trained: {reason}")
+        if not run.config.exists() and (other := found_elsewhere(out, run, config)):
+            did = "has finished" if other.is_done else "has begun"
+            print(f"{other.path}: {did} this configuration already; {run.path} trains it once more")
         prepare_torch(config)
         where = pick_device(device)
         make_env(config.game, config.environment, training=True, seed=0).close()  # refused before a folder is made
@@ -229,6 +234,12 @@ def refuse_other_configuration(run: RunFolder, config: RunConfig) -> None:
         raise UserError(
             f"{run.path} belongs to another configuration ({listed}{more}): choose another --name or --out{version}"
         )
+
+
+def found_elsewhere(out: Path, run: RunFolder, config: RunConfig) -> RunFolder | None:
+    """Another run of this configuration below `out`, as an ablation would find it; None without one."""
+    found = Places(out).find(run.path.parents[2], os.path.relpath(run.path, out), config_hash(config))
+    return RunFolder(found) if found != run.path else None
 
 
 def pick_device(name: str) -> torch.device:

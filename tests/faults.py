@@ -61,6 +61,7 @@ CORES, THREADS = "tests/runs/test_cores.py", "tests/train/test_threads.py"
 BENCH, DROPOUT = "tests/bench", "tests/test_dropout.py"
 LIFE, REMAINING = "tests/test_progress.py", "tests/train/test_remaining.py"
 OVERLAP, CAPTURED = "tests/train/test_overlap.py", "tests/train/test_captured.py"
+COMMANDS, MOVED = "tests/sweep/test_slurm_commands.py", "tests/sweep/test_moved.py"
 SWEEP = "tests/sweep/test_plan.py tests/sweep/test_job.py tests/sweep/test_profile.py"
 
 FAULTS = [
@@ -264,7 +265,7 @@ FAULTS = [
     Fault("resume", "runs/files.py", "        raise machine_error(error, action, path) from error", "        return", "tests/train/test_boundary_faults.py"),
     Fault("resume", "train/checkpoint.py", "key=lambda path: (_epoch_of(path), not", "key=lambda path: (path.stat().st_mtime, not", RESUME),
     Fault("resume", "runner.py", "refuse_other_configuration(run, config)\n        if", "if", RESUME),
-    Fault("resume", "runs/lock.py", "_try_lock(run, fd, fcntl.LOCK_EX)", "_try_lock(run, fd, fcntl.LOCK_SH)", RUNS),
+    Fault("resume", "runs/lock.py", "_flock(fd, fcntl.LOCK_EX, path)", "_flock(fd, fcntl.LOCK_SH, path)", RUNS),
     Fault("resume", "runs/files.py", "os.replace(", "shutil.copy(", f"{RUNS} {CHECKPOINT}"),
     Fault("resume", "train/checkpoint.py", "map_location=device, weights_only=True", "map_location=device, weights_only=False", CHECKPOINT),
     # Hostile input
@@ -327,7 +328,7 @@ FAULTS = [
     Fault("sweep", "sweep/plan.py", "if twin is not run:", "if False:", SWEEP),
     Fault("sweep", "sweep/observe.py", "still_open = [end for end in ends if end.status in OPEN]", "still_open = ends[:0]", SWEEP),
     Fault("sweep", "sweep/observe.py", "if end.submission not in forgiven]", "]", SWEEP),
-    Fault("sweep", "sweep/observe.py", "if job is None and not started:", "if job is None:", SWEEP),
+    Fault("sweep", "sweep/observe.py", "if job is None and not end.started and log is None:", "if job is None:", SWEEP),
     Fault("sweep", "sweep/observe.py", "key=lambda f: (f.is_done, holder(f) is not None, progress(f).epoch)", "key=lambda f: f.path", SWEEP),
     Fault("sweep", "sweep/schedulers.py", '"PREEMPTED", "TIMEOUT", ', '"PREEMPTED", ', SWEEP),
     Fault("sweep", "sweep/schedulers.py", "int(high or low) + 1)", "int(high or low))", SWEEP),
@@ -335,6 +336,14 @@ FAULTS = [
     Fault("sweep", "sweep/job.py", "if status == InUseError.exit_code:", "if False:", SWEEP),
     Fault("sweep", "sweep/job.py", "if len(fruitless) >= MAX_FRUITLESS_STARTS:", "if False:", SWEEP),
     Fault("sweep", "sweep/job.py", "return self.run.is_done or failed or self.is_cancelled", "return self.run.is_done or failed", SWEEP),
+    Fault("sweep", "sweep/clients.py", "if name in KEPT or not FILTERS.match(name)", "if name", f"{COMMANDS} -k no_variable"),
+    Fault("sweep", "sweep/clients.py", "if not marked or any(", "if any(", f"{COMMANDS} -k another_form"),
+    Fault("sweep", "sweep/schedulers.py", "self.state not in ENDS and", 'self.state in ("PENDING", "RUNNING") and', f"{COMMANDS} -k nobody_knows"),
+    Fault("sweep", "sweep/slurm.py", "if found is None:", "if True:", f"{COMMANDS} -k does_not_name"),
+    Fault("sweep", "sweep/launch.py", "target = target or target_of(options)", "target = target_of(options)", f"{COMMANDS} -k waiting"),
+    Fault("sweep", "sweep/records.py", "name = self.experiment or", "name =", MOVED),
+    Fault("sweep", "runs/places.py", "iter(done or found)", "iter(found)", MOVED),
+    Fault("sweep", "runs/lock.py", "if writers & ~mode:", "if False:", RUNS),
     Fault("sweep", "sweep/local.py", "Slot(places[i % len(places)], ", "Slot(places[0], ", "tests/sweep/test_local.py"),
     Fault("sweep", "sweep/profile.py", "(seconds > 0)", "0", SWEEP),
     Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),

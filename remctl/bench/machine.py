@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch
 from remctl.bench.result import Device
 from remctl.bench.timing import repeats_for, seconds_of
 from remctl.config import Precision
+from remctl.errors import MachineError
+from remctl.programs import ask_program
 from remctl.runner import describe_device
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -23,6 +25,7 @@ SLOWEST_S = 0.25  # of one measured piece of work: a larger one is not tried
 MATMUL_SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
 REPEATS = 7
 OPERATIONS = 1000
+NVIDIA_SMI_S = 10
 
 
 class Machine:
@@ -113,10 +116,13 @@ def _gpu_clocks(device: torch.device) -> dict[str, float]:
         _gpu_id(device),
     ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return {name: float(value) for name, value in zip(names, done.stdout.strip().split(","), strict=True)}
-    except (OSError, ValueError, subprocess.SubprocessError):
+        lines = ask_program(*command, timeout_s=NVIDIA_SMI_S).out.splitlines()
+    except MachineError:
         return {}
+    for line in lines:
+        with suppress(ValueError):  # a line of another form
+            return {name: float(value) for name, value in zip(names, line.split(","), strict=True)}
+    return {}
 
 
 def _gpu_id(device: torch.device) -> str:

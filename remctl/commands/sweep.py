@@ -47,8 +47,8 @@ def ablate(
     from remctl.sweep.spec import read_spec
 
     asked = read_spec(find("ablations", spec))
-    options = launch.Options(executor, profile, runs_per_gpu, max_parallel, then_report)
-    launch.choose_executor(executor)
+    settled = launch.choose_executor(executor)  # for as long as this command takes, whatever the machine gets meanwhile
+    options = launch.Options(settled, profile, runs_per_gpu, max_parallel, then_report)
     if dry_run:
         sweep_output.show_dry_run(out, asked, options, json)
         return
@@ -105,7 +105,7 @@ def cancel(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
 
 def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     """Start failed, held and cancelled runs again, as they were started last; what failed is forgiven."""
-    from dataclasses import fields
+    from dataclasses import fields, replace
 
     from remctl.commands import sweep_output
     from remctl.sweep import launch, requests
@@ -114,7 +114,8 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     from remctl.sweep.status import standing
 
     now_is = standing(out, name)
-    asked = read_spec(_recorded(name, read_experiment(out, name)["spec"]))
+    recorded = read_spec(_recorded(name, read_experiment(out, name)["spec"]))
+    asked = replace(recorded, name=name)  # the folder may have been renamed
     rows = requests.to_retry(now_is, runs or ())
     if not rows:
         print(f"nothing of {name} has failed or was stopped")
@@ -149,7 +150,7 @@ def logs(
     """The end of what a run printed."""
     from remctl.commands import sweep_output
 
-    sweep_output.show_log(run if run.is_dir() else out / run, lines, follow)
+    sweep_output.show_log(run if run.is_dir() or run.is_relative_to(out) else out / run, lines, follow)
 
 
 def register(app: typer.Typer) -> None:

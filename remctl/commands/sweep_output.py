@@ -14,9 +14,9 @@ from remctl.commands.output import show, show_json, table
 from remctl.errors import MachineError, UserError
 from remctl.runs.layout import RunFolder
 from remctl.sweep.hours import Hours, estimate
-from remctl.sweep.launch import Options, choose_executor, profile_of, survey
+from remctl.sweep.launch import Options, survey, target_of
 from remctl.sweep.plan import Action, plan
-from remctl.sweep.records import Submission, log_path, ref_of
+from remctl.sweep.records import Submission, log_path, ref_of, slurm_log
 from remctl.sweep.status import Records, Row, Standing, experiments, packing, standing
 from remctl.sweep.wanted import Spec
 
@@ -26,7 +26,7 @@ WATCH_S = 5.0
 def show_dry_run(out: Path, spec: Spec, options: Options, json: bool) -> None:
     """The plan with its reasons and what it costs."""
     out = out.absolute()
-    profile_of(choose_executor(options.executor), options)
+    executor = target_of(options).executor
     look = survey(out, spec)
     actions = plan(look.wanted, look.states)
     refs = [ref_of(out, a.run, look.places[a.run.config_hash]) for a in actions]
@@ -42,7 +42,7 @@ def show_dry_run(out: Path, spec: Spec, options: Options, json: bool) -> None:
             columns, [(a.kind, a.run.variant, a.run.game, str(a.run.seed), a.reason) for a in actions], right=("seed",)
         )
     )
-    print(f"{summary(actions)}; {describe(hours)}; executor {choose_executor(options.executor)}; nothing was started")
+    print(f"{summary(actions)}; {describe(hours)}; executor {executor}; nothing was started")
 
 
 def show_launch(actions: Sequence[Action], submission: Submission | None, out: Path, name: str, json: bool) -> None:
@@ -211,14 +211,14 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "score": state.progress.score,
         "failures": state.failures,
         "error": state.error,
-        "log": str(state.log),
+        "log": str(state.log) if state.log else None,
     }
 
 
 def show_log(path: Path, num_lines: int, follow: bool) -> None:
     """The end of a run's log; with `follow` what is added to it, until Ctrl-C. Raises UserError where there is none."""
     run = RunFolder(path)
-    log = next((p for p in (log_path(run), run.log) if p.is_file()), None)
+    log = next((p for p in (log_path(run), run.log) if p.is_file()), None) or slurm_log(run)
     if log is None:
         raise UserError(f"{path}: no log there: not started yet, or no run's folder; see `remctl status`")
     with log.open("rb") as file:

@@ -18,6 +18,7 @@ from remctl.report.numbers import is_count, is_number
 from remctl.report.results import MissingRun, RunScore
 from remctl.runs.files import named_errors, read_json, read_jsonl
 from remctl.runs.layout import RunFolder, find_runs
+from remctl.runs.places import Places
 from remctl.variants import VARIANTS
 
 EXPERIMENT_FILE = "experiment.json"
@@ -76,6 +77,7 @@ class _Search:
         self.unlisted: dict[Path, list[RunFolder]] = {}  # runs within them that they do not list
         self.notes: list[str] = []
         self.seen: set[Path] = set()
+        self.places: dict[Path, Places] = {}
 
     def add_experiments(self, path: Path) -> None:
         if not path.exists():
@@ -124,7 +126,9 @@ class _Search:
             self.add_entry(experiment, entry)
 
     def add_entry(self, experiment: _Experiment, entry: _Entry) -> None:
-        run = RunFolder(_ancestor(experiment.folder, 1) / entry.path)
+        root = _ancestor(experiment.folder, 1)
+        places = self.places.setdefault(root, Places(root))
+        run = RunFolder(places.find(experiment.folder, entry.path, entry.config_hash))
         self.seen.add(run.path.resolve())
         group = self.group(experiment.name, entry.variant, experiment.folder, None)
         about = _About(entry.variant, entry.game, entry.seed)
@@ -327,7 +331,7 @@ def _read_experiment(folder: Path) -> _Experiment:
     try:
         entries = tuple(_entry(run) for run in value["runs"])
         labels = {str(v["name"]): str(v.get("label") or v["name"]) for v in value["variants"]}
-        name, question, control = str(value["name"]), str(value.get("question") or ""), value.get("control")
+        question, control = str(value.get("question") or ""), value.get("control")
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{file}: {type(error).__name__} {error}; launch the ablation again, which writes it anew"
@@ -335,6 +339,7 @@ def _read_experiment(folder: Path) -> _Experiment:
     strangers = sorted({entry.variant for entry in entries} - set(labels))
     if strangers:
         raise UserError(f"{file}: runs of the unlisted variant {strangers[0]!r}; launch the ablation again")
+    name = folder.resolve().name  # which may be another than when it was launched
     return _Experiment(folder, name, question, None if control is None else str(control), labels, entries)
 
 

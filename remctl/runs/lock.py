@@ -11,9 +11,10 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,26 +53,39 @@ def holder(run: RunFolder) -> dict[str, Any] | None:
     with named_errors("reading", run.lock):
         fd = os.open(run.lock, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return None if _try_lock(run, fd, fcntl.LOCK_SH) else _signature(run)
+        return None if _flock(fd, fcntl.LOCK_SH, run.lock) else _signature(run)
     finally:
         os.close(fd)
 
 
 def open_lock(path: Path) -> int:
-    """A file descriptor to lock with `try_exclusive`. Raises MachineError."""
+    """A file descriptor to lock with `try_exclusive`, for all who may write in the file's folder. Raises MachineError."""
     with named_errors("locking", path):
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            return _open(path)
+        except PermissionError:  # another user's, of a version that shared it with nobody: locking needs no writing
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def try_exclusive(fd: int) -> bool:
-    """Lock an open file for this process alone, unless another has it. Raises OSError where files cannot be locked."""
-    return _flock(fd, fcntl.LOCK_EX)
+def _open(path: Path) -> int:
+    """For writing; one's own is shared with those who may write in its folder, whom a mask such as 022 would keep out."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    with suppress(OSError):  # not one's own, or a file system without such rights
+        mode, writers = os.fstat(fd).st_mode, path.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if writers & ~mode:
+            os.fchmod(fd, stat.S_IMODE(mode) | writers | writers << 1)  # may read, too
+    return fd
 
 
-def exclusive_within(fd: int, patience_s: float) -> bool:
-    """`try_exclusive` for so long: somebody's glance locks a file for a moment. Raises OSError like it."""
+def try_exclusive(fd: int, path: Path) -> bool:
+    """Lock an open file for this process alone, unless another has it. Raises MachineError where files cannot be locked."""
+    return _flock(fd, fcntl.LOCK_EX, path)
+
+
+def exclusive_within(fd: int, path: Path, patience_s: float) -> bool:
+    """`try_exclusive` for so long: somebody's glance locks a file for a moment. Raises MachineError like it."""
     deadline = time.monotonic() + patience_s
-    while not try_exclusive(fd):
+    while not try_exclusive(fd, path):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
@@ -84,41 +98,37 @@ def is_held(path: Path) -> bool:
         return False
     with named_errors("reading", path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return not _flock(fd, fcntl.LOCK_SH)
-        finally:
-            os.close(fd)
+    try:
+        return not _flock(fd, fcntl.LOCK_SH, path)
+    finally:
+        os.close(fd)
 
 
-def _flock(fd: int, kind: int) -> bool:
+def _flock(fd: int, kind: int, path: Path) -> bool:
+    """Whether the lock could be had at once. Raises MachineError where there are no locks."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            raise MachineError(f"no file locks on the file system of {path.parent}: choose another folder") from error
+        if error.errno == errno.EBADF:  # a network file system: it locks only what may be written
+            error = PermissionError(errno.EACCES, "")
+        raise machine_error(error, "locking", path) from error
     return True
 
 
 def _acquire(run: RunFolder, patience_s: float) -> int:
-    fd = open_lock(run.lock)
+    with named_errors("locking", run.lock):
+        fd = _open(run.lock)
     try:
-        deadline = time.monotonic() + patience_s
-        while not _try_lock(run, fd, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise InUseError(_refusal(run))
-            time.sleep(0.02)
+        if not exclusive_within(fd, run.lock, patience_s):
+            raise InUseError(_refusal(run))
     except BaseException:
         os.close(fd)
         raise
     return fd
-
-
-def _try_lock(run: RunFolder, fd: int, kind: int) -> bool:
-    try:
-        return _flock(fd, kind)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            raise MachineError(f"no file locks on the file system of {run.path}: choose another folder") from error
-        raise machine_error(error, "locking", run.lock) from error
 
 
 def _refusal(run: RunFolder) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,11 +14,13 @@ from typing import Any
 
 import remctl
 from remctl.errors import MachineError
+from remctl.programs import ask_program
 from remctl.runs.cores import usable_cores
 from remctl.runs.files import read_json, write_json
 from remctl.runs.layout import RunFolder
 
 PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "yet-another-retnet", "pillow", "pydantic", "safetensors")
+GIT_S = 10
 SLURM_IDS = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",
@@ -68,20 +70,20 @@ def last_device(run: RunFolder) -> dict[str, Any]:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """{commit, dirty} of the checkout that tracks `folder`; None when none does (an installed package may lie inside
     a checkout that knows nothing of it). `dirty`: the folder differs from the commit, or holds untracked files."""
-    if not _git(folder, "ls-files", "--", "__init__.py"):
+    if not _git(r"__init__\.py", folder, "ls-files", "--", "__init__.py"):
         return None
-    commit = _git(folder, "rev-parse", "HEAD")
-    status = _git(folder, "status", "--porcelain", "--", ".")
-    return {"commit": commit, "dirty": None if status is None else bool(status)} if commit else None
+    commits = _git(r"[0-9a-f]{40,64}", folder, "rev-parse", "HEAD")
+    changes = _git(r"[ ?!A-Z]{2} .+", folder, "status", "--porcelain", "--", ".")
+    return {"commit": commits[-1], "dirty": None if changes is None else bool(changes)} if commits else None
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+def _git(form: str, folder: Path, *arguments: str) -> list[str] | None:
+    """The lines of git's answer that have this form, and no others; None without an answer."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, ValueError, subprocess.SubprocessError):
+        said = ask_program("git", "--no-optional-locks", "-C", str(folder), *arguments, timeout_s=GIT_S)
+    except MachineError:
         return None
-    return done.stdout.strip()
+    return [line for line in said.out.splitlines() if re.fullmatch(form, line)] if said.status == 0 else None
 
 
 def _version(package: str) -> str | None:

@@ -23,7 +23,16 @@ from remctl.errors import InUseError, UserError
 from remctl.runs.files import make_folder
 from remctl.runs.layout import RunFolder
 from remctl.sweep.observe import progress
-from remctl.sweep.records import RunRef, Submission, add_attempt, attempts, log_path, read_submission, requested
+from remctl.sweep.records import (
+    RunRef,
+    Submission,
+    add_attempt,
+    attempts,
+    last_line,
+    log_path,
+    read_submission,
+    requested,
+)
 
 LEAVING = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 PATIENCE_S = 15.0  # a run leaves between two steps
@@ -263,17 +272,6 @@ def _error(status: int, log: Path) -> str:
         name = signal.Signals(-status).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     return last_line(log) or f"exit status {status}"
-
-
-def last_line(log: Path, max_bytes: int = 4096) -> str:
-    """The last line of a log that is not empty; "" for none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - max_bytes))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
 def slurm_job_id() -> str:

@@ -19,6 +19,7 @@ from remctl.runs.layout import RunFolder
 from remctl.runs.lock import exclusive_within, open_lock
 from remctl.shipped import find, reference
 from remctl.sweep import local, slurm
+from remctl.sweep.clients import has_slurm, settings, unused_wishes
 from remctl.sweep.observe import OPEN, RunState, find_places, observe
 from remctl.sweep.plan import Action, Rules, plan
 from remctl.sweep.profile import Profile, read_profile
@@ -33,7 +34,7 @@ from remctl.sweep.records import (
     write_experiment,
     write_submission,
 )
-from remctl.sweep.schedulers import States, adopt, has_slurm, job_states, keep_finals, outside_of_jobs, this_host
+from remctl.sweep.schedulers import States, adopt, job_states, keep_finals, this_host
 from remctl.sweep.spec import wanted_runs
 from remctl.sweep.wanted import Spec, WantedRun
 
@@ -53,6 +54,16 @@ class Options:
     runs_per_gpu: int = 1
     max_parallel: int | None = None
     then_report: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom runs are handed to, settled once: `executor`, and for SLURM the profile, its file, and how to find it again."""
+
+    executor: Executor
+    profile: Profile
+    file: Path
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -81,15 +92,26 @@ def survey(out: Path, spec: Spec, *, may_write: bool = False) -> Survey:
     jobs = job_states(known, out)
     if may_write:
         keep_finals(known, jobs)
-    return Survey(out, spec, wanted, known, places, jobs, observe(places, known, jobs))
+    states = {h: _if_writable(state) for h, state in observe(places, known, jobs).items()}
+    return Survey(out, spec, wanted, known, places, jobs, states)
+
+
+def _if_writable(state: RunState) -> RunState:
+    """The state, or that its folder is closed to us: a job would fail there, or the run be done once more elsewhere."""
+    there = next(path for path in (state.folder, *state.folder.parents) if path.exists())
+    if state.status not in ("absent", "stopped", "failed") or os.access(there, os.W_OK):
+        return state
+    return replace(
+        state, status="blocked", reason=f"{there} may not be written: ask its owner, or choose another --out"
+    )
 
 
 def choose_executor(name: str) -> Executor:
-    """slurm or local. Raises UserError for another name, and for slurm where there is none."""
+    """slurm or local. Raises UserError for another name, MachineError for slurm where there is none."""
     if name not in ("auto", "slurm", "local"):
         raise UserError(f"--executor {name}: allowed are auto, slurm, local")
-    if name == "slurm" and not has_slurm():
-        raise UserError(
+    if name == "slurm" and not has_slurm():  # not yet, or not any more: while one waits that may pass
+        raise MachineError(
             "--executor slurm: no sbatch here: run this on the cluster's login node, or give --executor local"
         )
     return "slurm" if name != "local" and has_slurm() else "local"
@@ -102,18 +124,21 @@ def launch(
     rules: Rules = Rules(),  # noqa: B008
     retrying: set[str] | None = None,
     say: Say = print,
+    target: Target | None = None,
 ) -> tuple[list[Action], Submission | None]:
     """Plan, and hand over what is to be started; nothing is started twice.
 
     `retrying`: only these configuration hashes, their failures forgiven once they are handed over. `say` gets what the
-    user should know. Raises UserError for a profile or folder that cannot work, MachineError where a scheduler or the
-    disk refuses.
+    user should know. `target`: to whom, if that was settled before. Raises UserError for a profile or folder that cannot
+    work, MachineError where a scheduler or the disk refuses.
     """
-    executor = choose_executor(options.executor)
-    profile, where = profile_of(executor, options)
+    target = target or target_of(options)
+    choose_executor(target.executor)  # it may have gone meanwhile
     out = out.absolute()
+    if target.executor == "slurm":
+        slurm.check_folder(out / spec.name)
     make_folder(out)
-    with launching(out), outside_of_jobs():
+    with launching(out):
         look = survey(out, spec, may_write=True)
         actions = plan(look.wanted, forgiven(look.states, retrying or set()), rules)
         starting = [a for a in actions if a.starts and (retrying is None or a.run.config_hash in retrying)]
@@ -121,16 +146,20 @@ def launch(
             write_experiment(out, spec, look.places, look.wanted)
         submission = None
         if starting:
-            if executor == "slurm":
-                slurm.check(profile, find("slurm", where))
-                doubt = slurm.probe(out / spec.name, profile)
+            if target.executor == "slurm":
+                if unused := unused_wishes():
+                    say(
+                        f"note: {', '.join(unused)} of the environment not used: write what jobs should get into {target.file}"
+                    )
+                slurm.check(target.profile, target.file)
+                doubt = slurm.probe(out / spec.name, target.profile)
                 if doubt:
                     say(f"note: {doubt}")
-            submission = _hand_over(look, starting, executor, profile, replace(options, profile=where))
+            submission = _hand_over(look, starting, target, options)
         for action in starting if retrying else ():
             add_request(RunFolder(action.state.folder), "retry", [s.id for s in look.known])
         if options.then_report:
-            _report(look, submission, executor, profile, say)
+            _report(look, submission, target, say)
     return actions, submission
 
 
@@ -140,20 +169,20 @@ def forgiven(states: dict[str, RunState], hashes: set[str]) -> dict[str, RunStat
     return states | fresh
 
 
-def profile_of(executor: Executor, options: Options) -> tuple[Profile, str]:
-    """What to ask SLURM for, and how to find the file that says so again. Raises UserError."""
+def target_of(options: Options) -> Target:
+    """Whom to hand runs to, and what to ask of SLURM. Raises UserError, MachineError."""
+    executor = choose_executor(options.executor)
     if executor == "local":
-        return Profile(), options.profile
-    where = find("slurm", options.profile)
-    profile = read_profile(where)
+        return Target(executor, Profile(), Path(options.profile), options.profile)
+    file = find("slurm", options.profile)
+    profile = read_profile(file)
     if options.max_parallel:
         profile = profile.model_copy(update={"max_parallel": options.max_parallel})
-    return profile, reference("slurm", where)
+    return Target(executor, profile, file, reference("slurm", file))
 
 
-def _hand_over(
-    look: Survey, starting: Sequence[Action], executor: Executor, profile: Profile, options: Options
-) -> Submission:
+def _hand_over(look: Survey, starting: Sequence[Action], target: Target, options: Options) -> Submission:
+    executor = target.executor
     runs = sorted(
         (_in_its_place(a.run, look.places) for a in starting), key=lambda run: run.seed
     )  # stable: even coverage
@@ -163,14 +192,16 @@ def _hand_over(
     size = options.runs_per_gpu if executor == "slurm" else 1  # the local queue packs by its slots
     tasks = [tuple(refs[i : i + size]) for i in range(0, len(refs), size)]
     report = report_command(look.out, look.spec.name) if options.then_report else None
-    kept = asdict(options) | {"executor": executor, "report": report}
+    kept = asdict(options) | {"executor": executor, "profile": target.reference, "report": report}
     submission = new_submission(look.out / look.spec.name, executor, this_host(), tasks, kept)
+    if executor == "slurm":
+        submission = replace(submission, cluster=settings().get("ClusterName", ""))
     write_configs(submission, runs)
     write_submission(submission)
     if executor == "local":
         local.start_queue(submission, look.out)
         return submission
-    return slurm.submit(submission, profile, look.out)
+    return slurm.submit(submission, target.profile, look.out)
 
 
 def _in_its_place(run: WantedRun, places: dict[str, Path]) -> WantedRun:
@@ -185,14 +216,14 @@ def report_command(out: Path, name: str) -> list[str]:
     return [sys.executable, "-m", "remctl", "report", str(folder), "--out", str(folder / "report")]
 
 
-def _report(look: Survey, submission: Submission | None, executor: Executor, profile: Profile, say: Say) -> None:
+def _report(look: Survey, submission: Submission | None, target: Target, say: Say) -> None:
     """Have the report made once everything of this experiment has ended; a local queue that was just started does it."""
     folder, command = look.out / look.spec.name, report_command(look.out, look.spec.name)
     is_open = any(state.status in OPEN for state in look.states.values())
-    if executor == "slurm":
+    if target.executor == "slurm":
         jobs = {s.job.split("_")[0] for s in look.states.values() if s.status in OPEN and s.job[:1].isdigit()}
         jobs |= {chunk.job for chunk in submission.chunks} if submission else set()
-        job = slurm.submit_after(sorted(jobs), command, f"remctl-report-{look.spec.name}", folder, profile)
+        job = slurm.submit_after(sorted(jobs), command, f"remctl-report-{look.spec.name}", folder, target.profile)
         say(f"report: SLURM job {job}, into {folder / 'report'}")
     elif submission is None and is_open:
         say(f"report: when the runs have ended, {shlex.join(command[2:])}")
@@ -205,15 +236,17 @@ def follow(
 ) -> list[Action]:
     """Until every run is done or held: look, show, start again what failed. Returns the last actions.
 
-    What somebody cancels meanwhile stays cancelled. A scheduler that does not answer is asked again. Raises MachineError
-    where it never does, or where runs are taken away again and again before they have begun.
+    What somebody cancels meanwhile stays cancelled. Executor and profile are settled once, however the machine changes. A
+    scheduler that does not answer is asked again. Raises MachineError where it never does, or where runs are taken away
+    again and again before they have begun.
     """
-    silent, handed_over = 0, Counter[str]()
-    pause_s = POLL_S[choose_executor(options.executor)] if poll_s is None else poll_s
+    silent, handed_over, target = 0, Counter[str](), target_of(options)
+    pause_s = POLL_S[target.executor] if poll_s is None else poll_s
     quiet = replace(options, then_report=False)  # that was asked for by the first launch
     while True:
         try:
-            actions, submission = launch(out, spec, quiet, Rules(resume_cancelled=False), say=lambda text: None)
+            rules = Rules(resume_cancelled=False)
+            actions, submission = launch(out, spec, quiet, rules, say=lambda text: None, target=target)
         except MachineError:
             silent += 1
             if silent > MAX_SILENT_LOOKS:
@@ -233,9 +266,10 @@ def follow(
 @contextmanager
 def launching(out: Path) -> Iterator[None]:
     """Only one launcher plans and submits in a folder of runs. Raises MachineError naming what to do for a second one."""
-    fd = open_lock(out / ".launching")
+    lock = out / ".launching"
+    fd = open_lock(lock)
     try:
-        if not exclusive_within(fd, PATIENCE_S):
+        if not exclusive_within(fd, lock, PATIENCE_S):
             raise MachineError(f"another `remctl ablate` is submitting in {out}: try again when it is through")
         yield
     finally:

@@ -8,6 +8,7 @@ It holds the lock of its submission for as long as it lives. Of the queues in on
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,26 +16,35 @@ import sys
 import time
 from pathlib import Path
 
-from remctl.errors import MachineError
+from remctl.errors import MachineError, UserError
+from remctl.programs import ask_program
 from remctl.runs.cores import usable_cores
-from remctl.runs.files import make_folder, named_errors
+from remctl.runs.files import make_folder
 from remctl.runs.lock import exclusive_within, open_lock, try_exclusive
 from remctl.sweep.job import LEAVING, POLL_S, Pool, Slot, supervised
-from remctl.sweep.records import Submission, read_submission
+from remctl.sweep.records import LAST_WORDS, Submission, read_submission
 from remctl.sweep.schedulers import QUEUE_LOCK
 
+NVIDIA_SMI_S = 60
+QUEUES_LOCK = ".local-queue"  # in the folder of runs
 PATIENCE_S = 1.0  # a glance of `remctl status` is over by then
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them, without loading torch."""
+    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them, without loading torch.
+
+    Raises MachineError if nvidia-smi is there and cannot be asked.
+    """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [gpu.strip() for gpu in given.split(",") if gpu.strip() and gpu.strip() != "-1"]
     if shutil.which("nvidia-smi") is None:
         return []
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
-    return [str(i) for i, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU ")]
+    try:
+        said = ask_program("nvidia-smi", "-L", timeout_s=NVIDIA_SMI_S)
+    except MachineError as error:  # there may be GPUs: to crawl on the CPU instead is nothing to guess
+        raise MachineError(f"{error}; or name the GPUs in CUDA_VISIBLE_DEVICES (empty: none)") from None
+    return re.findall(r"^GPU (\d+):", said.out, re.MULTILINE)
 
 
 def slots(gpus: list[str], runs_per_gpu: int, max_parallel: int | None, num_cores: int) -> list[Slot]:
@@ -58,10 +68,9 @@ def start_queue(submission: Submission, out: Path) -> int:
     make_folder(submission.path)
     fd = open_lock(submission.path / QUEUE_LOCK)
     try:
-        with named_errors("locking", submission.path / QUEUE_LOCK):
-            if not exclusive_within(fd, PATIENCE_S):
-                raise MachineError(f"{submission.path}: another queue works on it: see `remctl status`")
-        with (submission.path / "queue.log").open("ab") as log:
+        if not exclusive_within(fd, submission.path / QUEUE_LOCK, PATIENCE_S):
+            raise MachineError(f"{submission.path}: another queue works on it: see `remctl status`")
+        with submission.queue_log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "remctl.sweep.local", str(submission.path), str(out)],
                 stdin=subprocess.DEVNULL,
@@ -87,8 +96,8 @@ def main(arguments: list[str]) -> None:
     pool = Pool(runs, room)
     for signum in LEAVING:
         signal.signal(signum, lambda *_: setattr(pool, "stopping", True))
-    turn = open_lock(out / ".local-queue")
-    while not pool.stopping and not try_exclusive(turn):
+    turn = open_lock(out / QUEUES_LOCK)
+    while not pool.stopping and not try_exclusive(turn, out / QUEUES_LOCK):
         time.sleep(POLL_S)
     pool.work()
     if options.get("report") and not pool.stopping:
@@ -96,4 +105,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"{LAST_WORDS}{error}")

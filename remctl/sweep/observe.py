@@ -16,7 +16,7 @@ from remctl.errors import MachineError, UserError
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
-from remctl.sweep.records import Submission, attempts, default_path, log_path, requested
+from remctl.sweep.records import LAST_WORDS, Submission, attempts, default_path, last_line, log_path, requested
 from remctl.sweep.schedulers import NO_FAULT, UNKNOWN, JobState, States
 from remctl.sweep.wanted import WantedRun
 
@@ -57,11 +57,13 @@ class RunState:
     submission: str = ""
     requeued: bool = False
     cancelled: bool = False
+    slurm_log: Path | None = None
 
     @property
-    def log(self) -> Path:
-        """What it printed."""
-        return log_path(RunFolder(self.folder))
+    def log(self) -> Path | None:
+        """What its job printed, if that ended without a word of the run; else what the run did; None if there is nothing."""
+        log = log_path(RunFolder(self.folder))
+        return self.slurm_log or (log if log.is_file() else None)
 
 
 def find_places(out: Path, name: str, wanted: Iterable[WantedRun], submitted: Iterable[Submission]) -> dict[str, Path]:
@@ -88,12 +90,13 @@ def find_places(out: Path, name: str, wanted: Iterable[WantedRun], submitted: It
 
 def observe(places: dict[str, Path], known: Iterable[Submission], jobs: States) -> dict[str, RunState]:
     """The state of each run, by configuration hash. Raises MachineError where a folder cannot be read."""
-    handed_over: dict[str, list[tuple[Submission, int]]] = {}
-    for submission in known:
+    handed_over: dict[str, dict[tuple[str, int], Submission]] = {}
+    for submission in known:  # a copied folder holds the same ones once more
         for number, task in enumerate(submission.tasks):
             for ref in task:
-                handed_over.setdefault(ref.config_hash, []).append((submission, number))
-    return {h: _state(h, RunFolder(place), handed_over.get(h, []), jobs) for h, place in places.items()}
+                handed_over.setdefault(ref.config_hash, {}).setdefault((submission.id, number), submission)
+    tasks = {h: [(s, number) for (_, number), s in found.items()] for h, found in handed_over.items()}
+    return {h: _state(h, RunFolder(place), tasks.get(h, []), jobs) for h, place in places.items()}
 
 
 def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, int]], jobs: States) -> RunState:
@@ -126,6 +129,7 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
         submission=last.submission,
         requeued=last.started,
         cancelled=last.submission in cancelled or last.cancelled,
+        slurm_log=last.log,
     )
 
 
@@ -147,6 +151,7 @@ class _End:
     error: str = ""
     started: bool = False
     cancelled: bool = False
+    log: Path | None = None
 
 
 def _end(
@@ -161,9 +166,9 @@ def _end(
         return replace(end, status="failed", error=last["error"])
     if ended and last["outcome"] == "done" and _age_s(last) < VISIBLE_AFTER_S:
         return replace(end, status="running", why="done; its result is not to be seen here yet")
-    if job is not None and job.state == UNKNOWN:
-        return replace(end, status="unknown", why="SLURM does not answer")
     is_cancelled = submission.id in cancelled
+    if job is not None and job.state == UNKNOWN and not is_cancelled:
+        return replace(end, status="unknown", why=job.reason or "SLURM does not answer")
     given_back = ended and (is_cancelled or submission.executor == "local")  # else SLURM may start it once more
     if job is not None and job.is_live and not given_back and not (is_cancelled and not mine):
         return _open(end, submission, job, last)
@@ -171,7 +176,7 @@ def _end(
         return replace(end, why="cancelled", cancelled=True)
     if ended:  # a signal asked it to leave, or another process had it
         return replace(end, why=last["error"])
-    return _without_a_word(end, submission, job, started=last["event"] == "start")
+    return _without_a_word(end, submission, job)
 
 
 def _open(end: _End, submission: Submission, job: JobState, last: dict[str, Any]) -> _End:
@@ -183,14 +188,19 @@ def _open(end: _End, submission: Submission, job: JobState, last: dict[str, Any]
     return replace(end, status="queued", why=reason)
 
 
-def _without_a_word(end: _End, submission: Submission, job: JobState | None, started: bool) -> _End:
-    """The job is over, and the supervisor did not come to write why."""
+def _without_a_word(end: _End, submission: Submission, job: JobState | None) -> _End:
+    """The job is over, and the supervisor did not come to write why: SLURM may have kept what was printed."""
+    if job is not None and job.state == "LOST":
+        words = last_line(submission.queue_log)
+        return replace(end, why="its local queue is gone" + (f" ({words})" if words.startswith(LAST_WORDS) else ""))
     if job is not None and job.state in NO_FAULT:
-        return replace(end, why="its local queue is gone" if job.state == "LOST" else f"its job ended as {job.state}")
-    if job is None and not started:
+        return replace(end, why=f"its job ended as {job.state}")
+    log = submission.slurm_log(end.job)
+    if job is None and not end.started and log is None:
         return replace(end, why="its job was never submitted, or SLURM lost it before it began")
-    state = job.state if job else "SLURM has forgotten it"
-    return replace(end, status="failed", error=f"its job ended without a word ({state}): see {submission.path}")
+    state = ", ".join(filter(None, (job.state, job.reason))) if job else "SLURM has forgotten it"
+    words = last_line(log) if log else f"SLURM kept no log in {submission.path / 'slurm'}"
+    return replace(end, status="failed", error=f"its job ended without a word of the run ({state}): {words}", log=log)
 
 
 def _age_s(event: dict[str, Any]) -> float:

@@ -22,6 +22,11 @@ RESERVED = (
     "open-mode",
     "dependency",
     "wrap",
+    "clusters",  # jobs are looked for where SLURM_CONF points
+    "parsable",  # and what changes what sbatch answers, and when
+    "quiet",
+    "test-only",
+    "wait",
 )
 _TIME = re.compile(r"(?:(\d+)-)?(\d{1,2}):(\d{2}):(\d{2})")
 
@@ -71,7 +76,8 @@ class Profile(BaseModel):
     @classmethod
     def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
         for name in extra:
-            if name.strip("-").replace("_", "-") in RESERVED:
+            plain = name.strip("-").replace("_", "-").strip()
+            if any(reserved.startswith(plain) for reserved in RESERVED):  # sbatch takes abbreviations
                 raise ValueError(f"{name} is set by remctl itself; leave it out")
         return extra
 

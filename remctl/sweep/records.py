@@ -14,6 +14,7 @@ A submission is written before anything is handed over and completed as job ids 
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterable
@@ -28,10 +29,12 @@ from remctl.errors import MachineError
 from remctl.games import folder_name
 from remctl.runs.files import append_line, make_folder, read_json, read_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
+from remctl.runs.places import Places
 from remctl.shipped import reference
 from remctl.sweep.wanted import Spec, WantedRun
 
 EXPERIMENT, SUBMISSIONS, SUBMISSION, FINALS = "experiment.json", ".submissions", "submission.json", "finals.jsonl"
+LAST_WORDS = "remctl: "  # with which a queue that cannot work ends its log
 Executor = Literal["slurm", "local"]
 Event = Literal["start", "end", "cancel", "retry"]
 
@@ -65,7 +68,8 @@ class Chunk:
 class Submission:
     """Runs handed to an executor, a task being the runs that share a GPU. `options`: how, for the next time.
 
-    `chunks`: SLURM's job ids, as far as they are known; none for the local queue.
+    `chunks`: SLURM's job ids, as far as they are known; none for the local queue. `experiment`: its name at that time.
+    `cluster`: SLURM's name of itself, if it was asked.
     """
 
     path: Path
@@ -75,6 +79,8 @@ class Submission:
     tasks: tuple[tuple[RunRef, ...], ...]
     chunks: tuple[Chunk, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    experiment: str = ""
+    cluster: str = ""
 
     @property
     def id(self) -> str:
@@ -84,8 +90,19 @@ class Submission:
     @property
     def job_name(self) -> str:
         """By this the scheduler's jobs are found even if their ids were never written down."""
-        experiment = re.sub(r"[^A-Za-z0-9_.-]", "_", self.path.parents[1].name)[:40]
+        name = self.experiment or self.path.parents[1].name  # the folder may be another one by now
+        experiment = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:40]
         return f"remctl-{experiment}-{self.id}"
+
+    @property
+    def queue_log(self) -> Path:
+        """What a local queue prints."""
+        return self.path / "queue.log"
+
+    def slurm_log(self, job: str) -> Path | None:
+        """What SLURM kept of a job's output: of its errors, if there are any; None where there is nothing."""
+        logs = [self.path / "slurm" / f"{job}_0_log.{kind}" for kind in ("err", "out")]  # as submitit names them
+        return next((log for log in logs if log.is_file() and log.stat().st_size), None) if job else None
 
     @property
     def num_known_tasks(self) -> int:
@@ -112,7 +129,7 @@ def new_submission(
     """A fresh folder for it: submitit takes an old job's result for a new one's where ids are used again."""
     time = datetime.now(UTC)
     path = experiment / SUBMISSIONS / f"{time:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
-    return Submission(path, executor, now(), host, tuple(tasks), (), options)
+    return Submission(path, executor, now(), host, tuple(tasks), (), options, experiment.name)
 
 
 def now() -> str:
@@ -147,13 +164,23 @@ def read_submission(path: Path) -> Submission:
     content = read_json(path / SUBMISSION)
     try:
         configs = (path / "configs",)
-        tasks = tuple(tuple(_known_today(RunRef(**ref), configs) for ref in task) for task in content.pop("tasks"))
+        tasks = tuple(
+            tuple(_moved(path, _known_today(RunRef(**ref), configs)) for ref in task) for task in content.pop("tasks")
+        )
         chunks = tuple(Chunk(**chunk) for chunk in content.pop("chunks"))
         return Submission(path=path, tasks=tasks, chunks=chunks, **content)
     except (AttributeError, KeyError, TypeError) as error:
         raise MachineError(
             f"{path / SUBMISSION} is damaged ({error}): restore it from a copy or move it away"
         ) from None
+
+
+def _moved(submission: Path, ref: RunRef) -> RunRef:
+    """`ref` with the place of its run now, if the experiment's folder was renamed since."""
+    out, experiment = submission.parents[2], submission.parents[1]
+    own = experiment.joinpath(*Path(ref.path).parts[1:])
+    was_renamed = own.exists() or not out.joinpath(*Path(ref.path).parts[:1]).exists()
+    return replace(ref, path=str(own.relative_to(out))) if was_renamed and not (out / ref.path).exists() else ref
 
 
 def submissions(out: Path, damaged: list[str] | None = None) -> list[Submission]:
@@ -203,6 +230,30 @@ def log_path(run: RunFolder) -> Path:
     return run.path / "job.log"
 
 
+def slurm_log(run: RunFolder) -> Path | None:
+    """What SLURM kept of the last job that was to start a run, for one that never came to it. Raises MachineError."""
+    out = run.path.absolute().parents[3]
+    logs = [
+        submission.slurm_log(submission.job_id(number) or "")
+        for submission in submissions(out, damaged=[])
+        for number, task in enumerate(submission.tasks)
+        if any(out / ref.path == run.path.absolute() for ref in task)
+    ]
+    return next((log for log in reversed(logs) if log), None)
+
+
+def last_line(log: Path, max_bytes: int = 4096) -> str:
+    """The last line of a log that is not empty, and rather not srun's own, that a task has ended; "" for none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - max_bytes))
+            lines = [line.strip()[:300] for line in file.read().decode(errors="replace").splitlines()]
+    except OSError:
+        return ""
+    said = [line for line in reversed(lines) if line]
+    return next((line for line in said if not line.startswith("srun: ")), next(iter(said), ""))
+
+
 # --- the experiment ---
 
 
@@ -247,10 +298,15 @@ def read_experiment(out: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def refs_of(out: Path, experiment: dict[str, Any]) -> list[RunRef]:
-    """The runs that experiment.json names."""
-    configs = tuple((out / experiment["name"] / SUBMISSIONS).glob("*/configs"))
-    return [_known_today(RunRef(**ref), configs, RunFolder(out / ref["path"])) for ref in experiment["runs"]]
+def refs_of(out: Path, name: str, content: dict[str, Any]) -> list[RunRef]:
+    """The runs that the experiment.json of the folder `name` lists, each with its place and hash of today."""
+    configs, places = tuple((out / name / SUBMISSIONS).glob("*/configs")), Places(out)
+    refs = [RunRef(**ref) for ref in content["runs"]]
+    found = [places.find(out / name, ref.path, ref.config_hash) for ref in refs]
+    return [
+        _known_today(replace(ref, path=os.path.relpath(place, out)), configs, RunFolder(place))
+        for ref, place in zip(refs, found, strict=True)
+    ]
 
 
 def _known_today(ref: RunRef, configs: Iterable[Path], run: RunFolder | None = None) -> RunRef:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from remctl.errors import MachineError
 from remctl.runs.layout import RunFolder
@@ -21,32 +21,45 @@ def cancel(standing: Standing, chosen: Sequence[str]) -> list[Row]:
     """Stop what is queued or running of the named runs; returns those. What they have computed stays.
 
     Supervisors look for requests every second, so that of runs that share a task the others go on; a SLURM task of which
-    nothing is left open is cancelled as a whole. Raises UserError for an unknown name, MachineError where a scheduler
-    cannot be told, or a process is on another machine.
+    nothing is left open is cancelled as a whole. Everything is tried before an error is raised: UserError for an unknown
+    name, MachineError where a scheduler cannot be told, a process is on another machine, or a run is another user's.
     """
     _refuse_blind(standing)
     rows = [row for row in choose(standing.rows, chosen) if row.state.status in OPEN]
-    errors = [error for row in rows if (error := _ask(row)) is not None]
     kept = {row.state.job for row in standing.rows if row.state.status in OPEN and row not in rows}
     by_id = {s.id: s for s in standing.known}
-    slurm_rows = [row for row in rows if _executor(by_id, row) == "slurm"]
-    slurm.cancel(sorted({row.state.job for row in slurm_rows if row.state.job} - kept))
-    for row in rows:
-        if errors or not _is_supervised(by_id, row):
-            _stop_process(row)
-    if errors:  # told after everything was stopped that can be: a full disk is a reason to cancel
-        raise errors[0]
+    jobs = {row.state.job for row in rows if row.state.job and _executor(by_id, row) == "slurm"} - kept
+    unasked = [error for row in rows if (error := _tried(_ask, row)) is not None]
+    uncancelled = _tried(slurm.cancel, sorted(jobs))
+    unstopped = [_tried(_stop_process, row) for row in rows if unasked or not _is_supervised(by_id, row)]
+    for error in (uncancelled, *unasked, *unstopped):
+        if error is not None:
+            raise error
     return rows
 
 
-def _ask(row: Row) -> MachineError | None:
-    """Write the request into the run's folder; the error where that fails."""
+def _tried(act: Callable[..., None], *arguments: Any) -> MachineError | None:
+    """The error, if there is one."""
+    try:
+        act(*arguments)
+    except MachineError as error:
+        return error
+    return None
+
+
+def _ask(row: Row) -> None:
+    """Write the request into the run's folder."""
     if row.state.submission:
         try:
             add_request(RunFolder(row.state.folder), "cancel", [row.state.submission])
         except MachineError as error:
-            return error
-    return None
+            if isinstance(error.__cause__, PermissionError):
+                raise _anothers(row) from None
+            raise
+
+
+def _anothers(row: Row) -> MachineError:
+    return MachineError(f"{row.ref.path} is another user's: ask the owner of {row.state.folder} to cancel it")
 
 
 def _executor(by_id: dict[str, Submission], row: Row) -> str | None:
@@ -69,8 +82,12 @@ def _stop_process(row: Row) -> None:
         return
     if who.get("host") != this_host():
         raise MachineError(f"{row.ref.path} is run by process {who['pid']} on {who.get('host')}: stop it there")
-    with suppress(ProcessLookupError):
+    try:
         os.kill(who["pid"], signal.SIGTERM)
+    except PermissionError:
+        raise _anothers(row) from None
+    except ProcessLookupError:  # it has left meanwhile
+        return
 
 
 def to_retry(standing: Standing, chosen: Sequence[str]) -> list[Row]:

@@ -11,9 +11,7 @@ import os
 import re
 import shutil
 import socket
-import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +19,13 @@ from remctl.errors import MachineError
 from remctl.runs.files import append_lines, read_jsonl
 from remctl.runs.layout import RunFolder
 from remctl.runs.lock import is_held
+from remctl.sweep.clients import ask, ask_rows, settings
 from remctl.sweep.records import FINALS, Chunk, Submission, add_chunk
 
-LIVE = frozenset(
-    ["PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED", "REQUEUE_FED"]
-    + ["REQUEUE_HOLD", "RESIZING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "RESV_DEL_HOLD"]
-)
 # Ends that say nothing against the run: the machine took it away, or somebody did.
 NO_FAULT = frozenset(["CANCELLED", "PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED", "LOST"])
+ENDS = NO_FAULT | {"COMPLETED", "FAILED", "OUT_OF_MEMORY"}  # any other word, of whatever version: the job still lives
 UNKNOWN = "UNKNOWN"  # the scheduler does not answer: neither live nor ended
-SCHEDULER_TIMEOUT_S = 60
 NAMES_AT_ONCE = 100  # a command line has an end
 QUEUE_LOCK = "queue.lock"
 
@@ -46,7 +41,7 @@ class JobState:
     @property
     def is_live(self) -> bool:
         """Whether the task is still in somebody's hands."""
-        return self.state in LIVE
+        return self.state not in ENDS and self.state != UNKNOWN
 
 
 States = dict[tuple[str, int], JobState]  # by submission id and number of the task; none where nobody knows
@@ -89,60 +84,39 @@ def _local_state(submission: Submission) -> JobState:
 # --- SLURM ---
 
 
-def has_slurm() -> bool:
-    """Whether jobs can be submitted from here."""
-    return shutil.which("sbatch") is not None and shutil.which("squeue") is not None
-
-
-def ask(*command: str) -> str:
-    """The output of one of SLURM's commands. Raises MachineError, one line, when it fails or takes too long."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SCHEDULER_TIMEOUT_S, check=False)
-    except FileNotFoundError:
-        raise MachineError(f"{command[0]} is not on the PATH: run this on the cluster's login node") from None
-    except subprocess.TimeoutExpired:
-        raise MachineError(f"{command[0]} did not answer within {SCHEDULER_TIMEOUT_S} s: try again later") from None
-    if done.returncode != 0:
-        said = " ".join((done.stderr or done.stdout).split())[:300]
-        raise MachineError(f"{command[0]} failed ({said}): is the SLURM controller up? try again later")
-    return done.stdout
-
-
-@contextmanager
-def outside_of_jobs() -> Iterator[None]:
-    """Without the variables that a SLURM job leaves its commands, or what they submit would take itself for a part of it."""
-    inherited = {
-        name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SLURM_") and name != "SLURM_CONF"
-    }
-    try:
-        yield
-    finally:
-        os.environ.update(inherited)
-
-
 def _slurm_states(submissions: list[Submission]) -> States:
-    by_name = {s.job_name: s for s in submissions}
+    config = settings()
+    cluster, private = config.get("ClusterName", ""), "jobs" in re.split(r"\W+", config.get("PrivateData", ""))
+    away = [s for s in submissions if s.cluster and cluster and s.cluster != cluster]
+    here = [s for s in submissions if s not in away]
+    by_name = {s.job_name: s for s in here}
     states: States = {}
     for s in submissions:
         states |= _finals(s)
-    states |= _sacct([s for s in submissions if s.chunks])
+    states |= _sacct([s for s in here if s.chunks])
     for name, job, index, state, reason in _squeue(by_name):
         task = _task_of(by_name[name], job, index)
         if task is not None:
             job_id = job if index is None else f"{job}_{index}"
-            states[by_name[name].id, task] = JobState(job_id, state, reason if state in LIVE else "")
+            states[by_name[name].id, task] = JobState(job_id, state, reason)
+    for s in away:
+        states = _all_tasks(s, JobState("", UNKNOWN, f"on cluster {s.cluster}, SLURM_CONF names {cluster}")) | states
+    for s in here if private else ():  # SLURM shows everybody only their own: others' may live
+        if s.path.stat().st_uid != os.getuid() != 0:
+            states = _all_tasks(s, JobState("", UNKNOWN, "another user's job, which SLURM does not show")) | states
     return states
 
 
 def _squeue(names: Iterable[str]) -> list[tuple[str, str, int | None, str, str]]:
     """(job name, job id, array index, state, reason) of every job of these names that the controller remembers."""
-    names = list(names)
-    rows = []
+    names, rows = list(names), list[tuple[str, str, int | None, str, str]]()
     for i in range(0, len(names), NAMES_AT_ONCE):
-        chosen = ",".join(names[i : i + NAMES_AT_ONCE])
-        for line in ask("squeue", "-h", "-r", "-t", "all", "-n", chosen, "-o", "%j|%F|%K|%T|%r").splitlines():
-            name, job, index, state, reason = line.strip().split("|", 4)
-            rows.append((name, job, int(index) if index.isdigit() else None, state, "" if reason == "None" else reason))
+        chosen = names[i : i + NAMES_AT_ONCE]
+        asked = ("squeue", "-r", "-t", "all", "-n", ",".join(chosen))
+        for name, job, index, state, reason in ask_rows(*asked, fields=("%j", "%F", "%K", "%T", "%r")):
+            if name in chosen and job.isdigit():  # no headings
+                said = "" if reason == "None" else reason
+                rows += [(name, job, number, state, said) for number in (expand(index) or (None,))]
     return rows
 
 
@@ -164,13 +138,13 @@ def _sacct(submissions: list[Submission]) -> States:
         return {}
     states: States = {}
     for line in text.splitlines():
-        job_id, state, name = line.split("|", 2)
+        job_id, state, name = (*line.strip().split("|", 2), "", "")[:3]
         job, _, indices = job_id.partition("_")
         submission, chunk = chunks.get(job, (None, None))
         word = state.split()[0] if state.split() else ""  # "CANCELLED by 1000"
-        if (
-            submission is None or chunk is None or name != submission.job_name or word in LIVE
-        ):  # an id that was used again
+        if submission is None or chunk is None or word not in ENDS:
+            continue
+        if name != submission.job_name:  # an id that was used again
             continue
         for index in expand(indices) if indices else range(chunk.count):  # an array that never began has no tasks
             if index < chunk.count:
@@ -194,7 +168,7 @@ def expand(indices: str) -> list[int]:
 def keep_finals(submissions: Iterable[Submission], states: States) -> None:
     """Write down the ends that were seen, once each: SLURM forgets. Only under the launcher's lock. Raises MachineError."""
     for submission in submissions:
-        if submission.executor == "local":
+        if submission.executor == "local" or not os.access(submission.path, os.W_OK):  # another user's
             continue
         known = {key: s.state for key, s in _finals(submission).items()}
         mine = {key: s for key, s in states.items() if key[0] == submission.id and not s.is_live and s.state != UNKNOWN}
@@ -211,6 +185,8 @@ def _finals(submission: Submission) -> States:
 def adopt(submission: Submission) -> Submission:
     """With the job ids that its launcher did not live to write down, as far as squeue knows them. Raises MachineError."""
     if submission.executor == "local" or submission.num_known_tasks == len(submission.tasks):
+        return submission
+    if not os.access(submission.path, os.W_OK):  # another user's
         return submission
     written, last = {chunk.job for chunk in submission.chunks}, dict[str, int]()
     for _, job, index, _, _ in _squeue([submission.job_name]):

@@ -1,25 +1,26 @@
-"""To SLURM with submitit: one job array per submission, checked before anything is submitted."""
+"""To SLURM: one job array per submission, checked before anything is submitted. submitit runs the tasks on the nodes."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from remctl.errors import MachineError, UserError
-from remctl.runs.files import discard, make_folder, write_atomic
+from remctl.runs.files import discard, make_folder, named_errors, write_atomic
+from remctl.sweep.clients import answer, ask, job_number, settings
 from remctl.sweep.job import Task
 from remctl.sweep.profile import Profile, minutes
 from remctl.sweep.records import Chunk, Submission, add_chunk
-from remctl.sweep.schedulers import SCHEDULER_TIMEOUT_S, ask
+from remctl.sweep.schedulers import adopt
 
 NO_LIMIT = 1_000_000  # of timeouts and preemptions: a run that makes progress is never given up
 PROBE_S = 20
-SIGNAL = "USR2"  # submitit's
+SIGNAL = "USR2"  # submitit's, which an environment variable could change
 DEFAULT_MAX_ARRAY_SIZE = 1001
 
 
@@ -49,15 +50,12 @@ def check(profile: Profile, where: Path) -> None:
 
 def _refusal(flags: Sequence[str]) -> str | None:
     """SLURM's words against a job with these flags; None if it would take it. Raises MachineError without an answer."""
-    command = ["sbatch", "--test-only", "--ntasks=1", *flags, "--wrap=true"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SCHEDULER_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise MachineError(f"sbatch did not answer within {SCHEDULER_TIMEOUT_S} s: try again later") from None
-    if done.returncode == 0:
+    said = answer("sbatch", "--test-only", "--ntasks=1", *flags, "--wrap=true")
+    if said.status == 0:
         return None
-    lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
-    text = lines[-1] if lines else f"exit status {done.returncode}"
+    lines = (said.err or said.out).splitlines()
+    lines = [line for line in lines if "error" in line.lower()] or lines
+    text = lines[-1] if lines else f"exit status {said.status}"
     return re.sub(r"^(sbatch|allocation): (error|failure): |Batch job submission failed: ", "", text).strip()
 
 
@@ -67,10 +65,20 @@ def time_limit_min(partition: str | None) -> int | None:
         name, _, limit = line.partition("|")
         if name.rstrip("*") == partition or (partition is None and name.endswith("*")):
             try:
-                return minutes(limit if limit.count(":") == 2 else f"00:{limit}")
+                return minutes(limit if limit.count(":") == 2 else f"00:{limit.strip():0>5}")
             except ValueError:
                 return None
     return None
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UserError for a folder in which SLURM would write its logs elsewhere: their names are patterns."""
+    path = str(folder)
+    if "%" in path or "\\" in path or not path.isprintable():
+        raise UserError(
+            f"--out {path!r}: SLURM puts other things in the place of % and \\ and of what cannot be printed: "
+            "choose a folder and a name without them"
+        )
 
 
 def probe(folder: Path, profile: Profile) -> str | None:
@@ -78,10 +86,6 @@ def probe(folder: Path, profile: Profile) -> str | None:
 
     Raises UserError where the node does not see the folder: its jobs would fail without a log.
     """
-    if "%" in str(folder):
-        raise UserError(
-            f"--out {folder}: SLURM puts other things in the place of %: choose a folder and a name without it"
-        )
     make_folder(folder)
     file = folder / f".probe-{uuid.uuid4().hex}"
     write_atomic(file, "")
@@ -99,28 +103,26 @@ def probe(folder: Path, profile: Profile) -> str | None:
         "--time=1",
         "--chdir=/",
     ]
-    look = f"test -f {shlex.quote(str(file))} && echo seen || echo unseen"
+    look = f"test -f {shlex.quote(str(file))}; echo {file.name}=$?"  # what a wrapper shows of the command is no answer
     try:
-        done = subprocess.run(
-            [*command, *flags, "sh", "-c", look], capture_output=True, text=True, timeout=3 * PROBE_S, check=False
-        )
-    except (subprocess.TimeoutExpired, FileNotFoundError):
+        said = answer(*command, *flags, "sh", "-c", look, timeout_s=3 * PROBE_S)
+    except MachineError:
         return f"whether the nodes see {folder} was not probed: no node answered in time"
     finally:
         discard(file)
-    if "unseen" in done.stdout:
+    if f"{file.name}=1" in said.out:
         raise UserError(
             f"--out {folder}: the cluster's nodes do not see this folder: choose one on a shared file system"
         )
-    if "seen" in done.stdout:
+    if f"{file.name}=0" in said.out:
         return None
-    return f"whether the nodes see {folder} was not probed ({' '.join(done.stderr.split())[:160] or 'no free node'})"
+    return f"whether the nodes see {folder} was not probed ({' '.join(said.err.split())[:160] or 'no free node'})"
 
 
 def max_array_size() -> int:
     """Tasks an array may have on this cluster. Raises MachineError if the controller does not answer."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
-    return int(found[1]) if found else DEFAULT_MAX_ARRAY_SIZE
+    given = settings().get("MaxArraySize", "")
+    return max(1, int(given)) if given.isdigit() else DEFAULT_MAX_ARRAY_SIZE
 
 
 def submit(submission: Submission, profile: Profile, out: Path) -> Submission:
@@ -128,22 +130,60 @@ def submit(submission: Submission, profile: Profile, out: Path) -> Submission:
 
     Raises MachineError with SLURM's words where it refuses.
     """
-    from submitit import SlurmExecutor
-    from submitit.core.utils import FailedJobError
+    from submitit.core.utils import DelayedSubmission
 
-    executor = SlurmExecutor(submission.path / "slurm", max_num_timeout=NO_LIMIT, python=_python())
-    executor.update_parameters(**_parameters(submission, profile))
-    numbers = range(len(submission.tasks))
-    tasks = [Task(submission.path, number, out, profile.cpus, profile.device_of_runs) for number in numbers]
-    limit = max_array_size()
-    for first in range(0, len(tasks), limit):
-        part = tasks[first : first + limit]
-        try:
-            jobs = executor.submit_array(part)
-        except FailedJobError as error:
-            raise MachineError(f"SLURM refused the job ({' '.join(str(error).split())[-200:]})") from None
-        submission = add_chunk(submission, Chunk(jobs[0].job_id.split("_")[0], first, len(part)))
+    folder = submission.path / "slurm"
+    make_folder(folder)
+    num_tasks, limit = len(submission.tasks), max_array_size()
+    for number in range(num_tasks):
+        delayed = DelayedSubmission(Task(submission.path, number, out, profile.cpus, profile.device_of_runs))
+        delayed.set_timeout(profile.time, NO_LIMIT)
+        with named_errors("writing", folder):
+            delayed.dump(folder / f"task_{number}.pkl")
+    for first in range(0, num_tasks, limit):
+        count = min(limit, num_tasks - first)
+        script = folder / f"submission_{first}.sh"
+        write_atomic(script, _script(submission, profile, folder, first, count))
+        submission = _submit_array(submission, script, first, count)
     return submission
+
+
+def _submit_array(submission: Submission, script: Path, first: int, count: int) -> Submission:
+    """By the id in sbatch's answer; without one, under the job's name: sbatch may submit and then hang, fail or chatter."""
+    try:
+        said = ask("sbatch", "--parsable", str(script))
+        job = job_number(said)
+        if job is None:
+            raise MachineError(f"sbatch names no job ({' '.join(said.split())[:200]!r}): see `squeue --me`")
+    except MachineError as error:
+        found = _found(submission)
+        if found is None:
+            raise error from None
+        return found
+    return add_chunk(submission, Chunk(job, first, count))
+
+
+def _found(submission: Submission) -> Submission | None:
+    """The submission with the ids of jobs that are there although sbatch did not say so; None without any."""
+    try:
+        found = adopt(submission)
+    except MachineError:
+        return None
+    return found if found.num_known_tasks > submission.num_known_tasks else None
+
+
+def _script(submission: Submission, profile: Profile, folder: Path, first: int, count: int) -> str:
+    """An array of tasks, or a plain job for a single one. Each finds its own pickle, so that nobody has to hand it over."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    number = f"$(({first} + ${{SLURM_ARRAY_TASK_ID:-0}}))"
+    job = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+    mine = f"{shlex.quote(f'{folder}/')}{job}_submitted.pkl"  # from a second start on, what submitit put there
+    keep = f"[ -e {mine} ] || ln -s task_{number}.pkl {mine}"
+    command = f"{_python()} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    parameters = _parameters(submission, profile)
+    parameters |= {"setup": [*profile.setup, keep], "map_count": count if count > 1 else None}
+    return str(_make_sbatch_string(command=command, folder=folder, **parameters)) + "\n"
 
 
 def _python() -> str:
@@ -151,7 +191,7 @@ def _python() -> str:
     return f'bash -c \'trap "" {SIGNAL}; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 
 
-def _parameters(submission: Submission, profile: Profile) -> dict[str, object]:
+def _parameters(submission: Submission, profile: Profile) -> dict[str, Any]:
     """submitit's names for its own settings; everything else as sbatch's flags."""
     flags = [flag.removeprefix("--").partition("=") for key in profile.flags().values() for flag in key]
     others = {name: value or True for name, _, value in flags if name != "time"}
@@ -160,9 +200,8 @@ def _parameters(submission: Submission, profile: Profile) -> dict[str, object]:
         "time": profile.time,
         "signal_delay_s": profile.signal_delay_s,
         "array_parallelism": profile.max_parallel,
-        "setup": list(profile.setup) or None,
         "srun_args": [f"--cpus-per-task={profile.cpus}"],  # since SLURM 22.05 srun does not take it from sbatch
-        "additional_parameters": {"requeue": True, **others},
+        "additional_parameters": {"requeue": True, "signal": f"{SIGNAL}@{profile.signal_delay_s}", **others},
     }
 
 
@@ -172,7 +211,7 @@ def submit_after(jobs: Sequence[str], command: Sequence[str], name: str, folder:
     after = [f"--dependency=afterany:{':'.join(jobs)}"] if jobs else []
     script = "\n".join([*profile.setup, shlex.join(command)])
     options = [f"--job-name={name}", f"--output={folder / 'report.log'}", "--ntasks=1", "--mem=4G", "--time=60"]
-    return ask("sbatch", "--parsable", *options, *flags, *after, f"--wrap={script}").strip().partition(";")[0]
+    return job_number(ask("sbatch", "--parsable", *options, *flags, *after, f"--wrap={script}")) or "of unknown number"
 
 
 def cancel(job_ids: Sequence[str]) -> None:

@@ -43,7 +43,9 @@ class Row:
     def note(self) -> str:
         """The last error and where its log is, or why a run waits."""
         if self.state.status == "failed":
-            return f"{self.state.error} [{self.state.failures} of {Rules().max_failures}] {self.state.log}"
+            return (
+                f"{self.state.error} [{self.state.failures} of {Rules().max_failures}] {self.state.log or ''}".rstrip()
+            )
         return self.state.reason
 
 
@@ -106,10 +108,10 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
         raise UserError(f"no experiment {name!r} in {out}: known: {there}")
     records = records or read_records(out)
     experiment = read_experiment(out, name)
-    refs = refs_of(out, experiment)
+    refs = refs_of(out, name, experiment)
     asked = {ref.config_hash for ref in refs}
     left = {ref.config_hash: ref for s in records.known if s.path.parents[1].name == name for t in s.tasks for ref in t}
-    places = {ref.config_hash: out / ref.path for ref in (*refs, *left.values())}
+    places = {ref.config_hash: out / ref.path for ref in (*left.values(), *refs)}
     known = [s for s in records.known if any(ref.config_hash in places for task in s.tasks for ref in task)]
     states = observe(places, known, records.jobs)
     rows = [Row(ref, states[ref.config_hash]) for ref in refs]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import sys
 from collections import namedtuple
@@ -188,3 +190,17 @@ def test_slurm(monkeypatch: pytest.MonkeyPatch, present: tuple[str, ...], state:
     check = doctor.check_slurm()
     assert check.state == state
     assert state == "ok" or "sacct" in check.fix
+
+
+@pytest.mark.parametrize("code", [None, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_lock_is_tried_where_the_runs_go(code: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(fd: int, kind: int) -> None:
+        raise OSError(code, "x")
+
+    if code is not None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+    check = by_name(doctor.check_all(tmp_path / "runs"))["file locks"]
+    assert check.state == ("ok" if code is None else "fail")
+    assert str(tmp_path) in check.found
+    assert ("flock" in check.fix) == (code is not None)
+    assert not list(tmp_path.iterdir())

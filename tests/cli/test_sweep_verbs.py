@@ -67,6 +67,7 @@ def test_status_shows_every_state_with_its_reason(cli: Cli, tmp_path: Path) -> N
     from remctl.sweep.records import submissions, write_experiment
 
     write_experiment(out, spec, find_places(out, spec.name, runs, submissions(out)), runs)
+    (out / "tiny" / runs[2].variant / "Catch" / "seed_0" / "job.log").write_text("remctl: disk full while writing x\n")
     shown = cli("status", "tiny", "--out", str(out))
     assert shown.status == 0
     assert "1 failed, 1 stopped, 1 to do, 1 done" in shown.out

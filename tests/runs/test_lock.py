@@ -7,9 +7,11 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +20,10 @@ import pytest
 
 from remctl.errors import MachineError
 from remctl.runs.layout import RunFolder
-from remctl.runs.lock import holder, locked
+from remctl.runs.lock import exclusive_within, holder, is_held, locked, open_lock
+from remctl.sweep.launch import launching
+from remctl.sweep.local import start_queue
+from remctl.sweep.records import Submission
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -152,13 +157,110 @@ def test_a_second_process_clears_nothing(tmp_path: Path) -> None:
         assert (tmp_path / ".tmp-1-result.json").exists()
 
 
-@pytest.mark.parametrize(("code", "words"), [(errno.ENOLCK, "no file locks"), (errno.EIO, "input/output error")])
+NO_LOCKS = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP]
+
+
+def launches(out: Path) -> None:
+    with launching(out):
+        pass
+
+
+def trains(out: Path) -> None:
+    with locked(RunFolder(out / "run")):
+        pass
+
+
+def looks(out: Path) -> None:
+    (out / "lock").touch()
+    holder(RunFolder(out))
+
+
+def sees_a_queue(out: Path) -> None:
+    (out / "queue.lock").touch()
+    is_held(out / "queue.lock")
+
+
+def starts_a_queue(out: Path) -> None:
+    start_queue(Submission(out / "id", "local", "", "", ()), out)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [*((code, "no file locks on the file system of .*: choose another folder") for code in NO_LOCKS)]
+    + [(errno.EIO, "input/output error"), (errno.EBADF, "permission denied")],
+)
+@pytest.mark.parametrize("use", [launches, trains, looks, sees_a_queue, starts_a_queue])
 def test_a_file_system_that_cannot_lock_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+    use: Callable[[Path], None], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def flock(fd: int, kind: int) -> None:
         raise OSError(code, "x")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(MachineError, match=words), locked(RunFolder(tmp_path)):
-        pass
+    with pytest.raises(MachineError, match=words):
+        use(tmp_path)
+
+
+# --- two users in one folder ---
+
+
+@pytest.fixture
+def mask() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """pytest's own are private."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o775, 0o664), (0o2770, 0o664), (0o777, 0o666)])
+def test_a_lock_is_for_all_who_may_write_in_its_folder(mask: None, folder: int, file: int, tmp_path: Path) -> None:
+    tmp_path.chmod(folder)
+    launches(tmp_path)
+    assert stat.S_IMODE((tmp_path / ".launching").stat().st_mode) == file
+    (tmp_path / ".launching").chmod(0o644)  # of a version that shared it with nobody
+    launches(tmp_path)
+    assert stat.S_IMODE((tmp_path / ".launching").stat().st_mode) == file
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_a_second_user_launches_in_a_shared_folder(mask: None, public_folder: Path) -> None:
+    shared = public_folder
+    shared.chmod(0o777)
+    (shared / ".launching").touch()
+    (shared / ".launching").chmod(0o644)
+    assert in_another_users_process(lambda: launches(shared)) == 0
+    with launching(shared):
+        assert in_another_users_process(lambda: launching_at_once(shared)) == 1
+    trains(shared)
+    assert in_another_users_process(lambda: trains(shared)) == 1  # whose folder that is not
+
+
+def launching_at_once(out: Path) -> None:
+    fd = open_lock(out / ".launching")
+    if not exclusive_within(fd, out / ".launching", 0):
+        raise MachineError("held")
+
+
+def in_another_users_process(act: Callable[[], None]) -> int:
+    """1 where it raised MachineError, 0 where nothing, 2 for anything else."""
+    pid = os.fork()
+    if pid == 0:
+        status = 2
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            act()
+            status = 0
+        except MachineError:
+            status = 1
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -290,6 +290,48 @@ def test_without_accounting_a_death_is_noticed_and_the_experiment_ends(
     lab.wait_done()
 
 
+def test_a_job_that_dies_before_python_says_why(cluster: Cluster, tmp_path: Path) -> None:
+    lab = Lab(tmp_path, CPU + "setup: ['echo no such module >&2', 'exit 3']\n").ask()
+    lab.launch()
+    lab.wait(lambda now: set(now.totals) == {"failed"}, "both jobs to fail")
+    note = lab.now().rows[0].note
+    assert "no such module [1 of 3]" in note
+    assert Path(note.rpartition(" ")[2]).is_file()
+
+
+def test_the_environment_changes_neither_what_is_seen_nor_what_is_asked(
+    cluster: Cluster, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = {
+        "SQUEUE_PARTITION": "high",
+        "SQUEUE_USERS": "nobody",
+        "SINFO_PARTITION": "high",
+        "SCANCEL_STATE": "PENDING",
+    }
+    hostile |= {
+        "SBATCH_PARTITION": "high",
+        "SBATCH_TIMELIMIT": "1",
+        "SBATCH_NO_REQUEUE": "1",
+        "SBATCH_OUTPUT": "/dev/null",
+    }
+    hostile |= {"SLURM_CLUSTERS": "other", "SUBMITIT_PREEMPT_SIGNAL": "USR1"}
+    with monkeypatch.context() as context:
+        for name, value in hostile.items():
+            context.setenv(name, value)
+        assert lab.ask("[0, 1]", ENDLESS).launch() == ["run"] * 4
+        lab.wait(lambda now: "running" in now.totals, "some to run")
+        assert lab.launch() == ["wait"] * 4
+        job = submissions(lab.out)[0].chunks[0].job
+    for fields in cluster.jobs(job):
+        assert (fields["Partition"], fields["TimeLimit"], fields["Requeue"]) == ("main", "00:20:00", "1")
+        assert fields["StdOut"].startswith(str(lab.out))
+    with monkeypatch.context() as context:
+        for name, value in hostile.items():
+            context.setenv(name, value)
+        cancel(lab.now(), ())
+    lab.wait(lambda now: set(now.totals) == {"cancelled"}, "all to be cancelled")
+
+
 # --- refused before anything is submitted ---
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from remctl.config import to_yaml
-from remctl.runs.files import append_line
+from remctl.runs.files import append_line, write_json
 from remctl.runs.layout import RunFolder
 from remctl.sweep.records import (
     Chunk,
@@ -66,7 +66,8 @@ def begin(out: Path, run: WantedRun, epoch: int = 0, done: bool = False, experim
     for i in range(1, epoch + 1):
         append_line(folder / "metrics.jsonl", {"epoch": i, "epoch/wall_s": 2.0, "test/return_mean": float(i)})
     if done:
-        (folder / "result.json").write_text('{"score": 0.5, "wall_s": {"test": 8.0}}')
+        about = {"game": run.game, "seed": run.seed, "variant": run.variant, "config_hash": run.config_hash}
+        write_json(folder / "result.json", about | {"score": 0.5, "num_episodes": 1, "wall_s": {"test": 8.0}})
     return folder
 
 

@@ -63,6 +63,9 @@ def test_runs_with_a_gpu_insist_on_it(gpus: int, device: str | None, of_runs: st
         ("setup: module load cuda", "setup: given 'module load cuda'"),
         ("extra: {array: 0-5}", "array is set by remctl itself"),
         ("extra: {--job-name: x}", "--job-name is set by remctl itself"),
+        ("extra: {arr: 0-5}", "arr is set by remctl itself"),  # sbatch takes it for --array
+        ("extra: {clusters: b}", "clusters is set by remctl itself"),
+        ("extra: {wait: true}", "wait is set by remctl itself"),
         ("- a", "holds ['a'], not a mapping"),
         ("partition: a\npartition: b", "is given twice"),
     ],
