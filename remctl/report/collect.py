@@ -42,7 +42,8 @@ def collect(spec: ReportSpec) -> Collected:
     notes: list[str] = []
     found = _found_runs(spec, notes)
     ours, missing = _our_algorithms(found, notes)
-    own = _distinct([*ours, *_from_files(spec)])
+    files, unscored = _from_files(spec)
+    own, missing = _distinct([*ours, *files]), [*missing, *unscored]
     games = _games(spec, own)
     paper = _covering(published(spec.published), games, notes)
     algorithms = _cut([*own, *_renamed(paper, own)], games)
@@ -57,7 +58,7 @@ def collect(spec: ReportSpec) -> Collected:
         raw_games=tuple(g for g in games if g not in ATARI_100K),
         control=control,
         question=spec.question or found.question,
-        missing=tuple(m for m in missing if m.game in games or not games),
+        missing=tuple(m for m in missing if spec.selected is None or m.game in spec.selected),
         notes=tuple(notes),
     )
 
@@ -133,13 +134,15 @@ def means_of(runs: Iterable[RunScore]) -> dict[str, float]:
 # --- score files
 
 
-def _from_files(spec: ReportSpec) -> list[Algorithm]:
+def _from_files(spec: ReportSpec) -> tuple[list[Algorithm], list[MissingRun]]:
     files = [parse_option(text) for text in spec.scores]
-    return [
+    found = [(file, read_scores(file)) for file in files]
+    made = [
         Algorithm(name, name, "file", str(file.path), 0, runs, means_of(runs))
-        for file in files
-        for name, runs in read_scores(file).items()
+        for file, scores in found
+        for name, runs in scores.runs.items()
     ]
+    return made, [run for _, scores in found for run in scores.missing]
 
 
 def _distinct(algorithms: list[Algorithm]) -> list[Algorithm]:
