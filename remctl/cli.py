@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -20,7 +20,19 @@ from remctl import __version__
 from remctl.commands import bench, listing, report, shipping, sweep, weights
 from remctl.commands import config as config_verbs
 from remctl.commands.failures import guarded
-from remctl.commands.options import ConfigFile, Device, Game, Json, Preset, Run, Seed, Sets, Variant, refuse_beside_from
+from remctl.commands.options import (
+    ConfigFile,
+    Device,
+    Game,
+    Json,
+    Preset,
+    Run,
+    Seed,
+    Sets,
+    Variant,
+    expand_paths,
+    refuse_beside_from,
+)
 from remctl.errors import UserError
 
 HELP = "Train and study REM, a world model with parallel observation prediction, on Atari 100K."
@@ -31,11 +43,6 @@ app.add_typer(listing.app, name="list")
 app.add_typer(weights.app, name="weights")
 
 
-def main(args: Sequence[str] | None = None) -> NoReturn:
-    """The console entry point."""
-    sys.exit(run(sys.argv[1:] if args is None else args))
-
-
 def run(args: Sequence[str]) -> int:
     """Run one command line; its exit status."""
     # Read once, when torch loads its threads: waiting ones that spin for long ruin a machine that others use too.
@@ -43,6 +50,7 @@ def run(args: Sequence[str]) -> int:
     debug = "--debug" in args  # anywhere on the line
     args = [arg for arg in args if arg != "--debug"] or ["--help"]
     command = get_command(app)
+    expand_paths(command)
     return guarded(lambda: command.main(args, prog_name="remctl", standalone_mode=False), args, debug, verb_of(args))
 
 

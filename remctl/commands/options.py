@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from remctl.config.presets import DESCRIPTIONS
 from remctl.errors import UserError
 from remctl.games import ATARI_100K, TOYS
+from remctl.paths import user_path
 from remctl.runs.layout import RunFolder
 from remctl.shipped import Kind, available
 from remctl.variants import VARIANTS
@@ -29,6 +31,25 @@ def check_run(path: Path) -> Path:
     if not RunFolder(path).config.is_file():
         raise UserError(f"{path}: not a run folder (no config.yaml): give one such as runs/quick/rem/Pong/seed_0")
     return path
+
+
+def expand_paths(command: TyperCommand | TyperGroup) -> None:
+    """Give every option and argument that is a path the home folder for its `~`, before anything else looks at it."""
+    for parameter in command.params:
+        parameter.callback = _expanding(parameter.callback)
+    for verb in command.commands.values() if isinstance(command, TyperGroup) else ():
+        expand_paths(verb)
+
+
+def _expanding(callback: Callable[..., Any] | None) -> Callable[..., Any]:
+    def expanded(context: Any, parameter: Any, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            value = type(value)(user_path(v) if isinstance(v, Path) else v for v in value)
+        elif isinstance(value, Path):
+            value = user_path(value)
+        return callback(context, parameter, value) if callback else value
+
+    return expanded
 
 
 def refuse_beside_from(game: object, preset: str, variant: str, config: object, sets: object, seed: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from remctl.errors import UserError
 from remctl.games import ATARI_100K
+from remctl.paths import user_path
 from remctl.report.colors import coloured
 from remctl.report.published import SOURCES, TABLE_GAMES, TABLES, published
 from remctl.report.results import Algorithm, MissingRun, RunScore
@@ -69,7 +70,7 @@ def collect(spec: ReportSpec) -> Collected:
 def _found_runs(spec: ReportSpec, notes: list[str]) -> FoundRuns:
     there = []
     for name in spec.runs:
-        path = Path(name)
+        path = user_path(name)
         if path.exists() or not spec.runs_optional:
             there.append(path)
         else:
