@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from remctl.config.presets import DESCRIPTIONS
 from remctl.errors import UserError
@@ -33,7 +33,7 @@ def check_run(path: Path) -> Path:
     return path
 
 
-def expand_paths(command: TyperCommand | TyperGroup) -> None:
+def expand_paths(command: Any) -> None:
     """Give every option and argument that is a path the home folder for its `~`, before anything else looks at it."""
     for parameter in command.params:
         parameter.callback = _expanding(parameter.callback)
