@@ -160,7 +160,7 @@ def _parameters(submission: Submission, profile: Profile) -> dict[str, object]:
         "time": profile.time,
         "signal_delay_s": profile.signal_delay_s,
         "array_parallelism": profile.max_parallel,
-        "setup": list(profile.setup) or None,
+        "setup": list(profile.setup_script) or None,
         "srun_args": [f"--cpus-per-task={profile.cpus}"],  # since SLURM 22.05 srun does not take it from sbatch
         "additional_parameters": {"requeue": True, **others},
     }
@@ -170,8 +170,9 @@ def submit_after(jobs: Sequence[str], command: Sequence[str], name: str, folder:
     """A job without GPU that runs `command` once all of `jobs` have ended, however; returns its id. Raises MachineError."""
     flags = [flag for key in ("partition", "account", "qos") for flag in profile.flags().get(key, [])]
     after = [f"--dependency=afterany:{':'.join(jobs)}"] if jobs else []
-    script = "\n".join([*profile.setup, shlex.join(command)])
-    options = [f"--job-name={name}", f"--output={folder / 'report.log'}", "--ntasks=1", "--mem=4G", "--time=60"]
+    script = "\n".join([*profile.setup_script, shlex.join(command)])
+    options = [f"--job-name={name}", f"--output={folder / 'report.log'}", "--ntasks=1", "--time=60"]
+    options += ["--mem=4G"] if profile.memory else []
     return ask("sbatch", "--parsable", *options, *flags, *after, f"--wrap={script}").strip().partition(";")[0]
 
 

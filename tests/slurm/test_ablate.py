@@ -305,7 +305,7 @@ def test_without_accounting_a_death_is_noticed_and_the_experiment_ends(
         ("gpus: 0\nextra: {reservation: mine}\n", "extra.reservation: SLURM refuses"),
         ("gpus: 0\nextra: {job-name: mine}\n", "job-name is set by remctl itself"),
         ("partitio: main\n", "unknown key 'partitio': did you mean partition?"),
-        ("gpus: 0\ntime: soon\n", "time: given 'soon'; write minutes"),
+        ("gpus: 0\ntime: soon\n", "time: given 'soon'; allowed: minutes"),
     ],
 )
 def test_a_bad_profile_is_refused_with_its_key(profile: str, key: str, cluster: Cluster, tmp_path: Path) -> None:
