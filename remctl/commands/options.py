@@ -52,10 +52,13 @@ def _expanding(callback: Callable[..., Any] | None) -> Callable[..., Any]:
     return expanded
 
 
-def refuse_beside_from(game: object, preset: str, variant: str, config: object, sets: object, seed: int) -> None:
-    """UserError where something beside --from says what to train."""
-    if game is not None or config is not None or sets or (preset, variant, seed) != ("paper", "rem", 0):
-        raise UserError("--from says it all: leave out --game, --preset, --variant, --config, --set and --seed")
+def refuse_beside(
+    option: str, game: object, preset: str, variant: str, config: object, other: object, seed: int
+) -> None:
+    """UserError where something beside `option` says what to train. `other`: --set beside --from, and the other way."""
+    if game is not None or config is not None or other or (preset, variant, seed) != ("paper", "rem", 0):
+        more = "--set" if option == "--from" else "--from"
+        raise UserError(f"{option} says it all: leave out --game, --preset, --variant, --config, {more} and --seed")
 
 
 def _shipped(kind: Kind) -> Callable[[], list[str]]:

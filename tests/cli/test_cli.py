@@ -273,7 +273,7 @@ def test_eval(cli: Callable, runner: SimpleNamespace, run_folder: Path) -> None:
 def test_inspect_as_json(cli: Callable, runner: SimpleNamespace, run_folder: Path) -> None:
     runner.returns = {"diagnosis": {"tokenizer": {"ratio": 0.5}}, "figures": ["a.png"]}
     assert json.loads(cli("inspect", str(run_folder), "--json").out) == runner.returns
-    assert runner.calls == [("inspect", (run_folder, "auto"), {})]
+    assert runner.calls == [("inspect", (run_folder, "auto", None, None), {})]
 
 
 def test_inspect_as_tables(cli: Callable, runner: SimpleNamespace, run_folder: Path, monkeypatch: Any) -> None:
