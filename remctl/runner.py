@@ -213,7 +213,9 @@ def _refuse_unwritable(folder: Path, out: Path | None) -> None:
 
 
 @contextmanager
-def _agent_of(path: Path, device: str, num_steps: int | None = None) -> Iterator[tuple[Agent, int, RunFolder, Reporter]]:
+def _agent_of(
+    path: Path, device: str, num_steps: int | None = None
+) -> Iterator[tuple[Agent, int, RunFolder, Reporter]]:
     run = RunFolder(path)
     if not run.config.exists():
         raise UserError(f"{path}: not a run folder (no config.yaml): give a folder such as runs/quick/rem/Pong/seed_0")
