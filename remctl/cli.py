@@ -31,7 +31,7 @@ from remctl.commands.options import (
     Sets,
     Variant,
     check_run,
-    expand_paths,
+    prepare,
     refuse_beside,
 )
 from remctl.errors import UserError
@@ -52,7 +52,7 @@ def run(args: Sequence[str]) -> int:
     debug = "--debug" in args  # anywhere on the line
     args = [arg for arg in args if arg != "--debug"] or ["--help"]
     command = get_command(app)
-    expand_paths(command)
+    prepare(command)
     return guarded(lambda: command.main(args, prog_name="remctl", standalone_mode=False), args, debug, verb_of(args))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ from remctl.paths import user_path
 from remctl.runs.layout import RunFolder
 from remctl.shipped import Kind, available
 from remctl.variants import VARIANTS
+
+MIN_FRAMED = 80  # columns
 
 
 def check_device(name: str) -> str:
@@ -33,12 +36,19 @@ def check_run(path: Path) -> Path:
     return path
 
 
-def expand_paths(command: Any) -> None:
-    """Give every option and argument that is a path the home folder for its `~`, before anything else looks at it."""
+def prepare(command: Any) -> None:
+    """Give every path of a command and of its verbs the home folder for its `~`, before anything else looks at it.
+
+    On a narrow terminal their help is plain text, which is wrapped; in frames names of options would be cut.
+    """
     for parameter in command.params:
         parameter.callback = _expanding(parameter.callback)
+    columns = shutil.get_terminal_size().columns
+    if columns < MIN_FRAMED:
+        command.rich_markup_mode = None
+        command.context_settings["terminal_width"] = columns
     for verb in command.commands.values() if isinstance(command, TyperGroup) else ():
-        expand_paths(verb)
+        prepare(verb)
 
 
 def _expanding(callback: Callable[..., Any] | None) -> Callable[..., Any]:

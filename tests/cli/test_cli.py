@@ -103,6 +103,21 @@ def test_help_of_every_verb_fits_80_columns(cli: Callable, verb: str, flag: str)
     assert "Traceback" not in done.out
 
 
+@pytest.mark.parametrize("verb", ["", "config", *VERBS])
+@pytest.mark.parametrize("columns", [40, 60, 79])
+def test_help_on_a_narrow_terminal_cuts_nothing(
+    cli: Callable, monkeypatch: pytest.MonkeyPatch, verb: str, columns: int
+) -> None:
+    command = get_command(app)
+    for word in verb.split():
+        command = command.commands[word]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = cli(*verb.split(), "--help").out
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= max(columns, 44)  # an option and its negation
+    assert all(option in text for parameter in command.params for option in parameter.opts if option.startswith("-"))
+
+
 def test_no_arguments_is_help(cli: Callable) -> None:
     assert cli().out == cli("--help").out
 
