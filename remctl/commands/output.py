@@ -10,7 +10,7 @@ from copy import copy
 from typing import Any
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Column, Table
@@ -19,6 +19,7 @@ from rich.text import Text
 from remctl.explain import as_json
 from remctl.runs.files import finite
 
+LEAST = 20  # columns: no terminal is narrower
 NO_LIMIT = 100_000  # columns: nothing is folded for a pipe or a file
 LAST_FLOOR, FLOOR = 20, 12  # columns of text are not made narrower than this many characters
 SECTIONS = re.compile(r"(?<=\+)(?:\w+\.)+(?=\w+=)")  # of the keys in the name of a grid's point
@@ -47,7 +48,8 @@ def show(renderable: RenderableType) -> None:
 def width() -> int:
     """Return how many columns output may take: of the terminal, of $COLUMNS, else no end of them."""
     console = Console()
-    return console.width if console.is_terminal or os.environ.get("COLUMNS", "").isdigit() else NO_LIMIT
+    is_limited = console.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    return max(LEAST, console.width) if is_limited else NO_LIMIT
 
 
 # --- tables that do not fit
@@ -112,7 +114,7 @@ def _lines(text: str, most: int, kinds: Sequence[re.Pattern[str]]) -> list[str]:
     if cell_len(text.rstrip()) <= most:
         return [text]
     if not kinds:
-        return [text[i : i + most] for i in range(0, len(text), most)]
+        return chop_cells(text, most)
     lines = [""]
     for piece in kinds[0].findall(text):
         if cell_len(f"{lines[-1]}{piece}".rstrip()) <= most:
@@ -124,20 +126,21 @@ def _lines(text: str, most: int, kinds: Sequence[re.Pattern[str]]) -> list[str]:
 
 def _stacked(table: Table, limit: int) -> Text:
     """Each row by itself: its first cell, and below it the others with their names, as many on a line as it takes."""
-    lines: list[str] = []
+    lines = _fold(str(table.title or ""), limit).splitlines()
     names = [str(column.header) for column in table.columns]
     for first, *others in _rows(table):
         lines += _fold(first, limit).splitlines() or ["-"]
         line = ""
         for name, cell in zip(names[1:], others, strict=True):
             for part in f"{name} {cell}".strip().splitlines() if cell else ():
-                if line and len(line) + len(part) + 4 > limit:
+                if line and cell_len(f"  {line}  {part}") > limit:
                     lines.append(f"  {line}")
                     line = ""
                 line = f"{line}  {part}".strip()
                 *whole, line = _fold(line, limit - 2).splitlines()
                 lines += [f"  {one}" for one in whole]
         lines += [f"  {line}"] if line else []
+    lines += _fold(str(table.caption or ""), limit).splitlines()
     return Text("\n".join(lines))
 
 
