@@ -137,7 +137,7 @@ def _stacked(table: Table, limit: int) -> Text:
                     lines.append(f"  {line}")
                     line = ""
                 line = f"{line}  {part}".strip()
-                *whole, line = _fold(line, limit - 2).splitlines()
+                *whole, line = _fold(line, limit - 2).splitlines() or [""]
                 lines += [f"  {one}" for one in whole]
         lines += [f"  {line}"] if line else []
     lines += _fold(str(table.caption or ""), limit).splitlines()

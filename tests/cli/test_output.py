@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.table import Table
@@ -34,8 +34,9 @@ def characters(*texts: str) -> Counter[str]:
     return Counter(c for text in texts for c in text if not c.isspace() and c != "─")
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(rows=st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=4), columns=st.integers(1, 120))
+@example(rows=[("", "11", "111\n\n1111111界")], columns=1)
 def test_nothing_is_lost(rows: list[tuple[str, ...]], columns: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
