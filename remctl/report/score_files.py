@@ -129,6 +129,9 @@ def _list(values: list[Any], at: Entry) -> Iterator[Entry]:
 
 def _object(members: dict[str, Any], at: Entry) -> Iterator[Entry]:
     columns = _columns(members)
+    if isinstance(members.get("columns"), list) and isinstance(members.get("data"), list):  # pandas' orient="split"
+        members = _transposed(members["columns"], members["data"], at)
+        columns = _columns(members)
     if any(isinstance(members[key], list | dict) for role, key in columns.items() if role in ROLES):
         yield from _walk(_records(members, at), at)
         return
@@ -178,7 +181,7 @@ def _score_key(members: Mapping[str, Any], at: Entry) -> str | None:
     named = ["score"] if "score" in named else named
     if len(named) > 1:
         raise UserError(f"{at.place}: several columns of scores ({', '.join(named)}): call the one to be read score")
-    wrappers = [name for name in WRAPPERS if isinstance(members.get(plain.get(name, "")), list | dict)]
+    wrappers = [name for name in WRAPPERS if name in plain and isinstance(members[plain[name]], list | dict)]
     return next((plain[name] for name in (*named, *wrappers)), None)
 
 
@@ -194,8 +197,14 @@ def _records(members: dict[str, Any], at: Entry) -> list[dict[str, Any]]:
 
     try:
         return pd.DataFrame(members).astype(object).to_dict("records")
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{at.place}: columns that do not fit together ({error}); give every row each column") from None
+
+
+def _transposed(columns: list[Any], rows: list[Any], at: Entry) -> dict[str, Any]:
+    if not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
+        raise UserError(f"{at.place}: rows of data that do not fit the columns; give every row each column")
+    return {str(name): [row[i] for row in rows] for i, name in enumerate(columns)}
 
 
 def _plain(key: str) -> str:

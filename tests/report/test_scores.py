@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remctl.errors import UserError
@@ -122,6 +122,7 @@ SHAPES = [
     ("json", pandas.DataFrame(LONG).to_json()),
     ("json", pandas.DataFrame(LONG).to_json(orient="records")),
     ("json", pandas.DataFrame(LONG).to_json(orient="table")),
+    ("json", pandas.DataFrame(LONG).to_json(orient="split")),
     ("jsonl", pandas.DataFrame(LONG).to_json(orient="records", lines=True)),
     ("csv", pandas.DataFrame(LONG).to_csv()),  # with a nameless index
     ("csv", pandas.read_csv(io.StringIO(pandas.DataFrame(LONG).to_csv())).to_csv()),  # with two
@@ -271,6 +272,48 @@ def test_bad_entries_are_named(tmp_path: Path, name: str, content: str, message:
     assert str(tmp_path / name) in str(error.value)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+KEYS = st.sampled_from(
+    [
+        "Pong",
+        "pong",
+        "ALE/Alien-v5",
+        "game",
+        "env_id",
+        "seed",
+        "run",
+        "score",
+        "return",
+        "algorithm",
+        "REM",
+        "0",
+        "seed_1",
+    ]
+    + ["step", "data", "results", "scores", "columns", "index", "", "mean", "gym:a"]
+)
+VALUES = st.sampled_from([1, 2.5, None, "3", "x", True, float("nan"), float("inf"), "Pong", -1, 10**30, "nan", ""])
+TREES = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))
+TABLES = st.lists(st.lists(KEYS | VALUES.map(str), min_size=3, max_size=3), max_size=4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(tree=TREES, rows=TABLES, separator=st.sampled_from([",", ";", "\t"]))
+def test_whatever_is_in_a_file_it_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, tree: object, rows: list[list[str]], separator: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "a.json").write_text(json.dumps(tree))
+    (folder / "a.csv").write_text("\n".join(separator.join(row) for row in rows))
+    for name in ("a.json", "a.csv"):
+        said = ""
+        try:
+            found = read_scores(ScoreFile("A", folder / name))
+        except UserError as error:
+            said = str(error)
+        else:
+            assert all(abs(run.score) < 1e12 for runs in found.runs.values() for run in runs)
+        assert not said or (said.startswith(str(folder / name)) and "\n" not in said)
 
 
 def test_the_same_game_and_seed_of_two_algorithms_is_fine(tmp_path: Path) -> None:
