@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -20,8 +20,22 @@ from remctl import __version__
 from remctl.commands import bench, listing, report, shipping, sweep, weights
 from remctl.commands import config as config_verbs
 from remctl.commands.failures import guarded
-from remctl.commands.options import ConfigFile, Device, Game, Json, Preset, Run, Seed, Sets, Variant, refuse_beside_from
+from remctl.commands.options import (
+    ConfigFile,
+    Device,
+    Game,
+    Json,
+    Preset,
+    Run,
+    Seed,
+    Sets,
+    Variant,
+    check_run,
+    prepare,
+    refuse_beside,
+)
 from remctl.errors import UserError
+from remctl.runs.layout import RunFolder
 
 HELP = "Train and study REM, a world model with parallel observation prediction, on Atari 100K."
 
@@ -31,11 +45,6 @@ app.add_typer(listing.app, name="list")
 app.add_typer(weights.app, name="weights")
 
 
-def main(args: Sequence[str] | None = None) -> NoReturn:
-    """The console entry point."""
-    sys.exit(run(sys.argv[1:] if args is None else args))
-
-
 def run(args: Sequence[str]) -> int:
     """Run one command line; its exit status."""
     # Read once, when torch loads its threads: waiting ones that spin for long ruin a machine that others use too.
@@ -43,6 +52,7 @@ def run(args: Sequence[str]) -> int:
     debug = "--debug" in args  # anywhere on the line
     args = [arg for arg in args if arg != "--debug"] or ["--help"]
     command = get_command(app)
+    prepare(command)
     return guarded(lambda: command.main(args, prog_name="remctl", standalone_mode=False), args, debug, verb_of(args))
 
 
@@ -87,6 +97,12 @@ def train(
         Path | None,
         typer.Option("--from", metavar="FILE", help="A run's config.yaml: that very run, with no other key."),
     ] = None,
+    shorter: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue", metavar="RUN", help="Train a run for longer, in a new folder; with --set its epochs."
+        ),
+    ] = None,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The experiment's name; else the preset's.")] = None,
@@ -97,8 +113,16 @@ def train(
     from remctl.config.effects import refuse_without_effect
     from remctl.config.resolve import keys_of
 
-    if like is not None:
-        refuse_beside_from(game, preset, variant, config, sets, seed)
+    source = None
+    if shorter is not None:
+        from remctl.train.continuing import longer
+
+        refuse_beside("--continue", game, preset, variant, config, like, seed)
+        source = RunFolder(check_run(shorter).absolute())
+        resolved = longer(source, sets or ())
+        name = name or f"{shorter.absolute().parents[2].name}_{resolved.training.num_epochs}_epochs"
+    elif like is not None:
+        refuse_beside("--from", game, preset, variant, config, sets, seed)
         resolved = from_yaml(like)
     elif game is None:
         raise UserError("no game given: add --game Pong (see `remctl list games`), or --from a run's config.yaml")
@@ -108,7 +132,8 @@ def train(
     from remctl import runner
 
     experiment = resolved.preset if name is None else name
-    runner.train(resolved, out=out, experiment=experiment, device=device, command=sys.argv, quiet=quiet)
+    given = {"source": source} if source else {}
+    runner.train(resolved, out=out, experiment=experiment, device=device, command=sys.argv, quiet=quiet, **given)
 
 
 @app.command("eval")
@@ -131,13 +156,22 @@ def evaluate(
 
 
 @app.command()
-def inspect(run: Run, device: Device = "auto", json: Json = False) -> None:
+def inspect(
+    run: Run,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Imagined steps from each start.", show_default="as C is trained"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where figures go.", show_default="RUN/media")] = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
     """Diagnose a run's agent: imagination against reality, tokenizer, world model, controller."""
     from remctl import runner
     from remctl.commands.output import show, show_json
     from remctl.dream.table import diagnosis_table
 
-    result = runner.inspect(run, device)
+    result = runner.inspect(run, device, out, steps)
     if json:
         show_json(result)
         return

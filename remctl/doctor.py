@@ -285,9 +285,8 @@ def check_slurm() -> Check:
 def as_table(checks: Iterable[Check]) -> Table:
     """State, name, finding; the fix on a line of its own."""
     made = Table.grid(padding=(0, 2))
-    made.add_column(no_wrap=True)
-    made.add_column(no_wrap=True)
-    made.add_column(overflow="fold")
+    for _ in range(3):
+        made.add_column()
     styles = {"ok": "green", "warn": "yellow", "fail": "red"}
     for check in checks:
         text = f"{check.found}\nfix: {check.fix}" if check.fix else check.found

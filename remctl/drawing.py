@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 import threading
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ COLUMN, PAGE = 3.5, 7.0  # inches: one and two columns of a journal
 LINE, LEGEND_ENTRY = 0.18, 1.55  # inches: height of a line of text, width of an entry of a legend
 DPI = 300
 FORMATS = ("png", "pdf", "svg")
+MAX_DIFFERENCE = 60  # characters of what tells labels apart
 MAX_LABEL = 32  # characters; the longest label of our own has 31
 METADATA: dict[str, dict[str, None]] = {
     "svg": {"Date": None},
@@ -113,6 +117,30 @@ def shown(text: str, max_length: int = MAX_LABEL) -> str:
     """A name from a file as it can stand in a figure: one line, no control characters, not too long."""
     clean = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
     return clean if len(clean) <= max_length else clean[: max_length - 1].rstrip() + "…"
+
+
+def shown_apart(texts: Sequence[str], max_length: int = MAX_LABEL) -> list[str]:
+    """Names that stand side by side in a figure, as `shown`; those that would look the same as another's are what differs.
+
+    `REM, horizon=5, num_layers=3` becomes `…horizon=5` if it is there with horizons 5 and 10, longer than `max_length` if
+    need be; what differs only in the middle of a very long word is numbered.
+    """
+    made = {text: shown(text, max_length) for text in texts}
+    for look, count in Counter(made.values()).items():
+        if count > 1:
+            alike = [text for text in made if made[text] == look]
+            made |= dict(zip(alike, _differences(alike), strict=True))
+    counts = Counter(made.values())
+    return [made[t] if counts[made[t]] == 1 else f"{shown(t, max_length - 4)} {i}" for i, t in enumerate(texts, 1)]
+
+
+def _differences(texts: list[str]) -> list[str]:
+    """Without what all have in common at their beginnings and ends."""
+    parts = [re.split(r"(?<=[ ,+/])", text) for text in texts]
+    first = len(commonprefix(parts))
+    last = len(commonprefix([part[first:][::-1] for part in parts]))
+    rest = ["".join(part[first : len(part) - last]).rstrip(" ,+/") for part in parts]
+    return [shown(f"…{text}", MAX_DIFFERENCE) for text in (rest if all(rest) else texts)]
 
 
 def panels(num: int, num_columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -61,6 +61,7 @@ ABLATION_SUBSET = (
     "RoadRunner",
 )
 
+_ANY_GAME = "give an Atari game in CamelCase such as MsPacman, Catch, or gym:ID for a Gymnasium environment"
 # For two players only: ALE ships the ROMs but has no rules for one player, and ends the whole process on loading one.
 _TWO_PLAYER_ROMS = frozenset({"combat", "joust", "maze_craze", "warlords"})
 
@@ -148,6 +149,34 @@ def check_game(name: str) -> str:
     raise UserError(f"unknown game {name!r}: {_advice(name)}")
 
 
+def find_game(name: str) -> str | None:
+    """Return the game that a name means, however it is spelled: `ALE/Pong-v5`, `pong`, `James Bond`; None if it is none."""
+    if name in ATARI_100K or name in TOYS or _is_gym(name):
+        return name
+    key = _key(name)
+    return next((known for names in (_cheap_keys, _all_keys) if (known := names().get(key))), None)
+
+
+def refuse_unknown(names: Iterable[str]) -> None:
+    """Raise a UserError that lists every name of no game, each with its advice."""
+    unknown = {name: _advice(name) for name in dict.fromkeys(names) if find_game(name) is None}
+    if len(unknown) == 1:
+        raise UserError("".join(f"unknown game {name!r}: {advice}" for name, advice in unknown.items()))
+    if unknown:
+        listed = [f"{name!r} ({advice})" if advice != _ANY_GAME else repr(name) for name, advice in unknown.items()]
+        raise UserError(f"{len(unknown)} unknown games: {', '.join(listed)}; {_ANY_GAME}")
+
+
+@cache
+def _cheap_keys() -> dict[str, str]:
+    return {_key(game): game for game in (*TOYS, *ATARI_100K)}
+
+
+@cache
+def _all_keys() -> dict[str, str]:
+    return {_key(game): game for game in (*TOYS, *atari_games())}
+
+
 def _is_gym(name: str) -> bool:
     env_id = name.removeprefix(GYM_PREFIX)
     return env_id != name and env_id != "" and not re.search(r"\s", env_id)
@@ -161,12 +190,11 @@ def _advice(name: str) -> str:
         return f"did you mean {' or '.join(nearest)}?"
     if re.search(r"-v\d+$", name) and _is_gym(GYM_PREFIX + name):
         return f"did you mean {GYM_PREFIX}{name}?"
-    return "give an Atari game in CamelCase such as MsPacman, Catch, or gym:ID for a Gymnasium environment"
+    return _ANY_GAME
 
 
 def _nearest(name: str) -> list[str]:
-    by_key = {_key(game): game for game in (*TOYS, *atari_games())}
-    key = _key(name)
+    by_key, key = _all_keys(), _key(name)
     if key in by_key:
         return [by_key[key]]
     return [by_key[near] for near in difflib.get_close_matches(key, by_key, n=3, cutoff=0.6)]
@@ -174,7 +202,8 @@ def _nearest(name: str) -> list[str]:
 
 def _key(name: str) -> str:
     """What is left of a name once case, punctuation and the usual decoration of Atari ids are taken off."""
-    bare = re.sub(r"^(gym:)?(ALE/)?|(NoFrameskip|Deterministic)?-v\d+$", "", name.strip(), flags=re.IGNORECASE)
+    decoration = r"^(gym:)?((ALE|Atari)[/_ -])?|(-ram)?(NoFrameskip|Deterministic)?([-_]v\d+)?$"
+    bare = re.sub(decoration, "", name.strip(), flags=re.IGNORECASE)
     return re.sub(r"[^a-z0-9]", "", bare.lower())
 
 

@@ -19,6 +19,7 @@ from remctl import __version__
 from remctl.config import (
     Precision,
     RunConfig,
+    build,
     config_hash,
     differing,
     from_yaml,
@@ -34,7 +35,7 @@ from remctl.precision import decide, native_precision
 from remctl.progress import Reporter
 from remctl.runs import provenance
 from remctl.runs.cores import Load
-from remctl.runs.files import make_folder, read_json, truncate_jsonl, write_atomic, write_json
+from remctl.runs.files import read_json, refuse_target, truncate_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
@@ -42,6 +43,7 @@ from remctl.runs.places import Places
 from remctl.stopping import StopFlag
 from remctl.train import checkpoint, threads
 from remctl.train.build import Agent, build_agent, build_image_loss
+from remctl.train.continuing import adopt
 from remctl.train.diagnosis import diagnose
 from remctl.train.estimate import announce
 from remctl.train.evaluate import Episode, as_steps, play
@@ -54,12 +56,20 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def train(
-    config: RunConfig, *, out: Path, experiment: str, device: str, command: list[str], quiet: bool = False
+    config: RunConfig,
+    *,
+    out: Path,
+    experiment: str,
+    device: str,
+    command: list[str],
+    quiet: bool = False,
+    source: RunFolder | None = None,
 ) -> RunFolder:
     """Start, resume or find finished the run of `config` in out/experiment/variant/game/seed_N; returns its folder.
 
-    Raises UserError where the folder belongs to another configuration or an unfinished run of an earlier version cannot go
-    on, MachineError where the machine refuses, and Interrupted on SIGTERM, SIGUSR2 or Ctrl-C.
+    It begins with what the shorter run in `source` has done, if that is given. Raises UserError where the folder belongs to
+    another configuration or an unfinished run of an earlier version cannot go on, MachineError where the machine refuses,
+    and Interrupted on SIGTERM, SIGUSR2 or Ctrl-C.
     """
     run = RunFolder(run_path(out, experiment, config.variant, folder_name(config.game), config.seed))
     with StopFlag().listening() as stop:
@@ -76,6 +86,8 @@ def train(
         where = pick_device(device)
         make_env(config.game, config.environment, training=True, seed=0).close()  # refused before a folder is made
         with locked(run), Reporter(stop, run.log, quiet) as reporter:
+            if source is not None:
+                adopt(source, run, config)
             _train(config, run, where, command, reporter)
     return run
 
@@ -92,7 +104,8 @@ def _train(config: RunConfig, run: RunFolder, device: torch.device, command: lis
     load = Load()  # looks on while the agent is built
     precision, why = decide(config.runtime.precision, precision_before(run), native_precision(device))
     reporter.log(f"{run.path}  config {config_hash(config)}  device {device}, {why}")
-    trackers = open_trackers(run, config.runtime.trackers)
+    about = {**config.model_dump(mode="json", by_alias=True), "config_hash": config_hash(config)}
+    trackers = open_trackers(run, config.runtime.trackers, about)
     with closing(MetricsLog(run, trackers)) as log:
         _run(Trainer(config.at_precision(precision), run, device, reporter, log), config, command, load)
 
@@ -184,9 +197,15 @@ def evaluate(path: Path, episodes: int, device: str, seed: int | None = None) ->
         return describe_run(agent.config, played) | {"epoch": epoch, "evaluation_seed": random.seed}
 
 
-def inspect(path: Path, device: str) -> dict[str, Any]:
-    """The diagnosis of a run's newest agent on fresh test episodes; figures and diagnosis.json go into its media folder."""
-    with _agent_of(path, device) as (agent, epoch, run, reporter):
+def inspect(path: Path, device: str, out: Path | None = None, num_steps: int | None = None) -> dict[str, Any]:
+    """The diagnosis of a run's newest agent on fresh test episodes, over `num_steps` imagined ones (None: as C is trained).
+
+    Figures and diagnosis.json go into `out`, by default the run's media folder. Raises UserError and MachineError, the
+    latter where that is not writable.
+    """
+    folder = RunFolder(path).media if out is None else out
+    _refuse_unwritable(folder, out)
+    with _agent_of(path, device, num_steps) as (agent, epoch, run, reporter):
         config, random = agent.config, Randomness(agent.config.seed, epoch, "inspect")
         count, trained = config.evaluation.num_episodes, controller_trained(config, epoch)
         with reporter.counting("episodes", count) as advance:
@@ -195,19 +214,32 @@ def inspect(path: Path, device: str) -> dict[str, Any]:
         with reporter.doing("diagnosis"):
             image_loss = build_image_loss(config, agent.device, reporter.log)
             diagnosis = diagnose(agent, steps, image_loss, random, starts, reporter.stop.check)
-        make_folder(run.media)
-        write_json(run.media / "diagnosis.json", {"epoch": epoch, **diagnosis})
+        write_json(folder / "diagnosis.json", {"epoch": epoch, **diagnosis})
         entries = MetricsLog(run).entries()
-        figures = diagnosis_figures(diagnosis, entries, run.media)
+        figures = diagnosis_figures(diagnosis, entries, folder)
         return {"epoch": epoch, "diagnosis": diagnosis, "figures": [str(f) for f in figures]}
 
 
+def _refuse_unwritable(folder: Path, out: Path | None) -> None:
+    """Before anything is played."""
+    try:
+        refuse_target(folder / "diagnosis.json")
+    except UserError as error:
+        hint = "; --out DIR writes elsewhere" if out is None else ""
+        raise type(error)(f"{error}{hint}") from None
+
+
 @contextmanager
-def _agent_of(path: Path, device: str) -> Iterator[tuple[Agent, int, RunFolder, Reporter]]:
+def _agent_of(
+    path: Path, device: str, num_steps: int | None = None
+) -> Iterator[tuple[Agent, int, RunFolder, Reporter]]:
     run = RunFolder(path)
     if not run.config.exists():
         raise UserError(f"{path}: not a run folder (no config.yaml): give a folder such as runs/quick/rem/Pong/seed_0")
     config = from_yaml(run.config)
+    if num_steps is not None:  # some of the horizon may only be M's context
+        horizon = config.imagination.horizon + num_steps - config.num_rewarded_steps
+        config = build({"imagination.horizon": horizon}, over=config)
     prepare_torch(config)
     env = make_env(config.game, config.environment, training=False, seed=0)
     agent = build_agent(config, env.num_actions, pick_device(device))

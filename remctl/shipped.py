@@ -13,6 +13,7 @@ from typing import Literal
 
 from remctl.config.resolve import suggestion
 from remctl.errors import UserError
+from remctl.paths import user_path
 from remctl.runs.files import make_folder, named_errors, write_atomic
 
 Kind = Literal["ablations", "reports", "slurm"]
@@ -49,7 +50,8 @@ def find(kind: Kind, given: str) -> Path:
     if given.startswith(PREFIX):
         found = shipped(kind).get(given.removeprefix(PREFIX))
     elif _is_path(given):
-        found = Path(given) if Path(given).exists() else None
+        path = user_path(given)
+        found = path if path.exists() else None
     else:
         found = Path(given) if Path(given).is_file() else available(kind).get(given)
     if found is None:

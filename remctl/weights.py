@@ -25,7 +25,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from remctl.errors import MachineError
+from remctl.errors import MachineError, UserError
+from remctl.paths import user_path
 from remctl.programs import ask_program
 
 Log = Callable[[str], object]
@@ -75,11 +76,11 @@ def lpips_shapes() -> dict[str, tuple[int, ...]]:
 def lpips_path() -> Path:
     """Where the weights are kept: `$REMCTL_CACHE`, else the XDG cache folder's `remctl`. The file need not exist.
 
-    Raises MachineError if this user has no home folder.
+    Raises MachineError if this user has no home folder, UserError if $REMCTL_CACHE names nobody's.
     """
     if own := os.environ.get("REMCTL_CACHE"):
-        return Path(own).expanduser() / FILE_NAME
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
+        return user_path(own) / FILE_NAME
+    xdg = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification tells programs to ignore a relative path.
     try:
         base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
@@ -92,7 +93,7 @@ def lpips_status() -> CacheStatus:
     """Whether the cached weights can be used. Reads the whole file (59 MB); needs no network and changes nothing."""
     try:
         path = lpips_path()
-    except MachineError as error:
+    except UserError as error:
         return CacheStatus("missing", f"LPIPS weights: missing ({error})")
     if not path.exists():
         return CacheStatus("missing", f"LPIPS weights: missing ({path})")

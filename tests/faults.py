@@ -323,6 +323,16 @@ FAULTS = [
     Fault("report", "report/notes.py", "    if len(set(each.values())) > 1:\n", "    if False:\n", "tests/report/test_tables.py"),
     Fault("report", "report/write.py", "    for name in earlier:\n        remove(out / name)\n", "", "tests/report/test_output_folder.py"),
     Fault("report", "report/colors.py", 'if agent is None or (algorithm.origin != "published" and agent in first):', "if agent is None or True:", "tests/report/test_colors.py"),
+    # Score files, the terminal, longer runs
+    Fault("input", "report/score_files.py", "if other != entry.game:", "if False:", "tests/report/test_scores.py"),
+    Fault("input", "report/scores.py", "if entry.step != first.step:", "if False:", "tests/report/test_scores.py"),
+    Fault("input", "report/scores.py", "if score is None:", "if False:", "tests/report/test_scores.py"),
+    Fault("input", "commands/output.py", "else NO_LIMIT\n", "else 80\n", "tests/cli/test_output.py"),
+    Fault("input", "commands/output.py", "if len(set(brief)) == len(set(cells))", "if True", "tests/cli/test_output.py"),
+    Fault("input", "drawing.py", "if count > 1:", "if False:", "tests/report/test_figures.py"),
+    Fault("input", "__main__.py", "        sys.path.append(here)\n", "", "tests/cli/test_failures.py"),
+    Fault("input", "train/continuing.py", "    if collected != wanted:\n", "    if False:\n", "tests/train/test_continuing.py"),
+    Fault("input", "train/continuing.py", "sorted(differing(before, config).keys() - set(LENGTHS))", "[]", "tests/train/test_continuing.py"),
     # Ablations
     Fault("sweep", "sweep/plan.py", "state.failures >= rules.max_failures", "state.failures > rules.max_failures", SWEEP),
     Fault("sweep", "sweep/plan.py", "if twin is not run:", "if False:", SWEEP),
@@ -345,7 +355,8 @@ FAULTS = [
     Fault("sweep", "runs/places.py", "iter(done or found)", "iter(found)", MOVED),
     Fault("sweep", "runs/lock.py", "if writers & ~mode:", "if False:", RUNS),
     Fault("sweep", "sweep/local.py", "Slot(places[i % len(places)], ", "Slot(places[0], ", "tests/sweep/test_local.py"),
-    Fault("sweep", "sweep/profile.py", "(seconds > 0)", "0", SWEEP),
+    Fault("sweep", "sweep/profile.py", '(parts["s"] > 0)', "0", "tests/sweep/test_profile.py"),
+    Fault("sweep", "sweep/profile.py", "exit $status'", "true'", "tests/sweep/test_profile.py"),
     Fault("sweep", "sweep/hours.py", "(ref.num_epochs - state.progress.epoch)", "ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
     # What a user sees during a run
     Fault("life", "progress.py", "while not self._closing.wait(", "while False and not self._closing.wait(", LIFE),

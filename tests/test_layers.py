@@ -13,7 +13,7 @@ ROOT = Path(remctl.__file__).parent
 # From the ground up. A name is a module or a package of remctl; names of one layer do not import each other.
 LAYERS = (
     ("errors",),
-    ("games", "variants", "interfaces", "pace", "programs", "stopping"),
+    ("games", "variants", "interfaces", "pace", "paths", "programs", "stopping"),
     ("config",),
     ("weights", "progress", "precision", "drawing", "dropout"),
     ("rem", "iris", "envs", "runs"),
@@ -34,6 +34,7 @@ WITHOUT_TORCH = (
     "variants",
     "interfaces",
     "pace",
+    "paths",
     "programs",
     "config",
     "weights",

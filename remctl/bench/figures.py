@@ -40,6 +40,7 @@ from remctl.drawing import (
     panels,
     pictures,
     shown,
+    shown_apart,
     styled,
 )
 from remctl.errors import UserError
@@ -135,7 +136,7 @@ def _bars(result: Result, suite: str, title: str) -> Drawing | LeftOut:
         axes.set(title=phase_name(phase), xlabel=f"{unit} per {'epoch' if per_epoch else 'run of the work'}")
         said.append(f"{phase_name(phase)}: {', '.join(words)} {unit}")
         bases += [bar.to for bar in bars.values() if bar.times]
-    all_axes[0].set_yticks(range(len(names)), [shown(name, 40) for name in names])
+    all_axes[0].set_yticks(range(len(names)), shown_apart(names, 40))
     explanation = f"{_ratio_words(bases)}{whiskers(cases)} {measured_on(result)}"
     return Drawing(stem, title, explanation, "; ".join(said) + ".", figure)
 
@@ -239,7 +240,7 @@ def bench_phases(result: Result) -> Drawing | LeftOut:
         axes.annotate(f"{digits(run.hours)} h", (start, row), (4, 0), textcoords="offset points", va="center")
     axes.set(xlim=(0, 1.13 * longest), xlabel="hours")
     _rows(axes, len(runs))
-    axes.set_yticks(range(len(runs)), [shown(run.label, 40) for run in runs])
+    axes.set_yticks(range(len(runs)), shown_apart([run.label for run in runs], 40))
     axes.xaxis.set_major_locator(MaxNLocator(8, steps=ROUND))
     figure.set_figheight(figure.get_figheight() + LINE)
     legend_above(figure, [Patch(color=palette[p], label=phase_name(p)) for p in phases])

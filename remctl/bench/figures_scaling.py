@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from remctl.bench.marks import PHASES, colors, is_drawn, measured_on, phase_name, whiskers
 from remctl.bench.numbers import unit_of
 from remctl.bench.result import Case, Exponent, Result
-from remctl.drawing import INK, LINES, MARKERS, PAGE, Drawing, LeftOut, legend_above, panels, shown
+from remctl.drawing import INK, LINES, MARKERS, PAGE, Drawing, LeftOut, legend_above, panels, shown, shown_apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def bench_scaling(result: Result) -> Drawing | LeftOut:
         panel.set(title=phase_name(phase), xlabel=AXES.get(axis, shown(axis)))
         words = ", ".join(f"{shown(n)} {e.exponent:.2f}" for n, e in exponents.items())
         said.append(f"{phase_name(phase)} against {AXES.get(axis, shown(axis))}: {words or 'no exponents'}")
-    legend_above(figure, [_handle(looks[n], shown(n)) for n in names])
+    legend_above(figure, [_handle(looks[n], text) for n, text in zip(names, shown_apart(names), strict=True)])
     explanation = (
         "Time of one run of the work; both axes are logarithmic. At the lines: fitted exponents, 1 where time grows in "
         f"proportion, 0 where it does not grow. {whiskers(cases)} {measured_on(result)}"

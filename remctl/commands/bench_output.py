@@ -1,4 +1,4 @@
-"""How tables of a benchmark are shown: in 80 columns, split between columns rather than inside cells."""
+"""How tables of a benchmark are shown: split between columns rather than inside cells where the terminal is narrow."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from rich.padding import Padding
 
 from remctl.bench.numbers import NOTHING
 from remctl.bench.table import BenchTable
-from remctl.commands.output import show, table
+from remctl.commands.output import show, table, width
 
-WIDTH = 80
 GAP = 3  # between columns, as `table` draws them
 INDENT = "  "
 
 
 def show_tables(tables: Mapping[str, BenchTable]) -> None:
-    """Title, the table in as many parts as 80 columns need, notes; a blank line between tables, and no note twice."""
+    """Title, the table in as many parts as the terminal needs, notes; a blank line between tables, and no note twice."""
     said: set[str] = set()
     for number, made in enumerate(tables.values()):
         if number:
@@ -30,7 +29,7 @@ def show_tables(tables: Mapping[str, BenchTable]) -> None:
 def show_table(made: BenchTable) -> None:
     """One of them."""
     show(made.title)
-    for number, part in enumerate(fitted(made)):
+    for number, part in enumerate(fitted(made, width())):
         if number:
             show("")
         show(table(part.header, part.rows, right=part.header[part.num_left :]))
@@ -38,7 +37,7 @@ def show_table(made: BenchTable) -> None:
         show(Padding(note, (0, 0, 0, len(INDENT))))
 
 
-def fitted(made: BenchTable, width: int = WIDTH) -> list[BenchTable]:
+def fitted(made: BenchTable, width: int) -> list[BenchTable]:
     """The fewest parts that fit, each with the columns that say what a row is about, without rows that say nothing there.
 
     Where it saves parts, rows are grouped under their first column. What cannot fit stays whole.

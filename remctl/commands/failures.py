@@ -1,11 +1,13 @@
 """What goes wrong, as one line on stderr and an exit status; never a traceback unless --debug.
 
-0 done; 1 the machine refused; 2 bad input; 70 a defect of ours; 128 + n left on signal n.
+0 done; 1 the machine refused; 2 bad input; 70 a defect of ours; 128 + n left on signal n. Whoever reads our output may leave
+before its end (`| head`): then the command ends without a word and with SIGPIPE's status, as other programs do.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import traceback
@@ -18,7 +20,7 @@ from typer.core import TyperGroup
 
 from remctl.errors import Interrupted, UserError
 
-MACHINE, INTERNAL, BROKEN_PIPE, CTRL_C = 1, 70, 1, 128 + signal.SIGINT
+MACHINE, INTERNAL, NO_READER, CTRL_C = 1, 70, 128 + signal.SIGPIPE, 128 + signal.SIGINT
 AGAIN = {
     "remctl train": "; run the same command again; training resumes from its last complete epoch",
     "remctl ablate": "; what was started goes on: see `remctl status`",
@@ -32,18 +34,20 @@ def guarded(command: Callable[[], object], args: Sequence[str] = (), debug: bool
         if sys.stdout is not None:  # closed by whoever started us
             sys.stdout.flush()
     except BaseException as error:
-        if debug and not isinstance(error, SystemExit):
+        if debug and not isinstance(error, SystemExit) and not _is_without_reader(error):
             traceback.print_exception(error)
-        return report(error, args, verb)
-    if status == CTRL_C:  # typer turns KeyboardInterrupt into this status
-        say(f"interrupted{AGAIN.get(verb, '')}")
+        status = report(error, args, verb)
+    else:
+        if status == CTRL_C:  # typer turns KeyboardInterrupt into this status
+            say(f"interrupted{AGAIN.get(verb, '')}")
+    _drop_what_nobody_reads()
     return status if isinstance(status, int) else 0
 
 
 def report(error: BaseException, args: Sequence[str] = (), verb: str = "remctl") -> int:
     """Say what went wrong; the exit status."""
-    if isinstance(error, BrokenPipeError):
-        return _silence_stdout()
+    if _is_without_reader(error):
+        return NO_READER
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else MACHINE
     status, message = describe(error, args, verb)
@@ -91,7 +95,10 @@ def os_message(error: OSError) -> str:
 def say(message: str) -> None:
     """One line on stderr, whatever the text holds; control characters shown, not obeyed."""
     line = " ".join(message.split())
-    print("remctl: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
+    if sys.stderr is None:  # closed by whoever started us; print would take stdout
+        return
+    with suppress(OSError):  # nobody reads it: the status says enough
+        print("remctl: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)
 
 
 def _given(options: Sequence[str], args: Sequence[str]) -> str:
@@ -118,8 +125,21 @@ def _out_of_memory(error: BaseException) -> bool:
     return on_cpu or isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 
 
-def _silence_stdout() -> int:
-    """Whoever read our output has gone: what is still buffered must not fail once more at exit."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
+def _is_without_reader(error: BaseException) -> bool:
+    """Whether it is about our output, of which typer and rich make a SystemExit, and not about a pipe to a process of ours."""
+    if isinstance(error, SystemExit):
+        return isinstance(error.__context__, BrokenPipeError)
+    return isinstance(error, BrokenPipeError) and bool(_without_reader())
+
+
+def _without_reader() -> list[int]:
+    poll = select.poll()
+    for fd in (1, 2):
+        poll.register(fd, 0)
+    return [fd for fd, event in poll.poll(0) if event & select.POLLERR]
+
+
+def _drop_what_nobody_reads() -> None:
+    """What is still buffered must not fail once more at exit."""
+    for fd in _without_reader():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), fd)

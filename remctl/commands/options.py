@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from remctl.config.presets import DESCRIPTIONS
 from remctl.errors import UserError
 from remctl.games import ATARI_100K, TOYS
+from remctl.paths import user_path
 from remctl.runs.layout import RunFolder
 from remctl.shipped import Kind, available
 from remctl.variants import VARIANTS
+
+MIN_FRAMED = 80  # columns
 
 
 def check_device(name: str) -> str:
@@ -31,10 +36,39 @@ def check_run(path: Path) -> Path:
     return path
 
 
-def refuse_beside_from(game: object, preset: str, variant: str, config: object, sets: object, seed: int) -> None:
-    """UserError where something beside --from says what to train."""
-    if game is not None or config is not None or sets or (preset, variant, seed) != ("paper", "rem", 0):
-        raise UserError("--from says it all: leave out --game, --preset, --variant, --config, --set and --seed")
+def prepare(command: Any) -> None:
+    """Give every path of a command and of its verbs the home folder for its `~`, before anything else looks at it.
+
+    On a narrow terminal their help is plain text, which is wrapped; in frames names of options would be cut.
+    """
+    for parameter in command.params:
+        parameter.callback = _expanding(parameter.callback)
+    columns = shutil.get_terminal_size().columns
+    if columns < MIN_FRAMED:
+        command.rich_markup_mode = None
+        command.context_settings["terminal_width"] = columns
+    for verb in command.commands.values() if isinstance(command, TyperGroup) else ():
+        prepare(verb)
+
+
+def _expanding(callback: Callable[..., Any] | None) -> Callable[..., Any]:
+    def expanded(context: Any, parameter: Any, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            value = type(value)(user_path(v) if isinstance(v, Path) else v for v in value)
+        elif isinstance(value, Path):
+            value = user_path(value)
+        return callback(context, parameter, value) if callback else value
+
+    return expanded
+
+
+def refuse_beside(
+    option: str, game: object, preset: str, variant: str, config: object, other: object, seed: int
+) -> None:
+    """UserError where something beside `option` says what to train. `other`: --set beside --from, and the other way."""
+    if game is not None or config is not None or other or (preset, variant, seed) != ("paper", "rem", 0):
+        more = "--set" if option == "--from" else "--from"
+        raise UserError(f"{option} says it all: leave out --game, --preset, --variant, --config, {more} and --seed")
 
 
 def _shipped(kind: Kind) -> Callable[[], list[str]]:

@@ -215,12 +215,18 @@ def _nearest(env_id: str) -> str:
 
 
 def _remedy(error: Exception) -> str:
-    """One line about a failure: the package to install where one is missing, else the error's first line."""
+    """One line about a failure: where a missing module is looked for, else the error's first line.
+
+    Which package has a module is for its author to say: that of the module's own name may be a stranger's.
+    """
     first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
     pip = re.search(r"pip install [^`]+", first_line)
     missing = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
     if pip is None and isinstance(missing, ModuleNotFoundError) and missing.name:
-        return f"{missing.name} is not installed; run: pip install {missing.name.partition('.')[0]}"
+        return (
+            f"no module {missing.name!r}, neither in the working folder nor installed: set PYTHONPATH to the folder that holds "
+            "it, or install the package that it belongs to"
+        )
     return first_line
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from remctl.bench import figures
@@ -16,6 +15,7 @@ from remctl.bench import result as bench_result
 from remctl.bench import tables as bench
 from remctl.bench.result import Case, Result
 from remctl.drawing import Drawing, LeftOut
+from remctl.paths import user_path
 from remctl.report.cells import NOTHING, Cell, Table, count, span
 from remctl.report.results import Benchmark
 
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[a-z][a-z_]{0,39}")  # of a table: part of a file's name
 
 def read_benchmarks(paths: Iterable[str]) -> tuple[Benchmark, ...]:
     """Each file once. Raises UserError for a file that is no benchmark, MachineError for one that cannot be read."""
-    found = [(path, bench_result.read(Path(path))) for path in dict.fromkeys(paths)]
+    found = [(path, bench_result.read(user_path(path))) for path in dict.fromkeys(paths)]
     return tuple(
         Benchmark("bench" if i == 1 else f"bench_{i}", path, result) for i, (path, result) in enumerate(found, 1)
     )

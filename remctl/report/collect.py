@@ -10,6 +10,7 @@ from pathlib import Path
 
 from remctl.errors import UserError
 from remctl.games import ATARI_100K
+from remctl.paths import user_path
 from remctl.report.colors import coloured
 from remctl.report.published import SOURCES, TABLE_GAMES, TABLES, published
 from remctl.report.results import Algorithm, MissingRun, RunScore
@@ -42,7 +43,8 @@ def collect(spec: ReportSpec) -> Collected:
     notes: list[str] = []
     found = _found_runs(spec, notes)
     ours, missing = _our_algorithms(found, notes)
-    own = _distinct([*ours, *_from_files(spec)])
+    files, unscored = _from_files(spec)
+    own, missing = _distinct([*ours, *files]), [*missing, *unscored]
     games = _games(spec, own)
     paper = _covering(published(spec.published), games, notes)
     algorithms = _cut([*own, *_renamed(paper, own)], games)
@@ -57,7 +59,7 @@ def collect(spec: ReportSpec) -> Collected:
         raw_games=tuple(g for g in games if g not in ATARI_100K),
         control=control,
         question=spec.question or found.question,
-        missing=tuple(m for m in missing if m.game in games or not games),
+        missing=tuple(m for m in missing if spec.selected is None or m.game in spec.selected),
         notes=tuple(notes),
     )
 
@@ -68,7 +70,7 @@ def collect(spec: ReportSpec) -> Collected:
 def _found_runs(spec: ReportSpec, notes: list[str]) -> FoundRuns:
     there = []
     for name in spec.runs:
-        path = Path(name)
+        path = user_path(name)
         if path.exists() or not spec.runs_optional:
             there.append(path)
         else:
@@ -133,13 +135,15 @@ def means_of(runs: Iterable[RunScore]) -> dict[str, float]:
 # --- score files
 
 
-def _from_files(spec: ReportSpec) -> list[Algorithm]:
+def _from_files(spec: ReportSpec) -> tuple[list[Algorithm], list[MissingRun]]:
     files = [parse_option(text) for text in spec.scores]
-    return [
+    found = [(file, read_scores(file)) for file in files]
+    made = [
         Algorithm(name, name, "file", str(file.path), 0, runs, means_of(runs))
-        for file in files
-        for name, runs in read_scores(file).items()
+        for file, scores in found
+        for name, runs in scores.runs.items()
     ]
+    return made, [run for _, scores in found for run in scores.missing]
 
 
 def _distinct(algorithms: list[Algorithm]) -> list[Algorithm]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remctl.drawing import COLORS, FAINT, LINES, MARKERS, MAX_LABEL, Drawing, pictures, shown
+from remctl.drawing import COLORS, FAINT, LINES, MARKERS, MAX_LABEL, Drawing, pictures, shown, shown_apart
 from remctl.report.colors import agent_of
 from remctl.report.results import FigureName, Results
 from remctl.runs.files import write_atomic
@@ -56,12 +56,13 @@ def look(results: Results, name: str) -> Look:
 
 
 def label(results: Results, name: str, max_length: int = MAX_LABEL) -> str:
-    """The label of an algorithm as it can stand in a figure; with its origin where another has the same label."""
-    text = results.label(name)
-    if [a.label for a in results.algorithms].count(text) > 1:
+    """The label of an algorithm as it can stand in a figure, unlike any other's; with its origin if the labels are the same."""
+    text, labels = results.label(name), [a.label for a in results.algorithms]
+    if labels.count(text) > 1:
         origin = f", {results.algorithm(name).origin}"
         return shown(text, max_length - len(origin)) + origin
-    return shown(text, max_length)
+    apart = dict(zip(labels, shown_apart(labels, max_length), strict=True))
+    return apart.get(text) or shown(text, max_length)
 
 
 def write(

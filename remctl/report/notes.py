@@ -107,7 +107,8 @@ def _games_notes(
 def _missing_notes(missing: Sequence[MissingRun]) -> list[str]:
     if not missing:
         return []
-    listed = some([f"{m.algorithm} {m.game} seed {m.seed} ({m.reason})" for m in missing])
+    seeds = ["" if m.seed is None else f" seed {m.seed}" for m in missing]
+    listed = some([f"{m.algorithm} {m.game}{seed} ({m.reason})" for m, seed in zip(missing, seeds, strict=True)])
     return [f"{len(missing)} run{'' if len(missing) == 1 else 's'} missing, not scored: {listed}."]
 
 

@@ -228,7 +228,7 @@ def missing_table(results: Results) -> PageTable:
         (
             _named(results, m.algorithm, PageCell(results.label(m.algorithm), kind="text")),
             PageCell(m.game, kind="text"),
-            PageCell(str(m.seed), kind="text", value=str(m.seed)),
+            PageCell(seed := "" if m.seed is None else str(m.seed), kind="text", value=seed),
             PageCell(m.reason, kind="text path"),
             PageCell(m.path, kind="text path"),
         )

@@ -276,11 +276,14 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class MissingRun:
-    """A run that was expected or begun and has no score. `reason` for people: `epoch 120 of 600`, `not started`."""
+    """A run that was expected or begun and has no score. `reason` for people: `epoch 120 of 600`, `not started`.
+
+    `seed` is None where a score file tells none.
+    """
 
     algorithm: str
     game: str
-    seed: int
+    seed: int | None
     path: str
     reason: str
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from remctl.config import yaml12
 from remctl.errors import UserError
-from remctl.games import ABLATION_SUBSET, ATARI_100K, check_game
+from remctl.games import ABLATION_SUBSET, ATARI_100K, find_game, refuse_unknown
 from remctl.report.published import TABLES, Table
 from remctl.report.results import FIGURES, Figure, FigureName
 from remctl.runs.files import named_errors
@@ -86,7 +86,8 @@ def selected_games(games: str | tuple[str, ...] | None) -> tuple[str, ...] | Non
         return None
     words = [w.strip() for part in ([games] if isinstance(games, str) else games) for w in part.split(",")]
     named = [game for word in words for game in GAME_SETS.get(word, (word,))]
-    return in_order({check_game(game) for game in named})
+    refuse_unknown(named)
+    return in_order({find_game(game) or game for game in named})
 
 
 def in_order(games: set[str]) -> tuple[str, ...]:

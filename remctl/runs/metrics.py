@@ -2,7 +2,8 @@
 
 The naming law: names that end in `_s` (seconds), `_per_s` (rates) and `_mb` (memory) tell about the machine and differ
 from one repetition to the next. Every other value is a function of configuration and seed, and on one machine with the same
-settings of `runtime` must not.
+settings of `runtime` must not. `time/unix_s` is the clock when an epoch ended (seconds since 1970), `time/training_s` the
+seconds that the run has spent in its phases by then, over all its starts.
 
 What `test/` names tell is about the agent of the epoch `test/of_epoch`, which may be earlier than the entry's: a test may be
 played while the next epochs train. Where two tests end with one epoch, the earlier one has an entry of its own before it.

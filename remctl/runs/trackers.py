@@ -21,6 +21,7 @@ from remctl.runs.files import named_errors, write_atomic
 from remctl.runs.layout import RunFolder
 
 Value = float | int | str | bool | None
+Opener = Callable[[RunFolder, Mapping[str, Any]], "Tracker"]
 
 
 class Tracker(Protocol):
@@ -33,16 +34,17 @@ class Tracker(Protocol):
         """Finishes; nothing is logged afterwards."""
 
 
-def open_trackers(run: RunFolder, names: Sequence[str]) -> list[Tracker]:
+def open_trackers(run: RunFolder, names: Sequence[str], config: Mapping[str, Any] | None = None) -> list[Tracker]:
     """The trackers of these names (`tensorboard`, `wandb`), writing below the run folder, which must exist.
 
-    Raises `UserError` for an unknown name and for an extra that is not installed, before any is opened.
+    `config`: what the run is, nested and JSON-compatible, for those that can tell runs apart by it. Raises `UserError` for an
+    unknown name and for an extra that is not installed, before any is opened.
     """
     openers = [_opener(name) for name in names]
-    return [opener(run) for opener in openers]
+    return [opener(run, config or {}) for opener in openers]
 
 
-def _opener(name: str) -> Callable[[RunFolder], Tracker]:
+def _opener(name: str) -> Opener:
     if name not in _TRACKERS:
         near = get_close_matches(name, _TRACKERS, n=1, cutoff=0.3)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -63,7 +65,7 @@ def _numbers(values: Mapping[str, Value]) -> dict[str, float]:
 class TensorBoard:
     """Event files in `<run>/tensorboard`. What an interrupted start logged after its last checkpoint is hidden."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, config: Mapping[str, Any]) -> None:
         folder = run.path / "tensorboard"
         with named_errors("writing", folder):
             writer = importlib.import_module("tensorboard.summary.writer.event_file_writer")
@@ -90,16 +92,22 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """One W&B run per run folder, however often it is started; files in `<run>/wandb`."""
+    """One W&B run per run folder, however often it is started; files in `<run>/wandb`.
 
-    def __init__(self, run: RunFolder) -> None:
+    Its group is experiment/variant/game, whose seeds W&B can so average.
+    """
+
+    def __init__(self, run: RunFolder, config: Mapping[str, Any]) -> None:
         wandb = importlib.import_module("wandb")
         mode = os.environ.get("WANDB_MODE", "offline")
-        name = "/".join(run.path.absolute().parts[-4:])
+        place = run.path.absolute().parts[-4:]
         with named_errors("writing", run.path / "wandb"):
             self._run: Any = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "remctl"),
-                name=name,
+                name="/".join(place),
+                group="/".join(place[:-1]),
+                config=dict(config),
+                allow_val_change=True,  # a resume may have other settings of `runtime`
                 id=_wandb_id(run.path / "wandb_id.txt"),
                 dir=str(run.path),
                 mode=mode,
@@ -132,7 +140,7 @@ def _wandb_id(path: Path) -> str:
     return text
 
 
-_TRACKERS: dict[str, tuple[str, str, Callable[[RunFolder], Tracker]]] = {
+_TRACKERS: dict[str, tuple[str, str, Opener]] = {
     "tensorboard": ("tensorboard.summary.writer.event_file_writer", "tb", TensorBoard),
     "wandb": ("wandb", "wandb", WeightsAndBiases),
 }

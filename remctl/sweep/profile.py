@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from remctl.config.resolve import read_mapping, short, suggestion
 from remctl.errors import UserError
@@ -28,58 +30,89 @@ RESERVED = (
     "test-only",
     "wait",
 )
-_TIME = re.compile(r"(?:(\d+)-)?(\d{1,2}):(\d{2}):(\d{2})")
+MEMORY_OPTIONS = ("mem", "mem-per-cpu", "mem-per-gpu")
+GPU_OPTIONS = ("gres", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
+OWN_KEYS = {name: name for name in ("partition", "account", "qos", "time", "constraint", "exclude")} | {
+    "cpus-per-task": "cpus",
+    "mem": "memory_gb",
+}
+TIMES = "minutes (90), HH:MM:SS or D-HH:MM:SS, or another form that sbatch knows (MM:SS, D-HH, D-HH:MM)"
+# sbatch's: with days the hours come first, without them the last number is seconds; a number alone is minutes
+_WITH_DAYS = re.compile(r"(?P<d>\d+)-(?P<h>\d+)(:(?P<m>\d+)(:(?P<s>\d+))?)?")
+_WITHOUT = re.compile(r"((?P<h>\d+):(?=\d+:))?(?P<m>\d+)(:(?P<s>\d+))?")
 
 
 def minutes(value: Any) -> int:
-    """Whole minutes of 90, "12:00:00" or "2-12:00:00"; seconds are rounded up. Raises ValueError."""
+    """Whole minutes of 90, "90", "12:00:00", "2-12", or another form of sbatch's; seconds are rounded up. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found = _TIME.fullmatch(str(value))
+    found = _WITH_DAYS.fullmatch(str(value).strip()) or _WITHOUT.fullmatch(str(value).strip())
     if not found:
-        raise ValueError("write minutes (90), HH:MM:SS or D-HH:MM:SS")
-    days, hours, mins, seconds = (int(part or 0) for part in found.groups())
-    return (days * 24 + hours) * 60 + mins + (seconds > 0)
+        raise ValueError(f"no time: {value}")
+    parts = {name: int(part or 0) for name, part in found.groupdict().items()}
+    return (parts.get("d", 0) * 24 + parts["h"]) * 60 + parts["m"] + (parts["s"] > 0)
 
 
 def _one_line(value: str) -> str:
     if "\n" in value or not value.strip():
-        raise ValueError("write one line that is not empty")
+        raise ValueError("not one line")
     return value
 
 
 Line = Annotated[str, AfterValidator(_one_line)]
+A_LINE = "text of one line"
 
 
 class Profile(BaseModel):
-    """One kind of job. `time`: minutes; `memory_gb`: of the whole job; `signal_delay_s`: warning before the end."""
+    """One kind of job. `time`: minutes; `memory_gb`: of the whole job; `signal_delay_s`: warning before the end.
+
+    The descriptions of the keys say what is allowed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    partition: Line | None = None
-    account: Line | None = None
-    qos: Line | None = None
-    gpus: int = Field(1, ge=0, le=1)
-    gpu_type: Line | None = None
-    device: Literal["cpu", "cuda", "auto"] | None = None
-    cpus: int = Field(4, ge=1, le=1024)
-    memory_gb: float = Field(16, ge=0.1, le=1e5)
-    time: Annotated[int, BeforeValidator(minutes), Field(ge=1, le=525_600)] = 24 * 60
-    constraint: Line | None = None
-    exclude: Line | None = None
-    signal_delay_s: int = Field(120, ge=10, le=3600)
-    max_parallel: int = Field(64, ge=1, le=100_000)
-    setup: tuple[Line, ...] = Field((), strict=False)
-    extra: dict[Line, Line | int | bool] = {}
+    partition: Line | None = Field(None, description=A_LINE)
+    account: Line | None = Field(None, description=A_LINE)
+    qos: Line | None = Field(None, description=A_LINE)
+    gpus: int = Field(1, ge=0, le=1, description="0 or 1: a run uses one GPU")
+    gpu_type: Line | None = Field(None, description=A_LINE)
+    device: Literal["cpu", "cuda", "auto"] | None = Field(None, description="cpu, cuda or auto")
+    cpus: int = Field(4, ge=1, le=1024, description="a whole number from 1 to 1024")
+    memory_gb: float | None = Field(16, ge=0.1, le=1e5, description="a number from 0.1, or null to ask for none")
+    time: Annotated[int, BeforeValidator(minutes), Field(ge=1, le=525_600)] = Field(24 * 60, description=TIMES)
+    constraint: Line | None = Field(None, description=A_LINE)
+    exclude: Line | None = Field(None, description=A_LINE)
+    signal_delay_s: int = Field(120, ge=10, le=3600, description="a whole number of seconds from 10 to 3600")
+    max_parallel: int = Field(64, ge=1, le=100_000, description="a whole number from 1 to 100000")
+    setup: tuple[Line, ...] = Field(
+        (), strict=False, description="a list of shell commands of one line each, such as [module load cuda]"
+    )
+    extra: dict[Line, Line | int | bool] = Field(
+        {}, description="options of sbatch with text, a whole number or true each, such as {nice: 100}"
+    )
 
-    @field_validator("extra")
-    @classmethod
-    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        for name in extra:
-            plain = name.strip("-").replace("_", "-").strip()
-            if any(reserved.startswith(plain) for reserved in RESERVED):  # sbatch takes abbreviations
-                raise ValueError(f"{name} is set by remctl itself; leave it out")
-        return extra
+    @property
+    def gpu_option(self) -> str | None:
+        """Return the option in `extra` that asks for the GPU instead of `--gres`, as `gpus-per-node`; None without one."""
+        asks = (name for name in self.options if name in GPU_OPTIONS)
+        return next((name for name in asks if name != "gres" or re.search(r"(^|,)gpu", str(self.options[name]))), None)
+
+    @property
+    def options(self) -> dict[str, str | int | bool]:
+        """Return `extra` with the names of options as sbatch spells them."""
+        return {name.strip("-").replace("_", "-"): value for name, value in self.extra.items()}
+
+    @property
+    def memory(self) -> str | None:
+        """Return the value of `--mem`; None to leave it out, as where `extra` asks for memory per core or GPU."""
+        by_extra = "memory_gb" not in self.model_fields_set and set(self.options) & set(MEMORY_OPTIONS)
+        return None if self.memory_gb is None or by_extra else f"{int(self.memory_gb * 1024)}M"
+
+    @property
+    def setup_script(self) -> tuple[str, ...]:
+        """Return the lines of `setup`, each of which ends the job if it fails, and says so in its log."""
+        failed = 'status=$?; echo "remctl: setup failed with status $status: "%s >&2; exit $status'
+        return tuple(f"{{ {line}\n}} || {{ {failed % shlex.quote(line)}; }}" for line in self.setup)
 
     @property
     def device_of_runs(self) -> str:
@@ -94,15 +127,15 @@ class Profile(BaseModel):
             "qos": self.qos,
             "time": self.time,
             "cpus": self.cpus,
-            "memory_gb": f"{int(self.memory_gb * 1024)}M",
+            "memory_gb": self.memory,
             "constraint": self.constraint,
             "exclude": self.exclude,
         }
         names = {"cpus": "cpus-per-task", "memory_gb": "mem"}
         flags = {key: [f"--{names.get(key, key)}={value}"] for key, value in plain.items() if value is not None}
-        if self.gpus:
+        if self.gres:
             flags["gpu_type" if self.gpu_type else "gpus"] = [f"--gres={self.gres}"]
-        for name, value in self.extra.items():
+        for name, value in self.options.items():
             flags[f"extra.{name}"] = [f"--{name}" if value is True else f"--{name}={value}"]
         return flags
 
@@ -110,12 +143,13 @@ class Profile(BaseModel):
     def summary(self) -> str:
         """Return in a few words what a task gets."""
         gpu = f"1 {self.gpu_type or 'GPU'}" if self.gpus else "no GPU"
-        return f"{gpu}, {self.cpus} cores, {self.memory_gb:g} GB, {self.time / 60:g} hours"
+        memory = f"{self.memory_gb:g} GB" if self.memory else "memory by extra" if self.options else "memory unasked"
+        return f"{gpu}, {self.cpus} cores, {memory}, {self.time / 60:g} hours"
 
     @property
     def gres(self) -> str | None:
-        """`gpu:TYPE:1`, `gpu:1`, or None without a GPU."""
-        if not self.gpus:
+        """`gpu:TYPE:1`, `gpu:1`, or None without a GPU and where an option of `extra` asks for it."""
+        if not self.gpus or self.gpu_option:
             return None
         return f"gpu:{self.gpu_type}:1" if self.gpu_type else "gpu:1"
 
@@ -126,18 +160,51 @@ def read_profile(path: Path) -> Profile:
     known = list(Profile.model_fields)
     for key in tree:
         if key not in known:
-            raise UserError(f"{path}: unknown key {key!r}: {suggestion(str(key), known)}")
+            near = suggestion(str(key), known)
+            advice = near if near.startswith("did you mean") else f"known: {', '.join(known)}"
+            raise UserError(f"{path}: unknown key {key!r}: {advice}")
     try:
         profile = Profile.model_validate(tree)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        said = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
-        raise UserError(f"{path}: {key}: given {short(problem['input'])}; {said[:1].lower()}{said[1:]}") from None
-    if profile.gpu_type and not profile.gpus:
-        raise UserError(f"{path}: gpu_type: given {profile.gpu_type!r} with gpus: 0; leave one of them out")
-    if profile.time * 60 <= profile.signal_delay_s:
-        raise UserError(
-            f"{path}: signal_delay_s: the warning would come before the start (time is {profile.time} minutes); shorten it"
-        )
+        key = str(problem["loc"][0])
+        inside = "".join(f".{part}" for part in problem["loc"][1:2] if key in ("extra", "setup"))
+        allowed = Profile.model_fields[key].description
+        raise UserError(f"{path}: {key}{inside}: given {short(problem['input'])}; allowed: {allowed}") from None
+    for key, why in _contradictions(profile):
+        raise UserError(f"{path}: {key}: {why}")
     return profile
+
+
+def _contradictions(profile: Profile) -> Iterator[tuple[str, str]]:
+    """Keys that cannot be as they are, with the reason and the fix."""
+    given, options = profile.model_fields_set, profile.options
+    for name, value in options.items():
+        if any(reserved.startswith(name) for reserved in RESERVED):  # sbatch takes abbreviations
+            yield f"extra.{name}", f"{name} is set by remctl itself; leave it out"
+        own = OWN_KEYS.get(name)
+        if own is not None and (own != "memory_gb" or "memory_gb" in given):
+            yield f"extra.{name}", f"{own} is a key of its own, which asks for the same: keep one of them"
+        if name in MEMORY_OPTIONS and profile.memory:
+            yield f"extra.{name}", f"memory_gb asks for memory too (--mem={profile.memory}): set memory_gb: null"
+        if name in GPU_OPTIONS and name != profile.gpu_option and (name != "gres" or profile.gres):
+            yield (
+                f"extra.{name}",
+                f"--{profile.gpu_option or f'gres={profile.gres}'} asks for a GPU too: write all in one",
+            )
+        if name == profile.gpu_option:
+            own = next((key for key in ("gpu_type", "gpus") if key in given), None)
+            if own is not None:
+                yield own, f"given with extra.{name}, which asks for the GPU instead: leave one of them out"
+            if _num_gpus(name, str(value)) not in ("", "1"):
+                yield f"extra.{name}", f"given {short(value)}; a run uses one GPU: write 1, or TYPE:1"
+    if profile.gpu_type and not profile.gpus:
+        yield "gpu_type", f"given {profile.gpu_type!r} with gpus: 0; leave one of them out"
+    if profile.time * 60 <= profile.signal_delay_s:
+        yield "signal_delay_s", f"the warning would come before the start (time is {profile.time} minutes); shorten it"
+
+
+def _num_gpus(option: str, value: str) -> str:
+    """`2` of `gpu:a100:2` or `a100:2`; empty where it says none, which is one."""
+    last = next(p for p in value.split(",") if option != "gres" or p.startswith("gpu")).rpartition(":")[2]
+    return last if last.isdecimal() else ""

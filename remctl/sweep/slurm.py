@@ -182,7 +182,7 @@ def _script(submission: Submission, profile: Profile, folder: Path, first: int, 
     keep = f"[ -e {mine} ] || ln -s task_{number}.pkl {mine}"
     command = f"{_python()} -u -m submitit.core._submit {shlex.quote(str(folder))}"
     parameters = _parameters(submission, profile)
-    parameters |= {"setup": [*profile.setup, keep], "map_count": count if count > 1 else None}
+    parameters |= {"setup": [*profile.setup_script, keep], "map_count": count if count > 1 else None}
     return str(_make_sbatch_string(command=command, folder=folder, **parameters)) + "\n"
 
 
@@ -209,8 +209,9 @@ def submit_after(jobs: Sequence[str], command: Sequence[str], name: str, folder:
     """A job without GPU that runs `command` once all of `jobs` have ended, however; returns its id. Raises MachineError."""
     flags = [flag for key in ("partition", "account", "qos") for flag in profile.flags().get(key, [])]
     after = [f"--dependency=afterany:{':'.join(jobs)}"] if jobs else []
-    script = "\n".join([*profile.setup, shlex.join(command)])
-    options = [f"--job-name={name}", f"--output={folder / 'report.log'}", "--ntasks=1", "--mem=4G", "--time=60"]
+    script = "\n".join([*profile.setup_script, shlex.join(command)])
+    options = [f"--job-name={name}", f"--output={folder / 'report.log'}", "--ntasks=1", "--time=60"]
+    options += ["--mem=4G"] if profile.memory else []
     return job_number(ask("sbatch", "--parsable", *options, *flags, *after, f"--wrap={script}")) or "of unknown number"
 
 

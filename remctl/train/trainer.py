@@ -273,6 +273,7 @@ class Trainer:
     def _commit(self, epoch: int, metrics: Metrics, records: list[Record], tests: list[Findings]) -> None:
         """The newest test is part of the epoch's entry of the log; one of an earlier epoch beside it has its own."""
         metrics["memory_peak_mb"] = peak_memory_mb(self.device)
+        metrics |= {"time/unix_s": time.time(), "time/training_s": sum(self.clock.seconds.values())}
         self.log.append_episodes(epoch, records + [record for test in tests for record in test.episodes])
         for test in tests[:-1]:
             self.log.append(epoch, test.metrics)

@@ -199,7 +199,7 @@ def test_all_of_it_fits_80_columns(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     for table in made.values():
-        for part in fitted(table):
+        for part in fitted(table, 80):
             assert max(map(len, lines_of(part)), default=0) <= 80, table.name
     show_tables(made)
     printed = capsys.readouterr().out
@@ -213,7 +213,7 @@ def test_all_of_it_fits_80_columns(
 def test_a_table_is_split_between_columns_and_loses_nothing() -> None:
     rows = (("p", "a", "x" * 30, "1" * 30, NOTHING), ("p", "b", "y" * 30, NOTHING, "2" * 30))
     wide = BenchTable("t", "T", ("phase", "case", "A", "B", "C"), rows, (), 2)
-    parts = fitted(wide)
+    parts = fitted(wide, 80)
     assert [part.header for part in parts] == [("phase", "case", "A", "B"), ("phase", "case", "C")]
     assert parts[1].rows == (("p", "b", "2" * 30),)
     assert fitted(wide, width=200) == [wide]
@@ -221,14 +221,14 @@ def test_a_table_is_split_between_columns_and_loses_nothing() -> None:
 
 def test_rows_are_grouped_where_that_saves_a_part() -> None:
     rows = (("imagination", "a" * 30, "1" * 20, "2" * 20), ("imagination", "b", "3", "4"))
-    (part,) = fitted(BenchTable("t", "T", ("phase", "case", "A", "B"), rows, (), 2))
+    (part,) = fitted(BenchTable("t", "T", ("phase", "case", "A", "B"), rows, (), 2), 80)
     assert part.header == ("case", "A", "B")
     assert [row[0] for row in part.rows] == ["imagination", "  " + "a" * 30, "  b"]
 
 
 def test_what_cannot_fit_stays_whole() -> None:
     wide = BenchTable("t", "T", ("case", "A"), (("a" * 60, "b" * 60),))
-    assert fitted(wide) == [wide]
+    assert fitted(wide, 80) == [wide]
 
 
 # --- processes side by side

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import io
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,9 +15,12 @@ from types import SimpleNamespace
 
 import pytest
 
+import remctl
 from remctl.commands.failures import describe, guarded, say
 from remctl.errors import Interrupted, MachineError, UserError
 from remctl.weights import lpips_status
+
+ROOT = Path(remctl.__file__).parents[1]
 
 
 def error_with(code: int, *names: str) -> OSError:
@@ -102,7 +107,9 @@ def test_control_characters_are_shown_not_obeyed(capsys: pytest.CaptureFixture[s
     assert line == "remctl: game '\\x1b[31mred\\x07' [bold]x[/bold] \\udcff é next\n"
 
 
-@pytest.mark.parametrize("line", ["config schema", "--version", "list games"])  # more than a buffer, less, rich
+@pytest.mark.parametrize(
+    "line", ["config schema", "--version", "list games", "--help"]
+)  # more than a buffer, less, ours, rich
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_leaves_early_is_no_error(line: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
@@ -113,7 +120,105 @@ def test_a_reader_that_leaves_early_is_no_error(line: str, unbuffered: str, monk
     process.stdout.close()  # before anything was written
     assert process.stderr.read() == ""
     process.stderr.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+
+
+def test_nobody_reads_what_went_wrong() -> None:
+    process = subprocess.Popen([sys.executable, "-m", "remctl", "list", "gamez"], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=60) == 2
+    closed = subprocess.run(
+        "exec 2>&-; exec " + shlex.join(process.args), shell=True, stdout=subprocess.PIPE, timeout=60
+    )
+    assert (closed.returncode, closed.stdout) == (2, b"")
+
+
+def test_a_broken_pipe_to_a_process_of_ours_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    assert guarded(command) == 1
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+SOMEWHERE = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
+
+
+@pytest.mark.parametrize("module", ["typer", "pydantic", "pandas"])  # of the command line, of all verbs, of this verb
+def test_ctrl_c_while_modules_are_imported(module: str, tmp_path: Path) -> None:
+    (tmp_path / f"{module}.py").write_text(SOMEWHERE)
+    (tmp_path / "a.json").write_text('{"game": ["Pong"], "score": [1]}')
+    done = subprocess.run(
+        [sys.executable, "-m", "remctl", "report", "--scores", "A=a.json"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "remctl: interrupted\n")
+
+
+@pytest.mark.parametrize("how", ["-m remctl", "a script"])
+def test_modules_of_the_working_folder_are_found_and_take_nothings_place(how: str, tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "my_games.py").write_text(
+        "import gymnasium\n"
+        "class Walk(gymnasium.Env):\n"
+        "    action_space = gymnasium.spaces.Box(0, 1)\n"
+        "    metadata = {'render_modes': ['rgb_array']}\n"
+        "    def __init__(self, render_mode=None): self.render_mode = render_mode\n"
+        "gymnasium.register('Walk-v0', Walk)\n"
+    )
+    script = tmp_path / "bin" / "remctl"
+    script.parent.mkdir()
+    script.write_text("from remctl.__main__ import main\nmain()\n")
+    started = [str(script)] if how == "a script" else how.split()
+    done = subprocess.run(
+        [sys.executable, *started, "train", "--game", "gym:my_games:Walk-v0", "--preset", "quick"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "my_games:Walk-v0 has actions Box" in done.stderr
+
+
+# --- homes
+
+
+def test_every_path_may_begin_at_home(
+    cli: Callable, runner: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("training.num_epochs: 7\n")
+    assert cli("train", "--game=Catch", "--preset=quick", "--out=~/x", "--config=~/a.yaml").status == 0
+    (_, (config,), given) = runner.calls[0]
+    assert (config.training.num_epochs, given["out"]) == (7, tmp_path / "x")
+    (tmp_path / "s.json").write_text('{"Pong": [1, 2]}')
+    (tmp_path / "r.yaml").write_text("scores: [A=~/s.json]\nreps: 100\n")
+    (tmp_path / "p.yaml").write_text("unknown: 1\n")
+    assert cli("report", "--spec=~/r.yaml", "--out=~/r", "--format=csv").out.endswith(f"{tmp_path}/r\n")
+    assert f"{tmp_path}/p.yaml: unknown key" in cli("ablate", "smoke", "--profile=~/p.yaml", "--executor=slurm").err
+    assert f"{tmp_path}/nothing: no such folder" in cli("report", "~/nothing").err
+    monkeypatch.setenv("REMCTL_CACHE", "~/cache")
+    assert str(tmp_path / "cache") in lpips_status().line
+    monkeypatch.delenv("REMCTL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/xdg")
+    assert str(tmp_path / "xdg" / "remctl") in lpips_status().line
+    assert [p.name for p in tmp_path.iterdir() if "~" in p.name] == []
+
+
+def test_nobodys_home_is_refused(cli: Callable, runner: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = cli("train", "--game=Catch", "--out=~no_such_user/x")
+    assert (done.status, runner.calls) == (2, [])
+    assert "~no_such_user/x: no home folder for ~no_such_user; write the whole path" in done.err
+    monkeypatch.setenv("REMCTL_CACHE", "~no_such_user")
+    assert lpips_status().state == "missing"
 
 
 def test_a_full_disk_behind_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -293,7 +293,9 @@ def test_pixel_loss_against_numpy() -> None:
     x, y = images(5, side=16).double(), images(5, side=16, seed=1).double()
     d = (x - y).numpy()
     worst = np.mean([np.max(d[b] ** 2) for b in range(5)])
-    assert pixel_loss(x, y).mean().item() == pytest.approx(0.1 * np.abs(d).mean() + (d**2).mean() + 0.01 * worst, rel=1e-12)
+    assert pixel_loss(x, y).mean().item() == pytest.approx(
+        0.1 * np.abs(d).mean() + (d**2).mean() + 0.01 * worst, rel=1e-12
+    )
 
 
 def test_pixel_loss_gradient_is_finite_at_zero_and_shapes_must_agree() -> None:

@@ -158,6 +158,30 @@ def test_equal_labels_are_told_apart() -> None:
     assert {label(made, a.name) for a in made.algorithms} == {"REM, ours", "REM, published"}
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (
+            ("REM, horizon=5, num_layers=3", "REM, horizon=10, num_layers=3", "IRIS"),
+            ("…horizon=5", "…horizon=10", "IRIS"),
+        ),
+        (
+            ("REM, horizon=5, num_layers=3", "REM, horizon=5, num_layers=4", "REM, horizon=10, num_layers=4"),
+            ("…horizon=5, num_layers=3", "…horizon=5, num_layers=4", "…horizon=10, num_layers=4"),
+        ),
+        (("a" * 40 + "1", "a" * 40 + "2"), ("…" + "a" * 40 + "1", "…" + "a" * 40 + "2")),
+        (("a" * 40, "a" * 40 + " b"), ("…" + "a" * 40, "…" + "a" * 40 + " b")),
+        (("a" * 80 + "1" + "b" * 80, "a" * 80 + "2" + "b" * 80), ("aaaaaaaaa… 1", "aaaaaaaaa… 2")),
+        (("short", "long" * 20), ("short", "long" * 3 + "l…")),
+    ],
+)
+def test_labels_that_are_cut_still_differ(labels: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    base = results(games=TWO, variants=("rem",))
+    algorithms = [replace(base.algorithms[0], name=f"a{i}", label=text) for i, text in enumerate(labels)]
+    made = replace(base, algorithms=tuple(algorithms))
+    assert tuple(label(made, a.name, 14) for a in made.algorithms) == expected
+
+
 def test_nothing_but_published_means(tmp_path: Path) -> None:
     made = results(games=TWO, variants=(), published=("IRIS", "REM"), control=None)
     assert set(drawn(made, tmp_path)) == {"aggregates", "iqm", "per_game"}

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
 
+import numpy
+import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remctl.errors import UserError
-from remctl.report.collect import means_of
+from remctl.report.collect import collect, means_of
 from remctl.report.results import Algorithm
 from remctl.report.scores import ScoreFile, parse_option, read_scores, scores_csv, scores_json
+from remctl.report.spec import ReportSpec
 
 
 def read(path: Path, content: str, name: str | None = "A") -> dict[str, list[tuple[str, int | None, float]]]:
     path.write_text(content)
     found = read_scores(ScoreFile(name, path))
-    return {algorithm: [(run.game, run.seed, run.score) for run in runs] for algorithm, runs in found.items()}
+    return {algorithm: [(run.game, run.seed, run.score) for run in runs] for algorithm, runs in found.runs.items()}
 
 
 def test_json_as_the_authors_publish_it(tmp_path: Path) -> None:
@@ -42,7 +46,7 @@ def test_csv_of_several_algorithms_and_more_columns(tmp_path: Path) -> None:
 def test_the_place_of_every_entry_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("game,seed,score\nPong,0,1\nPong,1,2\n")
-    assert [run.path for run in read_scores(ScoreFile("A", path))["A"]] == [f"{path} line 2", f"{path} line 3"]
+    assert [run.path for run in read_scores(ScoreFile("A", path)).runs["A"]] == [f"{path} line 2", f"{path} line 3"]
 
 
 @pytest.mark.parametrize(
@@ -73,22 +77,22 @@ def test_scores_survive_both_formats(
     folder = tmp_path_factory.mktemp("scores")
     lines = [f"{game},{seed},{score!r}" for (game, seed), score in runs.items()]
     (folder / "a.csv").write_text("\n".join(["game,seed,score", *lines]))
-    (scores,) = read_scores(ScoreFile('a, "b"', folder / "a.csv")).values()
+    (scores,) = read_scores(ScoreFile('a, "b"', folder / "a.csv")).runs.values()
     algorithm = Algorithm('a, "b"', "", "file", "", 0, scores, means_of(scores))
     (folder / "b.csv").write_text(scores_csv([algorithm]))
     (folder / "b.json").write_text(scores_json([algorithm]))
-    (again,) = read_scores(ScoreFile(None, folder / "b.csv")).items()
+    (again,) = read_scores(ScoreFile(None, folder / "b.csv")).runs.items()
     assert (again[0], [(r.game, r.seed, r.score) for r in again[1]]) == (
         algorithm.name,
         [(r.game, r.seed, r.score) for r in scores],
     )
-    (as_json,) = read_scores(ScoreFile("x", folder / "b.json")).values()
+    (as_json,) = read_scores(ScoreFile("x", folder / "b.json")).runs.values()
     assert [(r.game, r.score) for r in as_json] == [(r.game, r.score) for r in scores]
 
 
 def test_runs_without_seeds_are_numbered(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"Pong": [1, 2], "Alien": [3]}')
-    (runs,) = read_scores(ScoreFile("A", tmp_path / "a.json")).values()
+    (runs,) = read_scores(ScoreFile("A", tmp_path / "a.json")).runs.values()
     text = scores_csv([Algorithm("A", "A", "file", "", 0, runs, {})])
     assert text.splitlines() == ["algorithm,game,seed,score", "A,Alien,0,3.0", "A,Pong,0,1.0", "A,Pong,1,2.0"]
 
@@ -99,20 +103,110 @@ def test_json_holds_one_algorithm() -> None:
         scores_json(two)
 
 
+# --- as others write them
+
+THREE = [("Alien", 0, 3.0), ("Pong", 0, 1.0), ("Pong", 1, 2.5)]
+LONG = {"game": ["Pong", "Pong", "Alien"], "seed": [0, 1, 0], "score": [1.0, 2.5, 3.0]}
+SHAPES = [
+    ("json", '{"Pong": {"0": 1, "1": 2.5}, "Alien": {"0": 3}}'),
+    ("json", '{"pong": {"seed_0": 1, "seed_1": "2.5"}, "alien": {"seed_0": 3}}'),
+    ("json", '{"0": {"Pong": 1, "Alien": 3}, "1": {"Pong": 2.5}}'),
+    (
+        "json",
+        '[{"env_id": "ALE/Pong-v5", "seed": 0, "episode_return": 1},'
+        ' {"env_id": "ALE/Pong-v5", "seed": 1, "episode_return": 2.5},'
+        ' {"env_id": "ALE/Alien-v5", "seed": 0, "episode_return": 3, "num_episodes": 100}]',
+    ),
+    ("json", '{"Pong": [{"seed": 0, "score": 1}, {"seed": 1, "score": 2.5}], "Alien": [{"seed": 0, "score": 3}]}'),
+    ("json", json.dumps(LONG)),
+    ("json", pandas.DataFrame(LONG).to_json()),
+    ("json", pandas.DataFrame(LONG).to_json(orient="records")),
+    ("json", pandas.DataFrame(LONG).to_json(orient="table")),
+    ("json", pandas.DataFrame(LONG).to_json(orient="split")),
+    ("jsonl", pandas.DataFrame(LONG).to_json(orient="records", lines=True)),
+    ("csv", pandas.DataFrame(LONG).to_csv()),  # with a nameless index
+    ("csv", pandas.read_csv(io.StringIO(pandas.DataFrame(LONG).to_csv())).to_csv()),  # with two
+    ("csv", pandas.DataFrame(LONG).pivot(index="game", columns="seed", values="score").to_csv()),
+    ("csv", pandas.DataFrame(LONG).pivot(index="seed", columns="game", values="score").to_csv()),
+    (
+        "csv",
+        "\ufeffGame , Seed,  Score \r\nPongNoFrameskip-v4, 0.0 ,1\r\nPongNoFrameskip-v4,1.0,2.5\r\nalien,0.0,3\r\n,,\r\n",
+    ),
+    ("csv", "Environment;Trial;Mean Reward\nPong;0;1,0\nPong;1;2,5\nAlien;0;3\n"),
+    ("tsv", "task\trun\tmean_return\nPong\t0\t1\nPong\t1\t2.5\nAlien\t0\t3\n"),
+    ("csv", "seed,Pong,Alien\n0,1,3\n1,2.5,\n"),
+    ("csv", ",PONG,alien\nseed_0,1,3\nseed_1,2.5,nan\n"),
+    ("csv", "game,seed_0,seed_1\nPong,1,2.5\nAlien,3,NaN\n"),
+    ("csv", "game,Run 0,Run 1\nPong,1,2.5\nAlien,3,None\n"),
+]
+
+
+@pytest.mark.parametrize(("ending", "content"), SHAPES)
+def test_shapes_that_others_write(tmp_path: Path, ending: str, content: str) -> None:
+    assert read(tmp_path / f"a.{ending}", content) == {"A": THREE}
+
+
+def test_several_algorithms_in_one_file(tmp_path: Path) -> None:
+    expected = {"REM": [("Pong", None, 1.0), ("Pong", None, 2.0)], "IRIS": [("Pong", None, 3.0)]}
+    assert read(tmp_path / "a.json", '{"REM": {"Pong": [1, 2]}, "IRIS": {"Pong": [3]}}', None) == expected
+    assert read(tmp_path / "a.json", '{"Pong": {"REM": [1, 2], "IRIS": [3]}}', None) == expected
+    assert read(tmp_path / "a.csv", "method,task,return\nREM,pong,1\nREM,pong,2\nIRIS,pong,3\n", None) == expected
+    assert read(tmp_path / "a.json", '{"algo": "REM", "scores": {"Pong": [1, 2]}}', None) == {"REM": expected["REM"]}
+    assert list(read(tmp_path / "a.json", '{"a": {"REM": {"Pong": [1]}}, "b": {"REM": {"Pong": [1]}}}', None)) == [
+        "a/REM",
+        "b/REM",
+    ]
+
+
+def test_text_of_windows_and_arrays(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("game,seed,score\r\nPong,0,1\r\n".encode("utf-16"))
+    (tmp_path / "b.csv").write_text("game;seed;score\nPong;0;1.5\nPong;1;1,5\n")
+    numpy.savez(tmp_path / "a.npz", pong=numpy.array([1.0, 2.0]), Alien=numpy.array([3]))
+    numpy.savez(tmp_path / "b.npz", REM=numpy.zeros((5, 26)))
+    numpy.savez(tmp_path / "c.npz", Pong=numpy.array([object()]))
+    (tmp_path / "d.npz").write_bytes(b"x")
+    assert read_scores(ScoreFile("A", tmp_path / "a.csv")).runs["A"][0].score == 1.0
+    runs = read_scores(ScoreFile("A", tmp_path / "a.npz")).runs["A"]
+    assert [(r.game, r.score) for r in runs] == [("Alien", 3.0), ("Pong", 1.0), ("Pong", 2.0)]
+    with pytest.raises(UserError, match='score is "1,5", not a number'):
+        read_scores(ScoreFile("A", tmp_path / "b.csv"))
+    with pytest.raises(UserError, match="without the names of its games"):
+        read_scores(ScoreFile("A", tmp_path / "b.npz"))
+    for name in ("c.npz", "d.npz"):
+        with pytest.raises(UserError, match="not arrays by game"):
+            read_scores(ScoreFile("A", tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '{"Pong": [1, null], "Alien": []}'),
+        ("a.json", '{"Pong": [1, NaN], "Alien": {}}'),
+        ("a.json", '{"Pong": {"0": 1, "1": "n/a"}, "Alien": null}'),
+        ("a.csv", "game,seed,score\nPong,0,1\nPong,1,\nAlien,0,<NA>\n"),
+        ("a.csv", "Pong,Alien\n1,nan\nNULL,\n"),
+    ],
+)
+def test_what_has_no_score_is_a_missing_run(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    found = read_scores(ScoreFile("A", tmp_path / name))
+    assert [(r.game, r.score) for r in found.runs["A"]] == [("Pong", 1.0)]
+    assert {(m.algorithm, m.game) for m in found.missing} == {("A", "Pong"), ("A", "Alien")}
+    all_games = collect(ReportSpec(scores=(f"A={tmp_path / name}",)))
+    assert all_games.missing == found.missing  # Alien too, of which nobody has a score
+    one_game = collect(ReportSpec(scores=(f"A={tmp_path / name}",), games="Pong"))
+    assert {m.game for m in one_game.missing} == {"Pong"}
+
+
 # --- bad entries: the file, the entry, the fix
 
 HEAD = "game,seed,score\n"
 BAD = [
     ("a.json", '{"Pnog": [1]}', "unknown game 'Pnog': did you mean Pong?"),
-    ("a.json", '{"pong": [1]}', "did you mean Pong?"),
-    ("a.json", '{"Pong": []}', "'Pong' is an empty list; give its scores"),
     ("a.json", '{"Pong": 3}', "'Pong' is 3, not a list; write one score per run"),
-    ("a.json", '{"Pong": {"0": 3}}', "'Pong' is {\"0\": 3}, not a list"),
-    ("a.json", '{"Pong": [1, "2"]}', "'Pong' entry 2 is \"2\", not a number"),
+    ("a.json", '{"Pong": [1, "2x"]}', "'Pong' entry 2 is \"2x\", not a number"),
     ("a.json", '{"Pong": [true]}', "'Pong' entry 1 is true, not a number"),
-    ("a.json", '{"Pong": [null]}', "'Pong' entry 1 is null, not a number"),
     ("a.json", '{"Pong": [[1, 2]]}', "'Pong' entry 1 is [1, 2], not a number"),
-    ("a.json", '{"Pong": [NaN]}', "'Pong' entry 1 is NaN; a score is a finite number"),
     ("a.json", '{"Pong": [1e999]}', "a score is a finite number"),
     ("a.json", '{"Pong": [1' + "0" * 400 + "]}", "a score is a finite number"),
     ("a.json", '{"Pong": [1, 1e308, 1e308]}', "'Pong' entry 2 is 1e+308; a score is a finite number below 1e12"),
@@ -128,30 +222,45 @@ BAD = [
     ("a.json", "", "not JSON"),
     ("a.json", "[" * 100_000, "not JSON"),
     ("a.csv", "", "line 1: the columns are"),
-    ("a.csv", "game,score\nPong,1\n", 'the columns are "game,score"; write algorithm,game,seed,score'),
     ("a.csv", "game,seed,score,score\nPong,0,1,2\n", "line 1: the columns are"),
     ("a.csv", HEAD, "holds no scores below its header"),
     ("a.csv", HEAD + "Pong,0,1\nPnog,0,1\n", "line 3: unknown game 'Pnog': did you mean Pong?"),
     ("a.csv", HEAD + "Pong,0,abc\n", 'line 2: score is "abc", not a number'),
-    ("a.csv", HEAD + "Pong,0,\n", 'line 2: score is "", not a number'),
     ("a.csv", HEAD + "Pong,0,1_000\n", 'line 2: score is "1_000", not a number'),
-    ("a.csv", HEAD + "Pong,0,nan\n", "line 2: score is NaN; a score is a finite number"),
     ("a.csv", HEAD + "Pong,0,inf\n", "a score is a finite number"),
     ("a.csv", HEAD + "Pong,x,1\n", 'line 2: seed is "x"; give a whole number from 0'),
     ("a.csv", HEAD + "Pong,-1,1\n", "give a whole number from 0"),
-    ("a.csv", HEAD + "Pong,1.0,1\n", "give a whole number from 0"),
     (
         "a.csv",
         HEAD + "Pong,0,1\nAlien,0,1\nPong,0,2\n",
-        "line 4: seed 0 of Pong is on line 2 already; keep one of them",
+        "a.csv line 2 already; keep one of them",
     ),
     ("a.csv", HEAD + "Pong,0\n", "line 2: has more or fewer cells than the header"),
     ("a.csv", HEAD + "Pong,0,1,2\n", "line 2: has more or fewer cells than the header"),
     ("a.csv", HEAD + '"Pong,0,1\n', "not CSV"),
     ("a.csv", "algorithm," + HEAD + ",Pong,0,1\n", "line 2: the algorithm is empty"),
-    ("a.csv", "algorithm," + HEAD + "A,Pong,0,1\nA,Pong,0,1\n", "seed 0 of 'A' on Pong is on line 2 already"),
-    ("a.txt", "x", "scores are read from .json and .csv files"),
-    ("a", '{"Pong": [1]}', "scores are read from .json and .csv files"),
+    ("a.csv", "algorithm," + HEAD + "A,Pong,0,1\nA,Pong,0,1\n", "line 3: seed 0 of 'A' on Pong is at"),
+    (
+        "a.json",
+        '{"Pnog": [1], "REM": {"Alein": [2]}, "Foo": 3}',
+        "3 unknown games: 'Pnog' (did you mean Pong?), 'Alein' (did",
+    ),
+    ("a.csv", "env,seed,score\nPnog,0,1\nFoo,0,1\n", "2 unknown games: 'Pnog' (did you mean Pong?), 'Foo'; give an"),
+    ("a.csv", "seed,Pong,length\n0,1,2\n", "unknown game 'length'"),
+    ("a.json", '{"Pong": [1], "ALE/Pong-v5": [2]}', "'ALE/Pong-v5' and 'Pong' are one game"),
+    ("a.json", '{"Pong": [null]}', "no run has a score"),
+    ("a.json", '{"REM": [[1, 2], [3, 4]]}', "'REM' entry 1 is an array without the names of its games"),
+    ("a.json", '{"game": ["Pong", "Alien"], "score": [1]}', "columns that do not fit together"),
+    ("a.json", '{"Pong": {"mean": 3, "std": 1}}', "'Pong': what is 'mean'? Call the column of scores score"),
+    ("a.csv", "game,reward,return\nPong,1,2\n", "several columns of scores"),
+    ("a.csv", "game,seed,human_normalized_score\nPong,0,1\n", "line 1: the columns are"),
+    ("a.csv", "game,step,score\nPong,100,1\nPong,200,2\n", "line 3: rows of several steps or episodes"),
+    ("a.csv", "game,seed,step,score\nPong,0,100,1\nPong,0,200,2\n", "line 3: seed 0 of Pong is at"),
+    ("a.csv", "name,value\nPong,1\n", "line 1: the columns are"),
+    ("a.jsonl", '{"game": "Pong", "score": 1}\n{"game":\n', "line 2: not JSON"),
+    ("a.json", '{"a":' * 900 + "1" + "}" * 900, "nested too deeply"),
+    ("a.txt", "x", "scores are read from .csv, .tsv, .json, .jsonl, .npz files"),
+    ("a", '{"Pong": [1]}', "scores are read from .csv, .tsv, .json, .jsonl, .npz files"),
 ]
 
 
@@ -165,12 +274,54 @@ def test_bad_entries_are_named(tmp_path: Path, name: str, content: str, message:
     assert "\n" not in str(error.value)
 
 
+KEYS = st.sampled_from(
+    [
+        "Pong",
+        "pong",
+        "ALE/Alien-v5",
+        "game",
+        "env_id",
+        "seed",
+        "run",
+        "score",
+        "return",
+        "algorithm",
+        "REM",
+        "0",
+        "seed_1",
+    ]
+    + ["step", "data", "results", "scores", "columns", "index", "", "mean", "gym:a"]
+)
+VALUES = st.sampled_from([1, 2.5, None, "3", "x", True, float("nan"), float("inf"), "Pong", -1, 10**30, "nan", ""])
+TREES = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))
+TABLES = st.lists(st.lists(KEYS | VALUES.map(str), min_size=3, max_size=3), max_size=4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(tree=TREES, rows=TABLES, separator=st.sampled_from([",", ";", "\t"]))
+def test_whatever_is_in_a_file_it_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, tree: object, rows: list[list[str]], separator: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "a.json").write_text(json.dumps(tree))
+    (folder / "a.csv").write_text("\n".join(separator.join(row) for row in rows))
+    for name in ("a.json", "a.csv"):
+        said = ""
+        try:
+            found = read_scores(ScoreFile("A", folder / name))
+        except UserError as error:
+            said = str(error)
+        else:
+            assert all(abs(run.score) < 1e12 for runs in found.runs.values() for run in runs)
+        assert not said or (said.startswith(str(folder / name)) and "\n" not in said)
+
+
 def test_the_same_game_and_seed_of_two_algorithms_is_fine(tmp_path: Path) -> None:
     assert len(read(tmp_path / "a.csv", "algorithm," + HEAD + "A,Pong,0,1\nB,Pong,0,1\n", None)) == 2
 
 
 def test_what_is_no_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="/dev/zero: scores are read from .json and .csv files"):
+    with pytest.raises(UserError, match="/dev/zero: scores are read from .csv"):
         read_scores(ScoreFile("A", Path("/dev/zero")))
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe.json")
@@ -187,7 +338,7 @@ def test_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"game,seed,score\nPong,0,\xff\n")
     with pytest.raises(UserError, match="byte 23 is not UTF-8"):
         read_scores(ScoreFile("A", tmp_path / "a.csv"))
-    with pytest.raises(UserError, match="no such file or folder while reading"):
+    with pytest.raises(UserError, match="no such file or folder; .* has no 'none.json'"):
         read_scores(ScoreFile("A", tmp_path / "none.json"))
     with pytest.raises(UserError, match="is a folder"):
         read_scores(ScoreFile("A", tmp_path))

@@ -165,6 +165,20 @@ def test_wandb_is_offline_and_one_run_per_folder(tmp_path: Path, monkeypatch: py
     assert fake.logged == [(1, {"loss": 0.5}), "finish", (2, {"loss": 0.5}), "finish"]
 
 
+def test_wandb_knows_the_configuration_and_whose_seeds_belong_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    folders = [tmp_path / "size" / "rem" / "Pong" / f"seed_{seed}" for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        open_trackers(RunFolder(folder), ["wandb"], {"seed": seed, "world_model": {"num_layers": 3}})
+    assert [init["group"] for init in fake.inits] == ["size/rem/Pong", "size/rem/Pong"]
+    assert [init["name"] for init in fake.inits] == ["size/rem/Pong/seed_0", "size/rem/Pong/seed_1"]
+    assert fake.inits[1]["config"] == {"seed": 1, "world_model": {"num_layers": 3}}
+
+
 def test_wandb_shows_a_late_test_against_its_epoch_and_never_steps_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +202,7 @@ def test_tensorboard_reads_what_was_logged_and_hides_the_lost_future(tmp_path: P
     pytest.importorskip("tensorboard")
     accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     for epochs in ((1, 2, 3), (3, 4)):
-        tracker = TensorBoard(RunFolder(tmp_path))
+        tracker = TensorBoard(RunFolder(tmp_path), {})
         for epoch in epochs:
             tracker.log(epoch, {"loss": epoch + len(epochs), "done": True, "name": "x"})
         tracker.close()

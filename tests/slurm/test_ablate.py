@@ -347,7 +347,7 @@ def test_the_environment_changes_neither_what_is_seen_nor_what_is_asked(
         ("gpus: 0\nextra: {reservation: mine}\n", "extra.reservation: SLURM refuses"),
         ("gpus: 0\nextra: {job-name: mine}\n", "job-name is set by remctl itself"),
         ("partitio: main\n", "unknown key 'partitio': did you mean partition?"),
-        ("gpus: 0\ntime: soon\n", "time: given 'soon'; write minutes"),
+        ("gpus: 0\ntime: soon\n", "time: given 'soon'; allowed: minutes"),
     ],
 )
 def test_a_bad_profile_is_refused_with_its_key(profile: str, key: str, cluster: Cluster, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from remctl.sweep.profile import Profile, minutes, read_profile
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [(90, 90), ("12:00:00", 720), ("00:00:30", 1), ("2-12:00:00", 3600), ("1-00:00:01", 1441)]
+    ("text", "value"),
+    [
+        *((90, 90), ("12:00:00", 720), ("00:00:30", 1), ("2-12:00:00", 3600), ("1-00:00:01", 1441)),
+        *(("90", 90), ("2-12", 3600), ("2-12:30", 3630), ("90:30", 91), ("100:00:00", 6000), (" 1-0 ", 1440)),
+    ],
 )
 def test_times_are_minutes_rounded_up(text: object, value: int) -> None:
     assert minutes(text) == value
@@ -41,6 +46,47 @@ def test_every_key_becomes_a_flag(tmp_path: Path) -> None:
     assert profile.setup == ("module load cuda",)
 
 
+def read(folder: Path, text: str) -> Profile:
+    (folder / "p.yaml").write_text(text)
+    return read_profile(folder / "p.yaml")
+
+
+def flags(folder: Path, text: str) -> set[str]:
+    return {flag for given in read(folder, text).flags().values() for flag in given} - {
+        "--time=1440",
+        "--cpus-per-task=4",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {"--mem=16384M", "--gres=gpu:1"}),
+        ("memory_gb: null", {"--gres=gpu:1"}),
+        ("memory_gb: null\nextra: {mem-per-gpu: 20G}", {"--gres=gpu:1", "--mem-per-gpu=20G"}),
+        ("extra: {mem_per_cpu: 4G}", {"--gres=gpu:1", "--mem-per-cpu=4G"}),
+        ("extra: {gpus-per-node: a100:1}", {"--mem=16384M", "--gpus-per-node=a100:1"}),
+        ("extra: {--gpus: 1}", {"--mem=16384M", "--gpus=1"}),
+        ("extra: {gres: 'gpu:1,tmp:100G'}", {"--mem=16384M", "--gres=gpu:1,tmp:100G"}),
+        ("gpus: 0\nextra: {gres: tmp:100G}", {"--mem=16384M", "--gres=tmp:100G"}),
+    ],
+)
+def test_what_sites_ask_for_instead(text: str, expected: set[str], tmp_path: Path) -> None:
+    assert flags(tmp_path, text) == expected
+    assert read(tmp_path, text).device_of_runs == ("cpu" if "gpus: 0" in text else "cuda")
+
+
+def test_a_line_of_setup_that_fails_ends_the_job_and_is_named(tmp_path: Path) -> None:
+    lines = ["echo begun; true", "false || echo mended  # a comment", "sh -c 'exit 3'", "echo never"]
+    profile = Profile(setup=tuple(lines))
+    done = subprocess.run(["bash", "-c", "\n".join(profile.setup_script)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "begun\nmended\n")
+    assert done.stderr == "remctl: setup failed with status 3: sh -c 'exit 3'\n"
+    exported = Profile(setup=("export A_LINE=1", 'cd "$HOME"')).setup_script
+    done = subprocess.run(["bash", "-c", "\n".join([*exported, "echo $A_LINE; pwd"])], capture_output=True, text=True)
+    assert done.stdout.split() == ["1", str(Path.home())]
+
+
 @pytest.mark.parametrize(
     ("gpus", "device", "of_runs"), [(1, None, "cuda"), (0, None, "cpu"), (1, "auto", "auto"), (0, "cpu", "cpu")]
 )
@@ -52,7 +98,21 @@ def test_runs_with_a_gpu_insist_on_it(gpus: int, device: str | None, of_runs: st
     ("text", "says"),
     [
         ("partitio: x", "unknown key 'partitio': did you mean partition?"),
-        ("time: soon", "time: given 'soon'; write minutes"),
+        ("zzz: 1", "unknown key 'zzz': known: partition, account, qos"),
+        ("time: soon", "time: given 'soon'; allowed: minutes (90), HH:MM:SS"),
+        ("time: 1.5", "time: given 1.5; allowed: minutes (90), HH:MM:SS"),
+        ("time: UNLIMITED", "time: given 'UNLIMITED'; allowed: minutes (90), HH:MM:SS"),
+        ("memory_gb: 16G", "memory_gb: given '16G'; allowed: a number from 0.1, or null"),
+        ("extra: {nice: [1]}", "extra.nice: given [1]; allowed: options of sbatch with text, a whole number or true"),
+        ("setup: [3]", "setup.0: given 3; allowed: a list of shell commands"),
+        ("memory_gb: 8\nextra: {mem-per-cpu: 4G}", "extra.mem-per-cpu: memory_gb asks for memory too (--mem=8192M)"),
+        ("memory_gb: 8\nextra: {mem: 4G}", "extra.mem: memory_gb is a key of its own"),
+        ("extra: {partition: x}", "extra.partition: partition is a key of its own"),
+        ("gpus: 1\nextra: {gpus-per-node: 1}", "gpus: given with extra.gpus-per-node, which asks for the GPU instead"),
+        ("gpu_type: a100\nextra: {gres: gpu:1}", "gpu_type: given with extra.gres"),
+        ("extra: {gres: gpu:1, gpus-per-node: 1}", "extra.gpus-per-node: --gres asks for a GPU too"),
+        ("extra: {gres: tmp:100G}", "extra.gres: --gres=gpu:1 asks for a GPU too: write all in one"),
+        ("extra: {gpus-per-node: a100:4}", "extra.gpus-per-node: given 'a100:4'; a run uses one GPU"),
         ("cpus: 0", "cpus: given 0"),
         ("cpus: many", "cpus: given 'many'"),
         ("memory_gb: 0.0005", "memory_gb: given 0.0005"),
@@ -62,7 +122,7 @@ def test_runs_with_a_gpu_insist_on_it(gpus: int, device: str | None, of_runs: st
         ("partition: ''", "partition: given ''"),
         ("setup: module load cuda", "setup: given 'module load cuda'"),
         ("extra: {array: 0-5}", "array is set by remctl itself"),
-        ("extra: {--job-name: x}", "--job-name is set by remctl itself"),
+        ("extra: {--job-name: x}", "job-name is set by remctl itself"),
         ("extra: {arr: 0-5}", "arr is set by remctl itself"),  # sbatch takes it for --array
         ("extra: {clusters: b}", "clusters is set by remctl itself"),
         ("extra: {wait: true}", "wait is set by remctl itself"),

@@ -1,0 +1,37 @@
+"""Paths as users give them: on the command line, in files and in environment variables."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from remctl.errors import UserError
+
+
+def user_path(given: str | Path) -> Path:
+    """Return the path with a leading `~` or `~name` as the home folder it means: shells leave `--out=~/x` as it is.
+
+    Raises UserError for a user without a home folder.
+    """
+    expanded = os.path.expanduser(given)
+    if expanded.startswith("~"):
+        who = expanded.split("/")[0]
+        raise UserError(
+            f"{given}: no home folder for {who}; write the whole path, or ./{given} for a folder of that name"
+        )
+    return Path(expanded)
+
+
+def refuse_nowhere(path: Path) -> None:
+    """Raise UserError, with what has a similar name there, if nothing is at `path`: a typo, no fault of the machine."""
+    if os.path.lexists(path):
+        return
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+    wanted = path.relative_to(folder).parts[0]
+    try:
+        near = difflib.get_close_matches(wanted, os.listdir(folder), n=1)
+    except OSError:
+        near = []
+    hint = f"did you mean {folder / near[0]}?" if near else f"{folder.absolute()} has no {wanted!r}; check the path"
+    raise UserError(f"{path}: no such file or folder; {hint}")
