@@ -122,3 +122,9 @@ def test_no_new_run_is_begun_with_the_streams_of_an_earlier_version(tmp_path: Pa
     with pytest.raises(UserError, match="cannot be trained: its random streams are those of version 0.1.0"):
         runner.train(config, **arguments(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_agent_of_an_earlier_version_can_still_be_tested(out: Path) -> None:
+    before = contents(out)
+    assert len(runner.evaluate(out / NO_POP, 2, "cpu")["returns"]) == 2
+    assert contents(out) == before
