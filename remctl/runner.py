@@ -23,6 +23,7 @@ from remctl.config import (
     config_hash,
     differing,
     from_yaml,
+    precision_of_schema_1,
     to_yaml,
     why_not_trained,
 )
@@ -93,10 +94,14 @@ def train(
 
 
 def precision_before(run: RunFolder) -> Precision | None:
-    """Return what a run was computed in at its last start; None if nothing of it is kept."""
+    """Return what a run's newest checkpoint was computed in; None if nothing of it is kept.
+
+    A start that trained no epoch changes nothing. Earlier versions kept it with their starts, or in the configuration.
+    """
     if not checkpoint.generations(run):
         return None
-    recorded = provenance.last_device(run).get("precision")
+    kept = checkpoint.precisions(run)
+    recorded = kept[-1] if kept else provenance.last_device(run).get("precision") or precision_of_schema_1(run.config)
     return recorded if recorded in get_args(Precision) else None
 
 
@@ -152,7 +157,7 @@ def _write_result(trainer: Trainer, episodes: list[Episode]) -> None:
         "env_steps": trainer.buffer.size,
         "rewards_clipped": has_clipped(trainer.buffer.rewards[: trainer.buffer.size].cpu().numpy()),
         "wall_s": {name: round(seconds, 3) for name, seconds in trainer.clock.seconds.items()},
-        "device": describe_device(trainer.device, config.runtime.precision),
+        "device": describe_device(trainer.device, " + ".join(trainer.precisions or [config.runtime.precision])),
     }
     write_json(run.result, result)
     reporter.log(f"{run.path}: {describe_result(result)}")
@@ -194,7 +199,8 @@ def evaluate(path: Path, episodes: int, device: str, seed: int | None = None) ->
         random = Randomness(agent.config.seed if seed is None else seed, epoch, "eval")
         with reporter.counting("episodes", episodes) as advance:
             played = play(agent, episodes, random, advance, controller_trained(agent.config, epoch))
-        return describe_run(agent.config, played) | {"epoch": epoch, "evaluation_seed": random.seed}
+        about = describe_device(agent.device, agent.config.runtime.precision)
+        return describe_run(agent.config, played) | {"epoch": epoch, "evaluation_seed": random.seed, "device": about}
 
 
 def inspect(path: Path, device: str, out: Path | None = None, num_steps: int | None = None) -> dict[str, Any]:
@@ -241,14 +247,16 @@ def _agent_of(
         horizon = config.imagination.horizon + num_steps - config.num_rewarded_steps
         config = build({"imagination.horizon": horizon}, over=config)
     prepare_torch(config)
-    env = make_env(config.game, config.environment, training=False, seed=0)
-    agent = build_agent(config, env.num_actions, pick_device(device))
+    env, where = make_env(config.game, config.environment, training=False, seed=0), pick_device(device)
+    precision, why = decide(config.runtime.precision, precision_before(run), native_precision(where))
+    agent = build_agent(config.at_precision(precision), env.num_actions, where)
     env.close()
     loaded = checkpoint.load_agent(run)
     agent.load_state_dict(loaded.agent)
     for module in agent.components.values():
         module.eval()
-    with StopFlag().listening() as stop, Reporter(stop, to_stderr=True) as reporter:
+    with StopFlag().listening() as stop, Reporter(stop, to_stderr=True) as reporter, yielding():
+        reporter.log(f"{path}  device {where}, {why}")
         yield agent, loaded.epoch, run, reporter
 
 

@@ -11,7 +11,9 @@ import torch
 from remctl import precision, runner
 from remctl.config import from_yaml, resolve
 from remctl.precision import decide, native_precision, settled
-from remctl.runs.files import read_json
+from remctl.runs.files import read_json, write_json
+from remctl.runs.layout import RunFolder
+from remctl.train import checkpoint
 from remctl.train.build import build_agent
 from tests.train.support import tiny
 
@@ -102,3 +104,42 @@ def test_a_resume_keeps_the_precision_of_the_start(tmp_path: Path, native: Simpl
     log = run.log.read_text()
     assert "device cpu, bf16\n" in log
     assert "bf16, which this device only emulates" in log
+
+
+def test_a_start_that_trained_nothing_and_a_lost_provenance_change_no_precision(
+    tmp_path: Path, native: SimpleNamespace
+) -> None:
+    run = cut_run(tmp_path, native)
+    write_json(run.provenance, [*read_json(run.provenance), {"device": {"precision": "fp32"}}])
+    assert runner.precision_before(run) == "bf16"
+    run.provenance.unlink()
+    assert runner.precision_before(run) == "bf16"
+
+
+def cut_run(folder: Path, native: SimpleNamespace) -> RunFolder:
+    """Trained in bf16, its result lost, on a machine that now has none."""
+    config = tiny("training.num_epochs=1", "runtime.precision=auto")
+    run = runner.train(config, out=folder, experiment="x", device="cpu", command=[], quiet=True)
+    run.result.unlink()
+    native.value = "fp32"
+    return run
+
+
+def test_a_run_is_evaluated_in_the_precision_that_it_was_trained_in(
+    tmp_path: Path, native: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = cut_run(tmp_path, native)
+    assert runner.evaluate(run.path, 1, "cpu")["device"]["precision"] == "bf16"
+    assert "device cpu, bf16" in capsys.readouterr().err
+
+
+def test_a_run_that_changed_its_precision_says_both(tmp_path: Path) -> None:
+    arguments = {"out": tmp_path, "experiment": "x", "device": "cpu", "command": [], "quiet": True}
+    config = tiny("training.num_epochs=2", "runtime.precision=bf16")
+    run = runner.train(config, **arguments)
+    run.result.unlink()
+    checkpoint.drop_after(run, 1)
+    run = runner.train(config.at_precision("fp32"), **arguments)
+    assert read_json(run.result)["device"]["precision"] == "bf16 + fp32"
+    assert checkpoint.precisions(run) == ("bf16", "fp32")
+    assert "fp32 after bf16" in run.log.read_text()

@@ -162,7 +162,7 @@ def _version_notes(algorithms: Iterable[Algorithm]) -> list[str]:
     if len(versions) > 1:
         notes.append(f"Runs of several versions of remctl stand side by side: {', '.join(versions)}.")
     computed = {p: sum(run.precision == p for run in runs) for p in sorted({r.precision for r in runs if r.precision})}
-    if len(computed) > 1:
+    if len(computed) > 1 or any(" + " in precision for precision in computed):
         listed = ", ".join(f"{count} in {precision}" for precision, count in computed.items())
         notes.append(f"Runs were computed in several precisions: {listed}.")
     for algorithm in algorithms:

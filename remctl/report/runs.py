@@ -247,9 +247,9 @@ def hardware(run: RunFolder, result: dict[str, Any]) -> str | None:
 
 def precision(run: RunFolder, result: dict[str, Any]) -> str | None:
     """bf16 or fp32; both, joined by ' + ', if the run changed it."""
-    devices = [*(start.get("device") for start in _starts(run)), result.get("device")]
-    found = [str(device["precision"]) for device in devices if isinstance(device, dict) and device.get("precision")]
-    return " + ".join(dict.fromkeys(found)) or precision_of_schema_1(run.config)
+    device = result.get("device")
+    stated = device.get("precision") if isinstance(device, dict) else None
+    return str(stated) if stated else precision_of_schema_1(run.config)
 
 
 def commit(run: RunFolder) -> str | None:

@@ -4,7 +4,7 @@ A generation whose agent is still being tested is kept beside them.
 
     checkpoints/epoch_000012/agent.pt       state_dicts of the networks: all that evaluation needs
                              trainer.pt     everything else that the next epoch depends on
-                             manifest.json  {format, epoch, config_hash, files: {name: {sha256, bytes}}}
+                             manifest.json  {format, epoch, config_hash, precisions, files: {name: {sha256, bytes}}}
 
 A generation is written under a temporary name, flushed, and renamed; only then are older ones removed. Reading changes
 nothing: a damaged generation is reported and passed over, and goes when the next one is safely on the disk.
@@ -20,7 +20,8 @@ import json
 import pickle
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,14 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one generation holds, on the CPU unless asked otherwise. `trainer` is empty when only the agent was read."""
+    """What one generation holds, on the CPU unless asked otherwise. `trainer` is empty when only the agent was read.
+
+    `precisions` that its epochs were computed in, the last one last; none where the version that wrote it kept none.
+    """
 
     epoch: int
     config_hash: str
+    precisions: tuple[str, ...]
     agent: dict[str, Any]
     trainer: dict[str, Any] = field(default_factory=dict)
 
@@ -66,6 +71,7 @@ def save(
     agent: dict[str, Any],
     trainer: dict[str, Any],
     also_keep: Collection[int] = (),
+    precisions: Sequence[str] = (),
 ) -> None:
     """Saves one generation after `epoch` complete epochs; durable on return. Only for the holder of the run's lock.
 
@@ -82,7 +88,9 @@ def save(
     scratch = files.temporary(final)
     with files.named_errors("writing", final):
         try:
-            _write_generation(scratch, epoch, config_hash, contents)
+            _write_generation(
+                scratch, {"epoch": epoch, "config_hash": config_hash, "precisions": list(precisions)}, contents
+            )
             _put_in_place(scratch, final)
         except BaseException:
             files.discard(scratch)
@@ -113,10 +121,10 @@ def _compact(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if whole else tensor.clone()
 
 
-def _write_generation(folder: Path, epoch: int, config_hash: str, contents: dict[str, Any]) -> None:
+def _write_generation(folder: Path, about: dict[str, Any], contents: dict[str, Any]) -> None:
     folder.mkdir()
     written = {name: _write_tensors(folder / name, value) for name, value in contents.items()}
-    manifest = {"format": FORMAT, "epoch": epoch, "config_hash": config_hash, "files": written}
+    manifest = {"format": FORMAT, **about, "files": written}
     with files.durable(folder / MANIFEST) as file:
         file.write(json.dumps(manifest, indent=2).encode() + b"\n")
     files.sync_folder(folder)
@@ -218,6 +226,14 @@ def load_latest(run: RunFolder, log: Log = _to_stderr, before: int | None = None
     return _newest_intact(run, (AGENT, TRAINER), "cpu", log, before)
 
 
+def precisions(run: RunFolder) -> tuple[str, ...]:
+    """What the epochs of the newest generation that says so were computed in, the last one last. Reads no tensors."""
+    for folder in generations(run):
+        with suppress(_DamageError, UserError):
+            return _precisions(_manifest(folder))
+    return ()
+
+
 def load_agent(
     run: RunFolder, epoch: int | None = None, log: Log = _to_stderr, device: str | torch.device = "cpu"
 ) -> Checkpoint:
@@ -275,7 +291,12 @@ def _earlier(run: RunFolder, before: int | None) -> list[Path]:
 def _read(folder: Path, names: tuple[str, ...], device: str | torch.device) -> Checkpoint:
     manifest = _manifest(folder)
     parts = [_read_tensors(folder / name, manifest["files"][name], device) for name in names]
-    return Checkpoint(manifest["epoch"], manifest["config_hash"], *parts)
+    return Checkpoint(manifest["epoch"], manifest["config_hash"], _precisions(manifest), *parts)
+
+
+def _precisions(manifest: dict[str, Any]) -> tuple[str, ...]:
+    stated = manifest.get("precisions")
+    return tuple(map(str, stated)) if isinstance(stated, list) else ()
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class Trainer:
         )
         self.learner = Learner(self.agent, self.image_loss, self.buffer)
         self.num_threads_before: int | None = None  # that computed the checkpoint
+        self.precisions: tuple[str, ...] = ()  # that the epochs until now were computed in, the last one last
         self._form_before: str | None = None  # of the steps that led to the checkpoint
         self._says_clipped = False  # met since this start
         self._may_speed_up = is_fast(config, device)
@@ -150,6 +151,7 @@ class Trainer:
         self.collector.set_state(loaded.trainer["collector"], self.device)
         self.clock.seconds = dict(loaded.trainer["wall_s"])
         self.num_threads_before = loaded.trainer.get("num_threads")
+        self.precisions = loaded.precisions
         self._form_before = loaded.trainer.get("form", "plain")
         for epoch in range(1, min(self.epoch, self.config.collection.last_epoch) + 1):
             self.buffer.append(load_shard(self.folder, epoch))
@@ -281,7 +283,10 @@ class Trainer:
             metrics |= test.metrics
         self.log.append(epoch, metrics)
         agent, trainer = self.agent.state_dict(), self._state()
-        checkpoint.save(self.folder, epoch, config_hash(self.config), agent, trainer, self.tests.needed)
+        now = self.config.runtime.precision
+        self.precisions = (*(before for before in self.precisions if before != now), now)
+        hashed = config_hash(self.config)
+        checkpoint.save(self.folder, epoch, hashed, agent, trainer, self.tests.needed, self.precisions)
         self.epoch = epoch
 
     def _state(self) -> dict[str, Any]:

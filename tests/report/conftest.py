@@ -25,7 +25,7 @@ def run_files(
     experiment: str = "quick",
     epochs: Sequence[dict[str, Any]] = (),
     config: str = "",
-    device: str = "GPU A",
+    device: str | dict[str, str] = "GPU A",
     starts: Sequence[str] = (),
     **result: Any,
 ) -> Path:
@@ -36,9 +36,11 @@ def run_files(
     (folder / "config.yaml").write_text(head + (config or "training:\n  num_epochs: 600\n"))
     lines = [json.dumps({"epoch": i + 1} | entry) + "\n" for i, entry in enumerate(epochs)]
     (folder / "metrics.jsonl").write_text("".join(lines))
-    (folder / "provenance.json").write_text(json.dumps([{"device": {"name": name}} for name in (*starts, device)]))
+    described = device if isinstance(device, dict) else {"name": device}
+    begun = [*({"name": name} for name in starts), described]
+    (folder / "provenance.json").write_text(json.dumps([{"device": each} for each in begun]))
     content = {"score": score, "game": game, "seed": seed, "variant": variant, "num_episodes": 100, "preset": "quick"}
-    content |= {"config_hash": f"{variant}-{game}-{seed}", "remctl_version": "0.1.0", "device": {"name": device}}
+    content |= {"config_hash": f"{variant}-{game}-{seed}", "remctl_version": "0.1.0", "device": described}
     if score is not None:
         (folder / "result.json").write_text(json.dumps(content | result))
     return folder

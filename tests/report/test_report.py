@@ -198,6 +198,23 @@ def test_uneven_and_unfinished_runs_fail_where_nothing_may_be_missing(make_run: 
     assert any("by a draw" in note for note in report(tmp_path, runs=runs, ragged="equalise").notes)
 
 
+@pytest.mark.parametrize(
+    ("computed", "said"),
+    [
+        (("bf16", "bf16"), None),
+        (("bf16", "fp32"), "1 in bf16, 1 in fp32"),
+        (("bf16 + fp32", "bf16 + fp32"), "2 in bf16 + fp32"),  # runs that changed it on their way
+    ],
+)
+def test_precisions_that_are_mixed_are_said(
+    computed: tuple[str, str], said: str | None, make_run: MakeRun, tmp_path: Path
+) -> None:
+    for seed, precision in enumerate(computed):
+        make_run("rem", "Pong", seed, 1.0, device={"name": "GPU A", "precision": precision})
+    notes = [note for note in report(tmp_path, runs=[str(tmp_path / "runs")]).notes if "precision" in note]
+    assert notes == ([f"Runs were computed in several precisions: {said}."] if said else [])
+
+
 def test_notes_say_what_is_not_comparable(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("rem", "Pong", 0, 1.0)
     make_run("rem", "Pong", 1, 1.0, remctl_version="0.2.0", config="imagination:\n  horizon: 20\n")

@@ -145,7 +145,7 @@ def test_the_manifest_describes_the_files(run: RunFolder) -> None:
         for name in (AGENT, TRAINER)
         for data in [(folder_of(run, 3) / name).read_bytes()]
     }
-    assert manifest == {"format": 1, "epoch": 3, "config_hash": "hash", "files": described}
+    assert manifest == {"format": 1, "epoch": 3, "config_hash": "hash", "precisions": [], "files": described}
 
 
 def test_loading_changes_nothing_on_the_disk(run: RunFolder) -> None:
