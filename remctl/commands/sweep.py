@@ -32,6 +32,9 @@ def ablate(
     runs_per_gpu: Annotated[int, typer.Option(min=1, max=64, help="Runs that share one GPU.")] = 1,
     max_parallel: Annotated[int | None, typer.Option(min=1, help="Tasks (locally: runs) at the same time.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and why.")] = False,
+    same_code: Annotated[
+        bool, typer.Option("--same-code", help="Run again what other code began or finished; nothing is deleted.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow until every run is done; start failed ones again.")
     ] = False,
@@ -44,15 +47,16 @@ def ablate(
     from remctl.commands import sweep_output
     from remctl.shipped import find
     from remctl.sweep import launch
+    from remctl.sweep.plan import Rules
     from remctl.sweep.spec import read_spec
 
     asked = read_spec(find("ablations", spec))
-    options = launch.Options(executor, profile, runs_per_gpu, max_parallel, then_report)
+    options = launch.Options(executor, profile, runs_per_gpu, max_parallel, then_report, same_code)
     launch.choose_executor(executor)
     if dry_run:
         sweep_output.show_dry_run(out, asked, options, json)
         return
-    actions, submission = launch.launch(out, asked, options, say=sweep_output.aside)
+    actions, submission = launch.launch(out, asked, options, Rules(same_code=same_code), say=sweep_output.aside)
     sweep_output.show_launch(actions, submission, out, asked.name, json)
     if wait:
         _follow(out, asked, options)

@@ -12,10 +12,12 @@ from typing import Any
 
 from remctl.commands.output import show, show_json, table
 from remctl.errors import MachineError, UserError
+from remctl.runs.code import this_code
 from remctl.runs.layout import RunFolder
 from remctl.sweep.hours import Hours, estimate
 from remctl.sweep.launch import Options, choose_executor, profile_of, survey
-from remctl.sweep.plan import Action, plan
+from remctl.sweep.observe import RunState
+from remctl.sweep.plan import Action, Rules, plan
 from remctl.sweep.records import Submission, log_path, ref_of
 from remctl.sweep.status import Records, Row, Standing, experiments, packing, standing
 from remctl.sweep.wanted import Spec
@@ -27,10 +29,11 @@ def show_dry_run(out: Path, spec: Spec, options: Options, json: bool) -> None:
     """The plan with its reasons and what it costs."""
     out = out.absolute()
     profile_of(choose_executor(options.executor), options)
-    look = survey(out, spec)
-    actions = plan(look.wanted, look.states)
+    look = survey(out, spec, same_code=options.same_code)
+    actions = plan(look.wanted, look.states, Rules(code=this_code(), same_code=options.same_code))
     refs = [ref_of(out, a.run, look.places[a.run.config_hash]) for a in actions]
-    runs = [(ref, a.state) for ref, a in zip(refs, actions, strict=True)]
+    states = [RunState("absent", a.state.folder) if a.again else a.state for a in actions]
+    runs = list(zip(refs, states, strict=True))
     hours = estimate(runs, spec.preset, packing(look.known))
     if json:
         show_json({"name": spec.name, "actions": [as_json(a) for a in actions], "gpu_hours": hours._asdict()})
@@ -43,6 +46,7 @@ def show_dry_run(out: Path, spec: Spec, options: Options, json: bool) -> None:
         )
     )
     print(f"{summary(actions)}; {describe(hours)}; executor {choose_executor(options.executor)}; nothing was started")
+    _note_other_code(actions)
 
 
 def show_launch(actions: Sequence[Action], submission: Submission | None, out: Path, name: str, json: bool) -> None:
@@ -52,6 +56,7 @@ def show_launch(actions: Sequence[Action], submission: Submission | None, out: P
         show_json({"name": name, "actions": [as_json(a) for a in actions], "submission": handed})
         return
     print(f"{name}: {summary(actions)}")
+    _note_other_code(actions)
     for action in actions:
         if action.kind == "hold":
             print(f"  held: {action.run.variant} {action.run.game} seed {action.run.seed}: {action.reason}")
@@ -65,12 +70,23 @@ def show_launch(actions: Sequence[Action], submission: Submission | None, out: P
     print(f"see `remctl status {shlex.quote(name)}{where}`")
 
 
+def _note_other_code(actions: Iterable[Action]) -> None:
+    """Say how many runs are taken as other code made them."""
+    kept = [action for action in actions if action.others and not action.again]
+    if kept:
+        versions = ", ".join(dict.fromkeys(version for action in kept for version in action.others))
+        print(
+            f"note: {len(kept)} of them made by other code ({versions}); `--same-code` runs them again from the start"
+        )
+
+
 def as_json(action: Action) -> dict[str, Any]:
     """One action, for programs."""
     run, state = action.run, action.state
     return {
         "action": action.kind,
         "reason": action.reason,
+        "other_code": list(action.others),
         "variant": run.variant,
         "game": run.game,
         "seed": run.seed,

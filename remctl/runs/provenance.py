@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import remctl
 from remctl.errors import MachineError
+from remctl.runs.code import this_code
 from remctl.runs.cores import usable_cores
 from remctl.runs.files import read_json, write_json
 from remctl.runs.layout import RunFolder
@@ -36,8 +35,8 @@ def collect(command: Sequence[str], device: dict[str, Any] | None = None) -> dic
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
-        "remctl": remctl.__version__,
-        "git": git_state(Path(remctl.__file__).parent),
+        "remctl": this_code().version,
+        "sources": this_code().sources,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "machine": _machine(),
@@ -54,34 +53,19 @@ def append(run: RunFolder, entry: dict[str, Any]) -> None:
     write_json(run.provenance, [*entries, entry])
 
 
+def starts(run: RunFolder) -> list[dict[str, Any]]:
+    """Every start of a run, the first first; what is no entry is left out. Raises `MachineError` for an unreadable file."""
+    entries = read_json(run.provenance) if run.provenance.exists() else []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
 def last_device(run: RunFolder) -> dict[str, Any]:
     """The device of the last start: name, threads, precision; empty if the run never started.
 
     Raises `MachineError` for a `provenance.json` that cannot be read.
     """
-    entries = read_json(run.provenance) if run.provenance.exists() else []
-    last = entries[-1] if isinstance(entries, list) and entries else None
-    device = last.get("device") if isinstance(last, dict) else None
+    device = next((entry.get("device") for entry in reversed(starts(run))), None)
     return device if isinstance(device, dict) else {}
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """{commit, dirty} of the checkout that tracks `folder`; None when none does (an installed package may lie inside
-    a checkout that knows nothing of it). `dirty`: the folder differs from the commit, or holds untracked files."""
-    if not _git(folder, "ls-files", "--", "__init__.py"):
-        return None
-    commit = _git(folder, "rev-parse", "HEAD")
-    status = _git(folder, "status", "--porcelain", "--", ".")
-    return {"commit": commit, "dirty": None if status is None else bool(status)} if commit else None
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:

@@ -14,11 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from remctl.errors import MachineError, UserError
+from remctl.runs.code import this_code
 from remctl.runs.files import make_folder
 from remctl.runs.layout import RunFolder
 from remctl.runs.lock import exclusive_within, open_lock
 from remctl.shipped import find, reference
 from remctl.sweep import local, slurm
+from remctl.sweep.again import make_room
 from remctl.sweep.observe import OPEN, RunState, find_places, observe
 from remctl.sweep.plan import Action, Rules, plan
 from remctl.sweep.profile import Profile, read_profile
@@ -53,6 +55,7 @@ class Options:
     runs_per_gpu: int = 1
     max_parallel: int | None = None
     then_report: bool = False
+    same_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,14 @@ class Survey:
     states: dict[str, RunState]
 
 
-def survey(out: Path, spec: Spec, *, may_write: bool = False) -> Survey:
+def survey(out: Path, spec: Spec, *, may_write: bool = False, same_code: bool = False) -> Survey:
     """Look at folders, records and schedulers; `may_write` for the launcher that holds the lock, who keeps what he sees.
 
+    `same_code`: of several folders of one run rather one that this code made.
     Raises MachineError where one of them cannot be asked.
     """
     wanted, known = wanted_runs(spec), submissions(out)
-    places = find_places(out, spec.name, wanted, known)
+    places = find_places(out, spec.name, wanted, known, this_code() if same_code else None)
     known = [s for s in known if any(ref.config_hash in places for task in s.tasks for ref in task)]
     if may_write:
         known = [adopt(s) if has_slurm() else s for s in known]
@@ -114,8 +118,8 @@ def launch(
     out = out.absolute()
     make_folder(out)
     with launching(out), outside_of_jobs():
-        look = survey(out, spec, may_write=True)
-        actions = plan(look.wanted, forgiven(look.states, retrying or set()), rules)
+        look = survey(out, spec, may_write=True, same_code=options.same_code)
+        actions = plan(look.wanted, forgiven(look.states, retrying or set()), replace(rules, code=this_code()))
         starting = [a for a in actions if a.starts and (retrying is None or a.run.config_hash in retrying)]
         write_experiment(out, spec, look.places, look.wanted)
         submission = None
@@ -125,6 +129,9 @@ def launch(
                 doubt = slurm.probe(out / spec.name, profile)
                 if doubt:
                     say(f"note: {doubt}")
+            starting = make_room(out, spec.name, starting, look.known)
+            look.places.update({a.run.config_hash: a.state.folder for a in starting})
+            write_experiment(out, spec, look.places, look.wanted)
             submission = _hand_over(look, starting, executor, profile, replace(options, profile=where))
         for action in starting if retrying else ():
             add_request(RunFolder(action.state.folder), "retry", [s.id for s in look.known])

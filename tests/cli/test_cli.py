@@ -16,12 +16,12 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 import remctl
-from remctl import __version__
 from remctl.cli import app
 from remctl.config import config_hash, from_yaml, keys, resolve, to_yaml
 from remctl.config.presets import DESCRIPTIONS
 from remctl.explain import plain
 from remctl.games import ABLATION_SUBSET, ATARI_100K
+from remctl.runs.code import this_code
 from remctl.variants import VARIANTS
 
 HEAVY = ("torch", "numpy", "gymnasium", "ale_py", "matplotlib", "PIL", "scipy", "safetensors", "remctl.runner")
@@ -81,7 +81,7 @@ def test_imports_nothing_heavy(line: str) -> None:
 def test_python_m_remctl() -> None:
     command = [sys.executable, "-m", "remctl", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == f"remctl {__version__}\n"
+    assert done.stdout == f"remctl {this_code().version}\n"
 
 
 def test_these_are_the_verbs() -> None:
@@ -112,7 +112,7 @@ def test_help_names_all_presets(cli: Callable) -> None:
 
 
 def test_version(cli: Callable) -> None:
-    assert cli("--version") == (0, f"remctl {__version__}\n", "")
+    assert cli("--version") == (0, f"remctl {this_code().version}\n", "")
 
 
 @pytest.mark.parametrize(
