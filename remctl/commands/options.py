@@ -25,10 +25,11 @@ def check_device(name: str) -> str:
 
 
 def check_run(path: Path) -> Path:
-    """A folder with a run in it; UserError for another."""
-    if not RunFolder(path).config.is_file():
-        raise UserError(f"{path}: not a run folder (no config.yaml): give one such as runs/quick/rem/Pong/seed_0")
-    return path
+    """A folder with a run in it, also as `remctl status` names it, without `runs/`; UserError for another."""
+    for folder in (path, Path("runs") / path):
+        if RunFolder(folder).config.is_file():
+            return folder
+    raise UserError(f"{path}: not a run folder (no config.yaml): give one such as runs/quick/rem/Pong/seed_0")
 
 
 def refuse_beside_from(game: object, preset: str, variant: str, config: object, sets: object, seed: int) -> None:

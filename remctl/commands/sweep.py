@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from remctl.sweep.wanted import Spec
 
 Out = Annotated[Path, typer.Option(help="Where runs are kept; under SLURM on a file system that the nodes share.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, as in its spec.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, a run's path, or a folder of runs.")]
 Chosen = Annotated[
     list[str] | None,
     typer.Argument(metavar="[RUN]...", help="Runs, as variant/game/seed_0 or a part of that; else all."),
@@ -74,22 +75,27 @@ def _follow(out: Path, asked: Spec, options: Options) -> None:
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An experiment; else a line for each.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="An experiment's name, a run's path or a folder; else a line for each."),
+    ] = None,
     out: Out = Path("runs"),
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every few seconds, until all is over.")] = False,
     json: Json = False,
 ) -> None:
     """What the runs of an experiment are doing."""
     from remctl.commands import sweep_output
-    from remctl.sweep.status import read_records, standing
+    from remctl.sweep.named import place
+    from remctl.sweep.status import part_of, read_records, standing
 
     if watch and json:
         raise UserError("--watch and --json: choose one of them")
-    if name is None:
-        sweep_output.show_experiments(read_records(out), json)
+    where = place(name, out) if name is not None else None
+    if where is None or not where.name:
+        sweep_output.show_experiments(read_records(where.out if where else out), json)
         return
     while True:
-        now_is = standing(out, name)
+        now_is = part_of(standing(where.out, where.name), where.part)
         sweep_output.show_standing(now_is, json, anew=watch)
         if not watch or not now_is.is_open:
             return
@@ -97,12 +103,15 @@ def status(
 
 
 def cancel(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
-    """Stop queued and running runs of an experiment; `remctl ablate` goes on where they stopped."""
+    """Stop queued and running runs; `remctl ablate`, or the command that started them, resumes them."""
     from remctl.sweep import requests
-    from remctl.sweep.status import standing
+    from remctl.sweep.named import place
+    from remctl.sweep.status import chosen_in, standing
 
-    stopped = requests.cancel(standing(out, name), runs or ())
-    print(f"{len(stopped)} of {name} told to stop" if stopped else f"nothing of {name} is queued or running")
+    where = place(name, out)
+    now_is = standing(where.out, where.one)
+    stopped = requests.cancel(now_is, chosen_in(now_is, where.part, runs or ()))
+    print(f"{len(stopped)} of {where.name} told to stop" if stopped else f"nothing of {name} is queued or running")
     for row in stopped:
         print(f"  {row.ref.path}")
 
@@ -113,13 +122,20 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
 
     from remctl.commands import sweep_output
     from remctl.sweep import launch, requests
+    from remctl.sweep.named import place
     from remctl.sweep.records import read_experiment
     from remctl.sweep.spec import read_spec
-    from remctl.sweep.status import standing
+    from remctl.sweep.status import chosen_in, is_by_hand, standing
 
-    now_is = standing(out, name)
-    asked = read_spec(_recorded(name, read_experiment(out, name)["spec"]))
-    rows = requests.to_retry(now_is, runs or ())
+    where = place(name, out)
+    out, experiment = where.out, where.one
+    if is_by_hand(out, experiment):
+        raise UserError(
+            f"{name} was started by hand: `remctl train --from {where.folder}/.../config.yaml` resumes a run"
+        )
+    now_is = standing(out, experiment)
+    asked = read_spec(_recorded(experiment, read_experiment(out, experiment)["spec"]))
+    rows = requests.to_retry(now_is, chosen_in(now_is, where.part, runs or ()))
     if not rows:
         print(f"nothing of {name} has failed or was stopped")
         return
@@ -128,7 +144,7 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     only = {row.ref.config_hash for row in rows}
     actions, submission = launch.launch(out, asked, options, retrying=only, say=sweep_output.aside)
     chosen = [action for action in actions if action.run.config_hash in only]
-    sweep_output.show_launch(chosen, submission, out, name, json=False)
+    sweep_output.show_launch(chosen, submission, out, experiment, json=False)
 
 
 def _recorded(name: str, spec: str) -> Path:
@@ -143,17 +159,30 @@ def _recorded(name: str, spec: str) -> Path:
 
 
 def logs(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run's folder, or its path as `remctl status` names it.")
-    ],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows, until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 40,
+    name: Name,
+    runs: Chosen = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the logs grow, until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines of each.")] = 40,
     out: Out = Path("runs"),
 ) -> None:
-    """The end of what a run printed."""
+    """The end of what runs printed."""
     from remctl.commands import sweep_output
+    from remctl.sweep.named import folder, place
+    from remctl.sweep.records import log_of
+    from remctl.sweep.status import choose, chosen_in, standing
 
-    sweep_output.show_log(run if run.is_dir() else out / run, lines, follow)
+    with suppress(UserError):  # whatever it is, a log lies in it
+        own = log_of(folder(name, out))
+        if own is not None and not runs:
+            sweep_output.show_logs([own], lines, follow)
+            return
+    where = place(name, out)
+    now_is = standing(where.out, where.one)
+    rows = choose(now_is.rows, chosen_in(now_is, where.part, runs or ()))
+    found = [log for row in rows if (log := log_of(row.state.folder)) is not None]
+    if not found:
+        raise UserError(f"{name}: no log there, as nothing of it was started yet: see `remctl status`")
+    sweep_output.show_logs(found, lines, follow)
 
 
 def register(app: typer.Typer) -> None:

@@ -7,19 +7,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from remctl.commands.output import show, show_json, table
 from remctl.errors import MachineError, UserError
 from remctl.runs.code import this_code
-from remctl.runs.layout import RunFolder
 from remctl.sweep.hours import Hours, estimate
 from remctl.sweep.launch import Options, choose_executor, profile_of, survey
+from remctl.sweep.named import experiment_names
 from remctl.sweep.observe import RunState
 from remctl.sweep.plan import Action, Rules, plan
-from remctl.sweep.records import Submission, log_path, ref_of
-from remctl.sweep.status import Records, Row, Standing, experiments, packing, standing
+from remctl.sweep.records import Submission, ref_of
+from remctl.sweep.status import Records, Row, Standing, packing, standing
 from remctl.sweep.wanted import Spec
 
 WATCH_S = 5.0
@@ -134,7 +135,7 @@ def show_experiments(records: Records, json: bool) -> None:
     """One line per experiment; a damaged one does not hide the others. Raises UserError where there is none."""
     found: list[Standing] = []
     notes = list(records.notes)
-    for name in experiments(records.out):
+    for name in experiment_names(records.out):
         try:
             found.append(standing(records.out, name, records))
         except MachineError as error:
@@ -231,17 +232,25 @@ def _row_as_json(row: Row) -> dict[str, Any]:
     }
 
 
-def show_log(path: Path, num_lines: int, follow: bool) -> None:
-    """The end of a run's log; with `follow` what is added to it, until Ctrl-C. Raises UserError where there is none."""
-    run = RunFolder(path)
-    log = next((p for p in (log_path(run), run.log) if p.is_file()), None)
-    if log is None:
-        raise UserError(f"{path}: no log there: not started yet, or no run's folder; see `remctl status`")
-    with log.open("rb") as file:
-        text = file.read().decode(errors="replace")
-        print("\n".join(text.splitlines()[-num_lines:]), flush=True)
+def show_logs(logs: Sequence[Path], num_lines: int, follow: bool) -> None:
+    """The end of each log, of several with its name; with `follow` what is added to them, until Ctrl-C."""
+    with ExitStack() as stack:
+        files = {log: stack.enter_context(log.open("rb")) for log in logs}
+        last: Path | None = logs[0] if len(logs) == 1 else None
+        for log, file in files.items():
+            text = file.read().decode(errors="replace")
+            last = _show_part(log, "\n".join(text.splitlines()[-num_lines:]) + "\n", last)
         while follow:
             time.sleep(0.5)
-            more = file.read().decode(errors="replace")
-            if more:
-                print(more, end="", flush=True)
+            for log, file in files.items():
+                last = _show_part(log, file.read().decode(errors="replace"), last)
+
+
+def _show_part(log: Path, text: str, last: Path | None) -> Path | None:
+    """Print what a log says, after its name if another one spoke last; the one that now did."""
+    if not text:
+        return last
+    if log != last:
+        print(f"==> {log} <==")
+    print(text, end="", flush=True)
+    return log

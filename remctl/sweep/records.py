@@ -203,6 +203,12 @@ def log_path(run: RunFolder) -> Path:
     return run.path / "job.log"
 
 
+def log_of(folder: Path) -> Path | None:
+    """What a run printed: as its supervisor caught it, else as the run itself logged it; None before its start."""
+    run = RunFolder(folder)
+    return next((log for log in (log_path(run), run.log) if log.is_file()), None)
+
+
 # --- the experiment ---
 
 

@@ -121,7 +121,7 @@ def test_logs_shows_the_end(cli: Cli, tmp_path: Path) -> None:
         (("status",), "no experiments in"),
         (("cancel", "nothing"), "no experiment 'nothing'"),
         (("retry", "nothing"), "no experiment 'nothing'"),
-        (("logs", "nowhere"), "no log there"),
+        (("logs", "nowhere"), "no experiment 'nowhere'"),
         (("train", "--from", "nowhere.yaml"), "nowhere.yaml"),
         (("train", "--from", "x.yaml", "--game", "Pong"), "--from says it all"),
         (("train",), "no game given"),
