@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +36,13 @@ def refuse_beside_from(game: object, preset: str, variant: str, config: object, 
     """UserError where something beside --from says what to train."""
     if game is not None or config is not None or sets or (preset, variant, seed) != ("paper", "rem", 0):
         raise UserError("--from says it all: leave out --game, --preset, --variant, --config, --set and --seed")
+
+
+def refuse_together(option: str, others: Mapping[str, bool]) -> None:
+    """UserError where an option is given with one of the others that are."""
+    for other, is_given in others.items():
+        if is_given:
+            raise UserError(f"{option} and {other}: choose one of them")
 
 
 def _shipped(kind: Kind) -> Callable[[], list[str]]:

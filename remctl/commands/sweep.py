@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remctl.commands.options import AblationSpec, Json, Profile
+from remctl.commands.options import AblationSpec, Json, Profile, refuse_together
 from remctl.errors import MachineError, UserError
 
 if TYPE_CHECKING:
@@ -42,6 +42,13 @@ def ablate(
     then_report: Annotated[
         bool, typer.Option("--then-report", help="Run `remctl report` when all have ended.")
     ] = False,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of every variant; repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The experiment's name; else the spec's.")] = None,
+    show_script: Annotated[
+        bool, typer.Option("--show-script", help="Only print the batch script that SLURM would get.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Start what an ablation's spec asks for and has not been done; the same command goes on where it stopped."""
@@ -51,12 +58,17 @@ def ablate(
     from remctl.sweep.plan import Rules
     from remctl.sweep.spec import read_spec
 
-    asked = read_spec(find("ablations", spec))
+    asked = read_spec(find("ablations", spec), sets or (), name)
     options = launch.Options(executor, profile, runs_per_gpu, max_parallel, then_report, same_code)
-    launch.choose_executor(executor)
+    if show_script:
+        refuse_together("--show-script", {"--json": json, "--wait": wait, "--executor local": executor == "local"})
+        sweep_output.show_script(out, asked, options)
+        return
     if dry_run:
+        refuse_together("--dry-run", {"--wait": wait})
         sweep_output.show_dry_run(out, asked, options, json)
         return
+    launch.choose_executor(executor)
     actions, submission = launch.launch(out, asked, options, Rules(same_code=same_code), say=sweep_output.aside)
     sweep_output.show_launch(actions, submission, out, asked.name, json)
     if wait:
@@ -134,7 +146,8 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
             f"{name} was started by hand: `remctl train --from {where.folder}/.../config.yaml` resumes a run"
         )
     now_is = standing(out, experiment)
-    asked = read_spec(_recorded(experiment, read_experiment(out, experiment)["spec"]))
+    record = read_experiment(out, experiment)
+    asked = read_spec(_recorded(experiment, record["spec"]), record.get("sets", ()), experiment)
     rows = requests.to_retry(now_is, chosen_in(now_is, where.part, runs or ()))
     if not rows:
         print(f"nothing of {name} has failed or was stopped")

@@ -6,48 +6,88 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from remctl.commands.output import show, show_json, table
+from remctl.config import differing
 from remctl.errors import MachineError, UserError
+from remctl.explain import plain
 from remctl.runs.code import this_code
 from remctl.sweep.hours import Hours, estimate
-from remctl.sweep.launch import Options, choose_executor, profile_of, survey
+from remctl.sweep.launch import Options, choose_executor, profile_of, script, survey
 from remctl.sweep.named import experiment_names
 from remctl.sweep.observe import RunState
 from remctl.sweep.plan import Action, Rules, plan
 from remctl.sweep.records import Submission, ref_of
 from remctl.sweep.status import Records, Row, Standing, packing, standing
-from remctl.sweep.wanted import Spec
+from remctl.sweep.wanted import Spec, WantedRun
 
 WATCH_S = 5.0
 
 
 def show_dry_run(out: Path, spec: Spec, options: Options, json: bool) -> None:
-    """The plan with its reasons and what it costs."""
+    """The plan with its reasons, what the variants change, and what it costs."""
     out = out.absolute()
-    profile_of(choose_executor(options.executor), options)
-    look = survey(out, spec, same_code=options.same_code)
+    executor = choose_executor(options.executor, only_shown=True)
+    profile_of(executor, options)
+    look = survey(out, spec, same_code=options.same_code, say=aside)
     actions = plan(look.wanted, look.states, Rules(code=this_code(), same_code=options.same_code))
     refs = [ref_of(out, a.run, look.places[a.run.config_hash]) for a in actions]
     states = [RunState("absent", a.state.folder) if a.again else a.state for a in actions]
     runs = list(zip(refs, states, strict=True))
     hours = estimate(runs, spec.preset, packing(look.known))
     if json:
-        show_json({"name": spec.name, "actions": [as_json(a) for a in actions], "gpu_hours": hours._asdict()})
+        about = {"name": spec.name, "variants": changes(look.wanted, spec.control), "sets": list(spec.sets)}
+        show_json(about | {"actions": [as_json(a) for a in actions], "gpu_hours": hours._asdict()})
         return
-    print(f"{spec.name}: {spec.question}")
+    show(spec.title)
+    show_changes(spec, changes(look.wanted, spec.control))
     columns = ("action", "variant", "game", "seed", "reason")
     show(
         table(
             columns, [(a.kind, a.run.variant, a.run.game, str(a.run.seed), a.reason) for a in actions], right=("seed",)
         )
     )
-    print(f"{summary(actions)}; {describe(hours)}; executor {choose_executor(options.executor)}; nothing was started")
+    print(f"{summary(actions)}; {describe(hours)}; executor {executor}; nothing was started")
     _note_other_code(actions)
+
+
+def changes(wanted: Sequence[WantedRun], control: str) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """By variant: the keys in which it is another run than the control, with both values, for the first game that has any."""
+    controls = {run.game: run.config for run in wanted if run.variant == control}
+    found: dict[str, dict[str, tuple[Any, Any]]] = {}
+    for run in wanted:
+        if not found.get(run.variant):
+            same_seed = run.config.model_copy(update={"seed": controls[run.game].seed})
+            found[run.variant] = differing(controls[run.game], same_seed)
+    return found
+
+
+def show_changes(spec: Spec, changed: Mapping[str, Mapping[str, tuple[Any, Any]]]) -> None:
+    """What each variant changes against the control, and what is set for all."""
+    rows = []
+    for name, keys in changed.items():
+        lines = [f"{key}: {plain(old)} -> {plain(new)}" for key, (old, new) in keys.items()]
+        rows.append((name, "\n".join(lines) or f"the control: preset {spec.preset}"))
+    show(table(("variant", "changes"), rows))
+    common = ", ".join(f"{key}={plain(value)}" for key, value in spec.overrides.items())
+    if common:
+        show(f"all variants: {common}")
+
+
+def show_script(out: Path, spec: Spec, options: Options) -> None:
+    """The batch script alone, so that it can be kept; what else is to be said goes to stderr."""
+    out = out.absolute()
+    profile, _ = profile_of("slurm", options)
+    look = survey(out, spec, same_code=options.same_code, say=aside)
+    actions = plan(look.wanted, look.states, Rules(code=this_code(), same_code=options.same_code))
+    starting = [action for action in actions if action.starts]
+    if starting:
+        print(script(look, starting, profile, options))
+    aside(f"{spec.name}: {summary(actions)}; nothing was started")
 
 
 def show_launch(actions: Sequence[Action], submission: Submission | None, out: Path, name: str, json: bool) -> None:
@@ -158,7 +198,7 @@ def show_standing(now_is: Standing, json: bool, anew: bool = False) -> None:
     if json:
         show_json(standing_as_json(now_is))
         return
-    print(f"{now_is.name}: {now_is.question}")
+    show(f"{now_is.name}: {now_is.question}" if now_is.question else now_is.name)
     columns = ("variant", "game", "seed", "state", "epoch", "s/epoch", "left", "score")
     show(table(columns, [_cells(row) for row in now_is.rows], right=("seed", "epoch", "s/epoch", "left", "score")))
     by_note: dict[str, list[Row]] = {}

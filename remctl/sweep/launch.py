@@ -26,6 +26,7 @@ from remctl.sweep.plan import Action, Rules, plan
 from remctl.sweep.profile import Profile, read_profile
 from remctl.sweep.records import (
     Executor,
+    RunRef,
     Submission,
     add_request,
     new_submission,
@@ -35,7 +36,16 @@ from remctl.sweep.records import (
     write_experiment,
     write_submission,
 )
-from remctl.sweep.schedulers import States, adopt, has_slurm, job_states, keep_finals, outside_of_jobs, this_host
+from remctl.sweep.schedulers import (
+    States,
+    adopt,
+    has_slurm,
+    job_states,
+    keep_finals,
+    outside_of_jobs,
+    this_host,
+    unknown_states,
+)
 from remctl.sweep.spec import wanted_runs
 from remctl.sweep.wanted import Spec, WantedRun
 
@@ -71,10 +81,13 @@ class Survey:
     states: dict[str, RunState]
 
 
-def survey(out: Path, spec: Spec, *, may_write: bool = False, same_code: bool = False) -> Survey:
+def survey(
+    out: Path, spec: Spec, *, may_write: bool = False, same_code: bool = False, say: Say | None = None
+) -> Survey:
     """Look at folders, records and schedulers; `may_write` for the launcher that holds the lock, who keeps what he sees.
 
-    `same_code`: of several folders of one run rather one that this code made.
+    `same_code`: of several folders of one run rather one that this code made. `say`, for who starts nothing: gets why a
+    scheduler cannot be asked, and states are unknown.
     Raises MachineError where one of them cannot be asked.
     """
     wanted, known = wanted_runs(spec), submissions(out)
@@ -82,16 +95,24 @@ def survey(out: Path, spec: Spec, *, may_write: bool = False, same_code: bool = 
     known = [s for s in known if any(ref.config_hash in places for task in s.tasks for ref in task)]
     if may_write:
         known = [adopt(s) if has_slurm() else s for s in known]
-    jobs = job_states(known, out)
+    try:
+        jobs = job_states(known, out)
+    except MachineError as error:
+        if say is None:
+            raise
+        say(f"note: {error}")
+        jobs = unknown_states(known)
     if may_write:
         keep_finals(known, jobs)
     return Survey(out, spec, wanted, known, places, jobs, observe(places, known, jobs))
 
 
-def choose_executor(name: str) -> Executor:
-    """slurm or local. Raises UserError for another name, and for slurm where there is none."""
+def choose_executor(name: str, *, only_shown: bool = False) -> Executor:
+    """slurm or local. Raises UserError for another name, and for slurm where there is none, unless it is `only_shown`."""
     if name not in ("auto", "slurm", "local"):
         raise UserError(f"--executor {name}: allowed are auto, slurm, local")
+    if name == "slurm" and only_shown:
+        return "slurm"
     if name == "slurm" and not has_slurm():
         raise UserError(
             "--executor slurm: no sbatch here: run this on the cluster's login node, or give --executor local"
@@ -166,8 +187,7 @@ def _hand_over(
     refs = [ref_of(look.out, run, look.places[run.config_hash]) for run in runs]
     if executor == "local" and not local.visible_gpus():
         options = replace(options, runs_per_gpu=1)
-    size = options.runs_per_gpu if executor == "slurm" else 1  # the local queue packs by its slots
-    tasks = [tuple(refs[i : i + size]) for i in range(0, len(refs), size)]
+    tasks = tasks_of(refs, options.runs_per_gpu if executor == "slurm" else 1)  # the local queue packs by its slots
     report = report_command(look.out, look.spec.name) if options.then_report else None
     kept = asdict(options) | {"executor": executor, "report": report}
     submission = new_submission(look.out / look.spec.name, executor, this_host(), tasks, kept)
@@ -177,6 +197,18 @@ def _hand_over(
         local.start_queue(submission, look.out)
         return submission
     return slurm.submit(submission, profile, look.out)
+
+
+def tasks_of(refs: Sequence[RunRef], size: int) -> list[tuple[RunRef, ...]]:
+    """Runs that share a GPU, `size` of them."""
+    return [tuple(refs[i : i + size]) for i in range(0, len(refs), size)]
+
+
+def script(look: Survey, starting: Sequence[Action], profile: Profile, options: Options) -> str:
+    """The batch script that these runs would be submitted with; nothing is written."""
+    refs = [ref_of(look.out, a.run, look.places[a.run.config_hash]) for a in starting]
+    tasks = tasks_of(refs, options.runs_per_gpu)
+    return slurm.script(new_submission(look.out / look.spec.name, "slurm", this_host(), tasks, {}), profile)
 
 
 def _in_its_place(run: WantedRun, places: dict[str, Path]) -> WantedRun:

@@ -234,6 +234,7 @@ def write_experiment(out: Path, spec: Spec, places: dict[str, Path], runs: Itera
         "control": spec.control,
         "spec": reference("ablations", spec.path),
         "preset": spec.preset,
+        "sets": list(spec.sets),
         "variants": [{"name": v.name, "label": v.label} for v in spec.variants],
         "runs": [asdict(ref_of(out, run, places[run.config_hash])) for run in runs],
     }

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from remctl.errors import MachineError, UserError
 from remctl.runs.files import discard, make_folder, write_atomic
@@ -21,6 +22,7 @@ NO_LIMIT = 1_000_000  # of timeouts and preemptions: a run that makes progress i
 PROBE_S = 20
 SIGNAL = "USR2"  # submitit's
 DEFAULT_MAX_ARRAY_SIZE = 1001
+SCRIPTS = "slurm"  # submitit's folder in that of a submission
 
 
 def check(profile: Profile, where: Path) -> None:
@@ -131,7 +133,7 @@ def submit(submission: Submission, profile: Profile, out: Path) -> Submission:
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError
 
-    executor = SlurmExecutor(submission.path / "slurm", max_num_timeout=NO_LIMIT, python=_python())
+    executor = SlurmExecutor(submission.path / SCRIPTS, max_num_timeout=NO_LIMIT, python=_python())
     executor.update_parameters(**_parameters(submission, profile))
     numbers = range(len(submission.tasks))
     tasks = [Task(submission.path, number, out, profile.cpus, profile.device_of_runs) for number in numbers]
@@ -144,6 +146,21 @@ def submit(submission: Submission, profile: Profile, out: Path) -> Submission:
             raise MachineError(f"SLURM refused the job ({' '.join(str(error).split())[-200:]})") from None
         submission = add_chunk(submission, Chunk(jobs[0].job_id.split("_")[0], first, len(part)))
     return submission
+
+
+def script(submission: Submission, profile: Profile) -> str:
+    """Return what `submit` would hand to sbatch, of the first array if SLURM's limit splits it. Needs no SLURM."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    folder = submission.path / SCRIPTS
+    try:
+        limit = max_array_size()
+    except MachineError:
+        limit = DEFAULT_MAX_ARRAY_SIZE
+    count = min(len(submission.tasks), limit)
+    command = f"{_python()} -u -m submitit.core._submit {shlex.quote(str(folder))}"
+    parameters: dict[str, Any] = _parameters(submission, profile) | ({"map_count": count} if count > 1 else {})
+    return str(_make_sbatch_string(command, folder, **parameters))
 
 
 def _python() -> str:

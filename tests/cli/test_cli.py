@@ -38,6 +38,7 @@ VERBS = [
     "logs",
     "report",
     "config show",
+    "config diff",
     "config schema",
     "config explain",
     "list games",
@@ -332,7 +333,7 @@ def test_tables_fit_80_columns(cli: Callable, line: str) -> None:
 BAD = [
     ("trian", "no such command 'trian': did you mean 'train'?"),
     ("frobnicate", "choose one of train, eval, inspect, doctor, init, ablate,"),
-    ("config", "choose one of show, schema, explain"),
+    ("config", "choose one of show, diff, schema, explain"),
     ("config shwo", "did you mean 'show'?"),
     ("list gmaes", "did you mean 'games'?"),
     ("weights", "choose one of fetch, status"),
