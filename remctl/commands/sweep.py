@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from remctl.commands.options import AblationSpec, Json, Profile, refuse_together
+from remctl.config.presets import DESCRIPTIONS
 from remctl.errors import MachineError, UserError
 
 if TYPE_CHECKING:
@@ -46,19 +47,24 @@ def ablate(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of every variant; repeatable.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The experiment's name; else the spec's.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Instead of the spec's, as NAME-PRESET: quick.", autocompletion=lambda: list(DESCRIPTIONS)),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without a question, however long it takes.")] = False,
     show_script: Annotated[
         bool, typer.Option("--show-script", help="Only print the batch script that SLURM would get.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Start what an ablation's spec asks for and has not been done; the same command goes on where it stopped."""
-    from remctl.commands import sweep_output
+    from remctl.commands import before_start, sweep_output
     from remctl.shipped import find
     from remctl.sweep import launch
     from remctl.sweep.plan import Rules
     from remctl.sweep.spec import read_spec
 
-    asked = read_spec(find("ablations", spec), sets or (), name)
+    asked = read_spec(find("ablations", spec), sets or (), name, preset)
     options = launch.Options(executor, profile, runs_per_gpu, max_parallel, then_report, same_code)
     if show_script:
         refuse_together("--show-script", {"--json": json, "--wait": wait, "--executor local": executor == "local"})
@@ -68,7 +74,8 @@ def ablate(
         refuse_together("--dry-run", {"--wait": wait})
         sweep_output.show_dry_run(out, asked, options, json)
         return
-    launch.choose_executor(executor)
+    if launch.choose_executor(executor) == "local":
+        before_start.confirm(out, asked, options, yes)
     actions, submission = launch.launch(out, asked, options, Rules(same_code=same_code), say=sweep_output.aside)
     sweep_output.show_launch(actions, submission, out, asked.name, json)
     if wait:
@@ -147,7 +154,7 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
         )
     now_is = standing(out, experiment)
     record = read_experiment(out, experiment)
-    asked = read_spec(_recorded(experiment, record["spec"]), record.get("sets", ()), experiment)
+    asked = read_spec(_recorded(experiment, record["spec"]), record.get("sets", ()), experiment, record["preset"])
     rows = requests.to_retry(now_is, chosen_in(now_is, where.part, runs or ()))
     if not rows:
         print(f"nothing of {name} has failed or was stopped")

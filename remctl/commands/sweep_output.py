@@ -11,18 +11,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from remctl.commands.before_start import aside, hours_of, planned
 from remctl.commands.output import show, show_json, table
 from remctl.config import differing
 from remctl.errors import MachineError, UserError
 from remctl.explain import plain
-from remctl.runs.code import this_code
-from remctl.sweep.hours import Hours, estimate
-from remctl.sweep.launch import Options, choose_executor, profile_of, script, survey
+from remctl.sweep.device import device_for
+from remctl.sweep.hours import Hours
+from remctl.sweep.launch import Options, choose_executor, profile_of, script
 from remctl.sweep.named import experiment_names
-from remctl.sweep.observe import RunState
-from remctl.sweep.plan import Action, Rules, plan
-from remctl.sweep.records import Submission, ref_of
-from remctl.sweep.status import Records, Row, Standing, packing, standing
+from remctl.sweep.plan import Action
+from remctl.sweep.records import Submission
+from remctl.sweep.status import Records, Row, Standing, standing
 from remctl.sweep.wanted import Spec, WantedRun
 
 WATCH_S = 5.0
@@ -30,15 +30,10 @@ WATCH_S = 5.0
 
 def show_dry_run(out: Path, spec: Spec, options: Options, json: bool) -> None:
     """The plan with its reasons, what the variants change, and what it costs."""
-    out = out.absolute()
     executor = choose_executor(options.executor, only_shown=True)
-    profile_of(executor, options)
-    look = survey(out, spec, same_code=options.same_code, say=aside)
-    actions = plan(look.wanted, look.states, Rules(code=this_code(), same_code=options.same_code))
-    refs = [ref_of(out, a.run, look.places[a.run.config_hash]) for a in actions]
-    states = [RunState("absent", a.state.folder) if a.again else a.state for a in actions]
-    runs = list(zip(refs, states, strict=True))
-    hours = estimate(runs, spec.preset, packing(look.known))
+    profile, _ = profile_of(executor, options)
+    look, actions = planned(out, spec, options, say=aside)
+    hours = hours_of(look, actions, device_for(executor, profile))
     if json:
         about = {"name": spec.name, "variants": changes(look.wanted, spec.control), "sets": list(spec.sets)}
         show_json(about | {"actions": [as_json(a) for a in actions], "gpu_hours": hours._asdict()})
@@ -80,10 +75,8 @@ def show_changes(spec: Spec, changed: Mapping[str, Mapping[str, tuple[Any, Any]]
 
 def show_script(out: Path, spec: Spec, options: Options) -> None:
     """The batch script alone, so that it can be kept; what else is to be said goes to stderr."""
-    out = out.absolute()
     profile, _ = profile_of("slurm", options)
-    look = survey(out, spec, same_code=options.same_code, say=aside)
-    actions = plan(look.wanted, look.states, Rules(code=this_code(), same_code=options.same_code))
+    look, actions = planned(out, spec, options, say=aside)
     starting = [action for action in actions if action.starts]
     if starting:
         print(script(look, starting, profile, options))
@@ -147,13 +140,12 @@ def summary(actions: Iterable[Action]) -> str:
 
 def describe(hours: Hours) -> str:
     """Hours used and left, and how the latter is known."""
-    left = "unknown" if hours.left is None else f"{hours.left:.1f}"
-    return f"device-hours: {hours.used:.1f} used, {left} left ({hours.basis})"
+    left = "unknown" if hours.left is None else _digits(hours.left)
+    return f"device-hours: {_digits(hours.used)} used, {left} left ({hours.basis})"
 
 
-def aside(text: str) -> None:
-    """What the user should know beside the output proper."""
-    print(text, file=sys.stderr, flush=True)
+def _digits(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 1 or not hours else f"{hours:.2g}"
 
 
 class Watcher:

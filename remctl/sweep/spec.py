@@ -63,13 +63,14 @@ VARIANT_OPTIONAL = ("label", "base", "overrides")
 LABELS = {"preset": "preset", "variant": "variants", "game": "games", "seed": "seeds"}  # configuration key: spec's key
 
 
-def read_spec(path: Path, sets: Sequence[str] = (), name: str | None = None) -> Spec:
+def read_spec(path: Path, sets: Sequence[str] = (), name: str | None = None, preset: str | None = None) -> Spec:
     """A spec, checked down to every configuration. Raises UserError, one line: file, line, key, what is wrong, the fix.
 
-    `sets`: KEY=VALUE over the file's overrides. `name`: instead of the file's.
+    `sets`: KEY=VALUE over the file's overrides. `name` and `preset`: instead of the file's; with another preset and no name
+    the experiment is NAME-PRESET.
     """
     try:
-        return _read(read_marked(path, "spec"), sets, name)
+        return _read(read_marked(path, "spec"), sets, name, preset)
     except RecursionError:
         raise UserError(f"{path}: nested too deeply: mend the brackets or the indentation") from None
 
@@ -109,22 +110,25 @@ class _Draft:
     hashes: tuple[str, ...] = ()  # of its configurations, game by game
 
 
-def _read(root: Marked, sets: Sequence[str], name: str | None) -> Spec:
+def _read(root: Marked, sets: Sequence[str], name: str | None, preset: str | None) -> Spec:
     given = root.keyed(REQUIRED, OPTIONAL)
+    own_name = given["name"].text() if "name" in given else root.path.stem
+    own_preset = (
+        given["preset"].check(one_of, given["preset"].text(), DESCRIPTIONS, "preset") if "preset" in given else PRESET
+    )
+    preset = own_preset if preset is None else one_of(preset, DESCRIPTIONS, "preset")
     common = _overrides(given["overrides"]) if "overrides" in given else {}
     axes = _axes(given["grid"]) if "grid" in given else {}
     own = dict(each(parse_set, sets))
     spec = Spec(
         path=root.path,
-        name=name or (given["name"].text() if "name" in given else root.path.stem),
+        name=name or (own_name if preset == own_preset else f"{own_name}-{preset}"),
         question=given["question"].text() if "question" in given else "",
         control=given["control"].text() if "control" in given else REM,
         variants=(),
         games=_games(given["games"]),
         seeds=_seeds(given["seeds"]),
-        preset=given["preset"].check(one_of, given["preset"].text(), DESCRIPTIONS, "preset")
-        if "preset" in given
-        else PRESET,
+        preset=preset,
         overrides=_values(common) | own,
         sets=tuple(sets),
     )

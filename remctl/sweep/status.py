@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from remctl.config import RunConfig, config_hash, from_yaml
 from remctl.config.resolve import suggestion
 from remctl.errors import MachineError, UserError
 from remctl.runs.layout import RunFolder, find_runs
-from remctl.sweep.hours import Hours, epoch_s, estimate
+from remctl.shipped import find
+from remctl.sweep.device import Device, device_for
+from remctl.sweep.hours import Hours, config_at, epoch_s, estimate, evidence, read_config
 from remctl.sweep.observe import OPEN, RunState, observe
 from remctl.sweep.plan import Rules
+from remctl.sweep.profile import Profile, read_profile
 from remctl.sweep.records import EXPERIMENT, RunRef, Submission, read_experiment, refs_of, submissions
 from remctl.sweep.schedulers import States, job_states, unknown_states
 
@@ -107,7 +111,7 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
     if is_by_hand(out, name):
         configs = _configs_by_hand(out, name)
         refs = [_ref(out, run, config) for run, config in configs]
-        experiment = {"question": "runs started by hand", "preset": configs[0][1].preset}
+        experiment = {"question": "runs started by hand"}
     else:
         experiment = read_experiment(out, name)
         refs = refs_of(out, experiment)
@@ -120,8 +124,28 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
     rows += [  # what the spec asks for no more, but still goes on
         Row(ref, states[h]) for h, ref in left.items() if h not in asked and states[h].status in OPEN
     ]
-    hours = estimate([(row.ref, row.state) for row in rows], experiment["preset"], packing(known))
+    device = device_of(known[-1] if known else None)
+    finished = cache(lambda: evidence(out, device))
+    config_of = partial(_config_of, known, places)
+    hours = estimate([(row.ref, row.state) for row in rows], packing(known), config_of, device, finished)
     return Standing(name, experiment["question"], rows, hours, known, records.notes, records.is_blind)
+
+
+def device_of(submission: Submission | None) -> Device:
+    """What its runs are computed on; this machine for runs that no one submitted."""
+    profile = Profile()
+    if submission is None or submission.executor == "local":
+        return device_for("local", profile)
+    with suppress(UserError):  # gone
+        profile = read_profile(find("slurm", submission.options["profile"]))
+    return device_for("slurm", profile)
+
+
+def _config_of(known: Iterable[Submission], places: Mapping[str, Path], ref: RunRef) -> RunConfig | None:
+    """From the run's folder, else from what was handed over with it."""
+    found = read_config(RunFolder(places[ref.config_hash]))
+    files = (s.config(ref) for s in known if found is None)
+    return found or next(filter(None, map(config_at, files)), None)
 
 
 def is_by_hand(out: Path, name: str) -> bool:

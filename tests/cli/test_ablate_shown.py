@@ -57,7 +57,7 @@ def test_a_short_spec_is_shown_and_recorded_without_a_question(
 ) -> None:
     assert cli("ablate", "mine.yaml", "--dry-run").out.startswith("mine\n")
     handed(monkeypatch)
-    assert cli("ablate", "mine.yaml", "--set", "training.num_epochs=60").status == 0
+    assert cli("ablate", "mine.yaml", "--set", "training.num_epochs=60", "--yes").status == 0
     assert cli("status", "mine").out.startswith("mine\n")
 
 
