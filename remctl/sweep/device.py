@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def device_for(executor: Executor, profile: Profile) -> Device:
 
 def this_device() -> Device:
     """The GPUs of this machine, else its processor with the cores that may be used."""
-    gpus = visible_gpus()
+    gpus: list[str] = []
+    with suppress(OSError, subprocess.SubprocessError):  # a driver that hangs computes nothing
+        gpus = visible_gpus()
     if gpus:
         return Device("cuda", _gpu_name(), len(gpus))
     return Device("cpu", cpu_model(), cores=usable_cores())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -137,6 +138,10 @@ def test_a_configuration_that_cannot_be_read_leaves_the_hours_unknown(tmp_path: 
     assert (found.left, found.basis) == (None, "the configuration of tiny/rem/Catch/seed_0 cannot be read")
 
 
+def hangs() -> list[str]:
+    raise subprocess.TimeoutExpired("nvidia-smi", 60)
+
+
 def test_the_device_is_this_machines_or_the_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = SimpleNamespace(stdout="GPU 0: NVIDIA H200 (UUID: GPU-1)\nGPU 1: NVIDIA H200 (UUID: GPU-2)\n")
     monkeypatch.setattr(devices, "visible_gpus", lambda: ["0", "1"])
@@ -146,6 +151,8 @@ def test_the_device_is_this_machines_or_the_profiles(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(devices, "visible_gpus", list)
     monkeypatch.setattr(devices, "usable_cores", lambda: 3)
     assert (this_device().kind, this_device().words) == ("cpu", "3 cores, no GPU")
+    monkeypatch.setattr(devices, "visible_gpus", hangs)
+    assert this_device().kind == "cpu"
     assert device_for("slurm", Profile(gpus=0, cpus=6)) == Device("cpu", cores=6)
     assert device_for("slurm", Profile()).kind == "cuda"
 
