@@ -8,7 +8,7 @@ Good to a factor of about two; measured epochs are better (`remctl.sweep.hours`)
 from __future__ import annotations
 
 import csv
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import NamedTuple
@@ -95,6 +95,7 @@ def _published_work(preset: str) -> dict[str, Work]:
     return {name: Work(steps[name] * w.flops, steps[name] * w.operations) for name, w in step_work(config).items()}
 
 
+@lru_cache(maxsize=1024)  # asked for again and again while one watches
 def run_s(config: RunConfig, rates: Rates, epochs_done: int = 0) -> float:
     """Seconds of what is left of a run after `epochs_done` epochs: training, encoding, acting and tests."""
     left, steps, family = work_left(config, epochs_done), step_work(config), kind(config.game)
