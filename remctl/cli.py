@@ -16,7 +16,6 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from remctl import __version__
 from remctl.commands import bench, listing, report, shipping, sweep, weights
 from remctl.commands import config as config_verbs
 from remctl.commands.failures import guarded
@@ -68,7 +67,9 @@ def verb_of(args: Sequence[str]) -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"remctl {__version__}")
+        from remctl.runs.code import this_code
+
+        print(f"remctl {this_code().version}")
         raise typer.Exit
 
 

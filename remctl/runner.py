@@ -15,7 +15,6 @@ from typing import Any, get_args
 
 import torch
 
-from remctl import __version__
 from remctl.config import (
     Precision,
     RunConfig,
@@ -35,6 +34,7 @@ from remctl.games import folder_name
 from remctl.precision import decide, native_precision
 from remctl.progress import Reporter
 from remctl.runs import provenance
+from remctl.runs.code import Code, distinct, recorded, this_code
 from remctl.runs.cores import Load
 from remctl.runs.files import read_json, refuse_target, truncate_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
@@ -76,7 +76,10 @@ def train(
     with StopFlag().listening() as stop:
         refuse_other_configuration(run, config)
         if run.is_done:
-            print(f"{run.path}: finished already, {describe_result(read_result(run))}")
+            result = read_result(run)
+            made_by = recorded(result)
+            by_other = f" by other code (remctl {made_by.version})" if made_by and made_by.is_other(this_code()) else ""
+            print(f"{run.path}: finished already{by_other}, {describe_result(result)}")
             return run
         if reason := why_not_trained(config):
             raise UserError(f"{run.path} cannot be trained: {reason}")
@@ -101,8 +104,14 @@ def precision_before(run: RunFolder) -> Precision | None:
     if not checkpoint.generations(run):
         return None
     kept = checkpoint.precisions(run)
-    recorded = kept[-1] if kept else provenance.last_device(run).get("precision") or precision_of_schema_1(run.config)
-    return recorded if recorded in get_args(Precision) else None
+    found: Any = kept[-1] if kept else None
+    found = found or provenance.last_device(run).get("precision") or precision_of_schema_1(run.config)
+    return found if found in get_args(Precision) else None
+
+
+def codes_before(run: RunFolder) -> tuple[Code, ...]:
+    """Return the code of every earlier start of a run; none if nothing of it is kept. Raises MachineError."""
+    return distinct(provenance.starts(run)) if checkpoint.generations(run) else ()
 
 
 def _train(config: RunConfig, run: RunFolder, device: torch.device, command: list[str], reporter: Reporter) -> None:
@@ -121,6 +130,9 @@ def _run(trainer: Trainer, asked: RunConfig, command: list[str], load: Load) -> 
         trainer.resume()
     threads.settle(trainer, load)
     about = describe_device(device, config.runtime.precision)
+    others = [code.version for code in codes_before(run) if code.is_other(this_code())]
+    if others:
+        reporter.log(f"note: begun by other code (remctl {', '.join(others)}), resumed by {this_code().version}")
     provenance.append(run, provenance.collect(command, about))  # not of a start that was refused
     if not run.config.exists():
         write_atomic(run.config, to_yaml(asked))
@@ -176,7 +188,8 @@ def describe_run(config: RunConfig, episodes: list[Episode]) -> dict[str, Any]:
         "variant": config.variant,
         "preset": config.preset,
         "config_hash": config_hash(config),
-        "remctl_version": __version__,
+        "remctl_version": this_code().version,
+        "sources": this_code().sources,
     }
 
 

@@ -86,7 +86,7 @@ def arguments(out: Path) -> dict[str, object]:
 
 def test_a_finished_run_is_finished(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runner.train(from_yaml(out / REM / "config.yaml"), **arguments(out))
-    assert "finished already, score -1.00" in capsys.readouterr().out
+    assert "finished already by other code (remctl 0.1.0), score -1.00" in capsys.readouterr().out
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from remctl.errors import UserError
+from remctl.runs.code import recorded
 from remctl.runs.files import named_errors, write_json
 
 FORMAT = 1
@@ -256,10 +257,8 @@ class Result(Record):
     @property
     def code(self) -> str:
         """Version and commit that were measured, for people."""
-        git = self.provenance.get("git")
-        commit = str(git.get("commit"))[:12] if isinstance(git, dict) else ""
-        changed = " and changes" if isinstance(git, dict) and git.get("dirty") else ""
-        return f"remctl {self.remctl_version}" + (f" (commit {commit}{changed})" if commit else "")
+        code = recorded(self.provenance | {"remctl": self.remctl_version})
+        return f"remctl {code.version if code else 'of unknown version'}"
 
 
 def write(path: Path, result: Result) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from remctl import __version__
 from remctl.bench.bounds import bounds
 from remctl.bench.checks import check_counts
 from remctl.bench.machine import Machine
@@ -23,6 +22,7 @@ from remctl.precision import native_precision, settled
 from remctl.progress import Reporter
 from remctl.runner import describe_device, pick_device, prepare_torch
 from remctl.runs import provenance
+from remctl.runs.code import this_code
 from remctl.runs.files import discard
 from remctl.stopping import StopFlag
 
@@ -128,7 +128,7 @@ def _result(todo: Plan, machine: Machine, found: Measured, about: dict[str, obje
     device = machine.describe()
     return Result(
         format=FORMAT,
-        remctl_version=__version__,
+        remctl_version=this_code().version,
         scale=todo.scale,
         scaled=what_was_scaled(todo.suites, todo.scale, todo.batch),
         suites=todo.suites,

@@ -1,4 +1,4 @@
-"""`remctl config show | schema | explain`."""
+"""`remctl config show | diff | schema | explain`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from typing import Annotated
 
 import typer
 
-from remctl.commands.options import ConfigFile, Preset, Seed, Sets, Variant
+from remctl.commands.options import ConfigFile, Json, Preset, Seed, Sets, Variant, refuse_beside
 
 app = typer.Typer(help="Look at the configuration.")
 
 
 @app.command()
 def show(
-    game: Annotated[str, typer.Option(help="A game; see `remctl list games`.")] = "Pong",
+    game: Annotated[str | None, typer.Option(help="A game; see `remctl list games`.", show_default="Pong")] = None,
     preset: Preset = "paper",
     variant: Variant = "rem",
     config: ConfigFile = None,
     sets: Sets = None,
     seed: Seed = 0,
+    like: Annotated[
+        str | None, typer.Option("--from", metavar="RUN", help="A run's folder or config.yaml; no other key.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json/--yaml", help="Print JSON, or YAML (the default).")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Only the keys that differ from preset paper.")] = False,
 ) -> None:
@@ -32,12 +35,42 @@ def show(
     from remctl.config.effects import refuse_without_effect
     from remctl.config.resolve import keys_of
 
-    resolved = resolve(game, preset, variant, config, sets or (), seed)
-    refuse_without_effect(resolved, keys_of(sets or ()))
+    if like is not None:
+        from remctl.commands.comparing import of_run
+
+        refuse_beside("--from", game, preset, variant, config, sets, seed)
+        resolved = of_run(like)
+    else:
+        resolved = resolve(game or "Pong", preset, variant, config, sets or (), seed)
+        refuse_without_effect(resolved, keys_of(sets or ()))
     if json:
         show_json(explain.differences(resolved) if diff else explain.shown(resolved))
     else:
         print(explain.differences_yaml(resolved) if diff else to_yaml(resolved), end="")
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run, a file, a preset, a variant, or SPEC:VARIANT.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with, likewise.")],
+    game: Annotated[str | None, typer.Option(help="For what has no game of its own; else the other's.")] = None,
+    json: Json = False,
+) -> None:
+    """Show the keys in which two configurations differ."""
+    from remctl.commands import comparing
+    from remctl.commands.output import show, show_json
+    from remctl.config import config_hash
+
+    first, second = comparing.compared(a, b, game)
+    rows = comparing.difference_rows(first, second)
+    if json:
+        show_json({"a": config_hash(first), "b": config_hash(second), "keys": rows})
+        return
+    for name, given, found in (("A", a, first), ("B", b, second)):
+        show(f"{name}: {given} ({found.game}, seed {found.seed}, config {config_hash(found)})")
+    if rows:
+        show(comparing.difference_table(rows))
+    print(comparing.verdict(first, second, rows))
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,10 +30,11 @@ def check_device(name: str) -> str:
 
 
 def check_run(path: Path) -> Path:
-    """A folder with a run in it; UserError for another."""
-    if not RunFolder(path).config.is_file():
-        raise UserError(f"{path}: not a run folder (no config.yaml): give one such as runs/quick/rem/Pong/seed_0")
-    return path
+    """A folder with a run in it, also as `remctl status` names it, without `runs/`; UserError for another."""
+    for folder in (path, Path("runs") / path):
+        if RunFolder(folder).config.is_file():
+            return folder
+    raise UserError(f"{path}: not a run folder (no config.yaml): give one such as runs/quick/rem/Pong/seed_0")
 
 
 def prepare(command: Any) -> None:
@@ -69,6 +70,13 @@ def refuse_beside(
     if game is not None or config is not None or other or (preset, variant, seed) != ("paper", "rem", 0):
         more = "--set" if option == "--from" else "--from"
         raise UserError(f"{option} says it all: leave out --game, --preset, --variant, --config, {more} and --seed")
+
+
+def refuse_together(option: str, others: Mapping[str, bool]) -> None:
+    """UserError where an option is given with one of the others that are."""
+    for other, is_given in others.items():
+        if is_given:
+            raise UserError(f"{option} and {other}: choose one of them")
 
 
 def _shipped(kind: Kind) -> Callable[[], list[str]]:

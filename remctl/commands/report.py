@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
 
 
 Folders = Annotated[
-    list[Path] | None, typer.Argument(metavar="RUN_OR_DIR", help="Run folders, or folders of them (an experiment).")
+    list[str] | None,
+    typer.Argument(metavar="RUN_OR_DIR", help="Experiments by name, run folders, or folders of them."),
 ]
 
 
@@ -63,19 +64,20 @@ def report(
     from remctl.report.spec import read_spec
     from remctl.report.write import make_report, parse_formats
     from remctl.shipped import find
+    from remctl.sweep.named import folder
 
     chosen = parse_formats(formats)
     file = find("reports", spec) if spec else None
-    folders = tuple(str(path) for path in runs) if runs else None
+    folders = tuple(str(folder(name, Path("runs"))) for name in runs) if runs else None
     files = tuple(scores) if scores else None
     benchmarks = tuple(str(path) for path in bench) if bench else None
     sources: dict[str, Any] = {"runs": folders, "scores": files, "bench": benchmarks, "published": published}
     choices = {"games": games, "control": control, "missing": missing, "ragged": ragged, "reps": reps, "seed": seed}
-    folder = out or Path("runs/report", *([file.stem] if file else []))
+    target = out or Path("runs/report", *([file.stem] if file else []))
     asked = read_spec(file, sources | choices)
     with alive("computing intervals, drawing figures"):
-        results = make_report(asked, folder, chosen, shlex.join(["remctl", *sys.argv[1:]]))
-    _say(results, folder, "html" in chosen)
+        results = make_report(asked, target, chosen, shlex.join(["remctl", *sys.argv[1:]]))
+    _say(results, target, "html" in chosen)
 
 
 def _say(results: Results, folder: Path, has_page: bool) -> None:
@@ -100,8 +102,9 @@ def export(
 ) -> None:
     """Write the scores of finished runs: algorithm,game,seed,score or {"Game": [...]}."""
     from remctl.report.export import export_scores
+    from remctl.sweep.named import folder
 
-    text = export_scores(tuple(runs or ()), out, algorithm)
+    text = export_scores(tuple(folder(name, Path("runs")) for name in runs or ()), out, algorithm)
     if out is None:
         print(text, end="")
     else:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remctl.commands.options import AblationSpec, Json, Profile
+from remctl.commands.options import AblationSpec, Json, Profile, refuse_together
+from remctl.config.presets import DESCRIPTIONS
 from remctl.errors import MachineError, UserError
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from remctl.sweep.wanted import Spec
 
 Out = Annotated[Path, typer.Option(help="Where runs are kept; under SLURM on a file system that the nodes share.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, as in its spec.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, a run's path, or a folder of runs.")]
 Chosen = Annotated[
     list[str] | None,
     typer.Argument(metavar="[RUN]...", help="Runs, as variant/game/seed_0 or a part of that; else all."),
@@ -32,27 +35,51 @@ def ablate(
     runs_per_gpu: Annotated[int, typer.Option(min=1, max=64, help="Runs that share one GPU.")] = 1,
     max_parallel: Annotated[int | None, typer.Option(min=1, help="Tasks (locally: runs) at the same time.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and why.")] = False,
+    same_code: Annotated[
+        bool, typer.Option("--same-code", help="Run again what other code began or finished; nothing is deleted.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow until every run is done; start failed ones again.")
     ] = False,
     then_report: Annotated[
         bool, typer.Option("--then-report", help="Run `remctl report` when all have ended.")
     ] = False,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of every variant; repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The experiment's name; else the spec's.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Instead of the spec's, as NAME-PRESET: quick.", autocompletion=lambda: list(DESCRIPTIONS)),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without a question, however long it takes.")] = False,
+    show_script: Annotated[
+        bool, typer.Option("--show-script", help="Only print the batch script that SLURM would get.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Start what an ablation's spec asks for and has not been done; the same command goes on where it stopped."""
-    from remctl.commands import sweep_output
+    from remctl.commands import before_start, sweep_output
     from remctl.shipped import find
     from remctl.sweep import launch
+    from remctl.sweep.plan import Rules
     from remctl.sweep.spec import read_spec
 
-    asked = read_spec(find("ablations", spec))
-    settled = launch.choose_executor(executor)  # for as long as this command takes, whatever the machine gets meanwhile
-    options = launch.Options(settled, profile, runs_per_gpu, max_parallel, then_report)
+    asked = read_spec(find("ablations", spec), sets or (), name, preset)
+    options = launch.Options(executor, profile, runs_per_gpu, max_parallel, then_report, same_code)
+    if show_script:
+        refuse_together("--show-script", {"--json": json, "--wait": wait, "--executor local": executor == "local"})
+        sweep_output.show_script(out, asked, options)
+        return
     if dry_run:
+        refuse_together("--dry-run", {"--wait": wait})
         sweep_output.show_dry_run(out, asked, options, json)
         return
-    actions, submission = launch.launch(out, asked, options, say=sweep_output.aside)
+    settled = launch.choose_executor(executor)  # for as long as this command takes, whatever the machine gets meanwhile
+    options = replace(options, executor=settled)
+    if settled == "local":
+        before_start.confirm(out, asked, options, yes)
+    actions, submission = launch.launch(out, asked, options, Rules(same_code=same_code), say=sweep_output.aside)
     sweep_output.show_launch(actions, submission, out, asked.name, json)
     if wait:
         _follow(out, asked, options)
@@ -70,22 +97,27 @@ def _follow(out: Path, asked: Spec, options: Options) -> None:
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="An experiment; else a line for each.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="An experiment's name, a run's path or a folder; else a line for each."),
+    ] = None,
     out: Out = Path("runs"),
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every few seconds, until all is over.")] = False,
     json: Json = False,
 ) -> None:
     """What the runs of an experiment are doing."""
     from remctl.commands import sweep_output
-    from remctl.sweep.status import read_records, standing
+    from remctl.sweep.named import place
+    from remctl.sweep.status import part_of, read_records, standing
 
     if watch and json:
         raise UserError("--watch and --json: choose one of them")
-    if name is None:
-        sweep_output.show_experiments(read_records(out), json)
+    where = place(name, out) if name is not None else None
+    if where is None or not where.name:
+        sweep_output.show_experiments(read_records(where.out if where else out), json)
         return
     while True:
-        now_is = standing(out, name)
+        now_is = part_of(standing(where.out, where.name), where.part)
         sweep_output.show_standing(now_is, json, anew=watch)
         if not watch or not now_is.is_open:
             return
@@ -93,30 +125,40 @@ def status(
 
 
 def cancel(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
-    """Stop queued and running runs of an experiment; `remctl ablate` goes on where they stopped."""
+    """Stop queued and running runs; `remctl ablate`, or the command that started them, resumes them."""
     from remctl.sweep import requests
-    from remctl.sweep.status import standing
+    from remctl.sweep.named import place
+    from remctl.sweep.status import chosen_in, standing
 
-    stopped = requests.cancel(standing(out, name), runs or ())
-    print(f"{len(stopped)} of {name} told to stop" if stopped else f"nothing of {name} is queued or running")
+    where = place(name, out)
+    now_is = standing(where.out, where.one)
+    stopped = requests.cancel(now_is, chosen_in(now_is, where.part, runs or ()))
+    print(f"{len(stopped)} of {where.name} told to stop" if stopped else f"nothing of {name} is queued or running")
     for row in stopped:
         print(f"  {row.ref.path}")
 
 
 def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     """Start failed, held and cancelled runs again, as they were started last; what failed is forgiven."""
-    from dataclasses import fields, replace
+    from dataclasses import fields
 
     from remctl.commands import sweep_output
     from remctl.sweep import launch, requests
+    from remctl.sweep.named import place
     from remctl.sweep.records import read_experiment
     from remctl.sweep.spec import read_spec
-    from remctl.sweep.status import standing
+    from remctl.sweep.status import chosen_in, is_by_hand, standing
 
-    now_is = standing(out, name)
-    recorded = read_spec(_recorded(name, read_experiment(out, name)["spec"]))
-    asked = replace(recorded, name=name)  # the folder may have been renamed
-    rows = requests.to_retry(now_is, runs or ())
+    where = place(name, out)
+    out, experiment = where.out, where.one
+    if is_by_hand(out, experiment):
+        raise UserError(
+            f"{name} was started by hand: `remctl train --from {where.folder}/.../config.yaml` resumes a run"
+        )
+    now_is = standing(out, experiment)
+    record = read_experiment(out, experiment)
+    asked = read_spec(_recorded(experiment, record["spec"]), record.get("sets", ()), experiment, record["preset"])
+    rows = requests.to_retry(now_is, chosen_in(now_is, where.part, runs or ()))
     if not rows:
         print(f"nothing of {name} has failed or was stopped")
         return
@@ -125,7 +167,7 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     only = {row.ref.config_hash for row in rows}
     actions, submission = launch.launch(out, asked, options, retrying=only, say=sweep_output.aside)
     chosen = [action for action in actions if action.run.config_hash in only]
-    sweep_output.show_launch(chosen, submission, out, name, json=False)
+    sweep_output.show_launch(chosen, submission, out, experiment, json=False)
 
 
 def _recorded(name: str, spec: str) -> Path:
@@ -140,17 +182,30 @@ def _recorded(name: str, spec: str) -> Path:
 
 
 def logs(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run's folder, or its path as `remctl status` names it.")
-    ],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows, until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 40,
+    name: Name,
+    runs: Chosen = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the logs grow, until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines of each.")] = 40,
     out: Out = Path("runs"),
 ) -> None:
-    """The end of what a run printed."""
+    """The end of what runs printed."""
     from remctl.commands import sweep_output
+    from remctl.sweep.named import folder, place
+    from remctl.sweep.records import log_of
+    from remctl.sweep.status import choose, chosen_in, standing
 
-    sweep_output.show_log(run if run.is_dir() or run.is_relative_to(out) else out / run, lines, follow)
+    with suppress(UserError):  # whatever it is, a log lies in it
+        own = log_of(folder(name, out))
+        if own is not None and not runs:
+            sweep_output.show_logs([own], lines, follow)
+            return
+    where = place(name, out)
+    now_is = standing(where.out, where.one)
+    rows = choose(now_is.rows, chosen_in(now_is, where.part, runs or ()))
+    found = [log for row in rows if (log := row.state.log or log_of(row.state.folder)) is not None]
+    if not found:
+        raise UserError(f"{name}: no log there, as nothing of it was started yet: see `remctl status`")
+    sweep_output.show_logs(found, lines, follow)
 
 
 def register(app: typer.Typer) -> None:

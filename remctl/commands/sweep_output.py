@@ -6,43 +6,81 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from remctl.commands.before_start import aside, hours_of, planned
 from remctl.commands.output import show, show_json, table
+from remctl.config import differing
 from remctl.errors import MachineError, UserError
-from remctl.runs.layout import RunFolder
-from remctl.sweep.hours import Hours, estimate
-from remctl.sweep.launch import Options, survey, target_of
-from remctl.sweep.plan import Action, plan
-from remctl.sweep.records import Submission, log_path, ref_of, slurm_log
-from remctl.sweep.status import Records, Row, Standing, experiments, packing, standing
-from remctl.sweep.wanted import Spec
+from remctl.explain import plain
+from remctl.sweep.device import device_for
+from remctl.sweep.hours import Hours
+from remctl.sweep.launch import Options, script, target_of
+from remctl.sweep.named import experiment_names
+from remctl.sweep.plan import Action
+from remctl.sweep.records import Submission
+from remctl.sweep.status import Records, Row, Standing, standing
+from remctl.sweep.wanted import Spec, WantedRun
 
 WATCH_S = 5.0
 
 
 def show_dry_run(out: Path, spec: Spec, options: Options, json: bool) -> None:
-    """The plan with its reasons and what it costs."""
-    out = out.absolute()
-    executor = target_of(options).executor
-    look = survey(out, spec)
-    actions = plan(look.wanted, look.states)
-    refs = [ref_of(out, a.run, look.places[a.run.config_hash]) for a in actions]
-    runs = [(ref, a.state) for ref, a in zip(refs, actions, strict=True)]
-    hours = estimate(runs, spec.preset, packing(look.known))
+    """The plan with its reasons, what the variants change, and what it costs."""
+    target = target_of(options, only_shown=True)
+    look, actions = planned(out, spec, options, say=aside)
+    hours = hours_of(look, actions, device_for(target.executor, target.profile))
     if json:
-        show_json({"name": spec.name, "actions": [as_json(a) for a in actions], "gpu_hours": hours._asdict()})
+        about = {"name": spec.name, "variants": changes(look.wanted, spec.control), "sets": list(spec.sets)}
+        show_json(about | {"actions": [as_json(a) for a in actions], "gpu_hours": hours._asdict()})
         return
-    print(f"{spec.name}: {spec.question}")
+    show(spec.title)
+    show_changes(spec, changes(look.wanted, spec.control))
     columns = ("action", "variant", "game", "seed", "reason")
     show(
         table(
             columns, [(a.kind, a.run.variant, a.run.game, str(a.run.seed), a.reason) for a in actions], right=("seed",)
         )
     )
-    print(f"{summary(actions)}; {describe(hours)}; executor {executor}; nothing was started")
+    print(f"{summary(actions)}; {describe(hours)}; executor {target.executor}; nothing was started")
+    _note_other_code(actions)
+
+
+def changes(wanted: Sequence[WantedRun], control: str) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """By variant: the keys in which it is another run than the control, with both values, for the first game that has any."""
+    controls = {run.game: run.config for run in wanted if run.variant == control}
+    found: dict[str, dict[str, tuple[Any, Any]]] = {}
+    for run in wanted:
+        if not found.get(run.variant):
+            same_seed = run.config.model_copy(update={"seed": controls[run.game].seed})
+            found[run.variant] = differing(controls[run.game], same_seed)
+    return found
+
+
+def show_changes(spec: Spec, changed: Mapping[str, Mapping[str, tuple[Any, Any]]]) -> None:
+    """What each variant changes against the control, and what is set for all."""
+    rows = []
+    for name, keys in changed.items():
+        lines = [f"{key}: {plain(old)} -> {plain(new)}" for key, (old, new) in keys.items()]
+        rows.append((name, "\n".join(lines) or f"the control: preset {spec.preset}"))
+    show(table(("variant", "changes"), rows))
+    common = ", ".join(f"{key}={plain(value)}" for key, value in spec.overrides.items())
+    if common:
+        show(f"all variants: {common}")
+
+
+def show_script(out: Path, spec: Spec, options: Options) -> None:
+    """The batch script alone, so that it can be kept; what else is to be said goes to stderr."""
+    profile = target_of(replace(options, executor="slurm"), only_shown=True).profile
+    look, actions = planned(out, spec, options, say=aside)
+    starting = [action for action in actions if action.starts]
+    if starting:
+        print(script(look, starting, profile, options))
+    aside(f"{spec.name}: {summary(actions)}; nothing was started")
 
 
 def show_launch(actions: Sequence[Action], submission: Submission | None, out: Path, name: str, json: bool) -> None:
@@ -52,6 +90,7 @@ def show_launch(actions: Sequence[Action], submission: Submission | None, out: P
         show_json({"name": name, "actions": [as_json(a) for a in actions], "submission": handed})
         return
     print(f"{name}: {summary(actions)}")
+    _note_other_code(actions)
     for action in actions:
         if action.kind == "hold":
             print(f"  held: {action.run.variant} {action.run.game} seed {action.run.seed}: {action.reason}")
@@ -65,12 +104,23 @@ def show_launch(actions: Sequence[Action], submission: Submission | None, out: P
     print(f"see `remctl status {shlex.quote(name)}{where}`")
 
 
+def _note_other_code(actions: Iterable[Action]) -> None:
+    """Say how many runs are taken as other code made them."""
+    kept = [action for action in actions if action.others and not action.again]
+    if kept:
+        versions = ", ".join(dict.fromkeys(version for action in kept for version in action.others))
+        print(
+            f"note: {len(kept)} of them made by other code ({versions}); `--same-code` runs them again from the start"
+        )
+
+
 def as_json(action: Action) -> dict[str, Any]:
     """One action, for programs."""
     run, state = action.run, action.state
     return {
         "action": action.kind,
         "reason": action.reason,
+        "other_code": list(action.others),
         "variant": run.variant,
         "game": run.game,
         "seed": run.seed,
@@ -90,13 +140,12 @@ def summary(actions: Iterable[Action]) -> str:
 
 def describe(hours: Hours) -> str:
     """Hours used and left, and how the latter is known."""
-    left = "unknown" if hours.left is None else f"{hours.left:.1f}"
-    return f"device-hours: {hours.used:.1f} used, {left} left ({hours.basis})"
+    left = "unknown" if hours.left is None else _digits(hours.left)
+    return f"device-hours: {_digits(hours.used)} used, {left} left ({hours.basis})"
 
 
-def aside(text: str) -> None:
-    """What the user should know beside the output proper."""
-    print(text, file=sys.stderr, flush=True)
+def _digits(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 1 or not hours else f"{hours:.2g}"
 
 
 class Watcher:
@@ -118,7 +167,7 @@ def show_experiments(records: Records, json: bool) -> None:
     """One line per experiment; a damaged one does not hide the others. Raises UserError where there is none."""
     found: list[Standing] = []
     notes = list(records.notes)
-    for name in experiments(records.out):
+    for name in experiment_names(records.out):
         try:
             found.append(standing(records.out, name, records))
         except MachineError as error:
@@ -141,7 +190,7 @@ def show_standing(now_is: Standing, json: bool, anew: bool = False) -> None:
     if json:
         show_json(standing_as_json(now_is))
         return
-    print(f"{now_is.name}: {now_is.question}")
+    show(f"{now_is.name}: {now_is.question}" if now_is.question else now_is.name)
     columns = ("variant", "game", "seed", "state", "epoch", "s/epoch", "left", "score")
     show(table(columns, [_cells(row) for row in now_is.rows], right=("seed", "epoch", "s/epoch", "left", "score")))
     by_note: dict[str, list[Row]] = {}
@@ -215,17 +264,25 @@ def _row_as_json(row: Row) -> dict[str, Any]:
     }
 
 
-def show_log(path: Path, num_lines: int, follow: bool) -> None:
-    """The end of a run's log; with `follow` what is added to it, until Ctrl-C. Raises UserError where there is none."""
-    run = RunFolder(path)
-    log = next((p for p in (log_path(run), run.log) if p.is_file()), None) or slurm_log(run)
-    if log is None:
-        raise UserError(f"{path}: no log there: not started yet, or no run's folder; see `remctl status`")
-    with log.open("rb") as file:
-        text = file.read().decode(errors="replace")
-        print("\n".join(text.splitlines()[-num_lines:]), flush=True)
+def show_logs(logs: Sequence[Path], num_lines: int, follow: bool) -> None:
+    """The end of each log, of several with its name; with `follow` what is added to them, until Ctrl-C."""
+    with ExitStack() as stack:
+        files = {log: stack.enter_context(log.open("rb")) for log in logs}
+        last: Path | None = logs[0] if len(logs) == 1 else None
+        for log, file in files.items():
+            text = file.read().decode(errors="replace")
+            last = _show_part(log, "\n".join(text.splitlines()[-num_lines:]) + "\n", last)
         while follow:
             time.sleep(0.5)
-            more = file.read().decode(errors="replace")
-            if more:
-                print(more, end="", flush=True)
+            for log, file in files.items():
+                last = _show_part(log, file.read().decode(errors="replace"), last)
+
+
+def _show_part(log: Path, text: str, last: Path | None) -> Path | None:
+    """Print what a log says, after its name if another one spoke last; the one that now did."""
+    if not text:
+        return last
+    if log != last:
+        print(f"==> {log} <==")
+    print(text, end="", flush=True)
+    return log

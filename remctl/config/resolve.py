@@ -9,10 +9,10 @@ import difflib
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,6 +26,10 @@ from remctl.variants import VARIANTS
 
 NOT_OVERRIDES = ("preset", "variant", "game", "seed")
 MAX_FILE_BYTES = 1_000_000
+MAX_PROBLEMS = 8  # that one message names
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # `repr`, but of large values only as much as a message quotes: text keeps its first 60 characters, lists their first 20.
 _REPR = reprlib.Repr()
@@ -48,7 +52,7 @@ def resolve(
     game = check_game(game)
     overrides = preset_overrides(one_of(preset, DESCRIPTIONS, "preset"), game)
     overrides = lay(overrides, VARIANTS[one_of(variant, VARIANTS, "variant")].overrides)
-    for layer in (read_file(file) if file else {}, *(dict([parse_set(text)]) for text in sets)):
+    for layer in (read_file(file) if file else {}, *(dict([pair]) for pair in each(parse_set, sets))):
         overrides = lay(overrides, layer)
     label = PRESET_VARIANTS.get(preset, variant) if variant == "rem" else variant
     return build(overrides | {"game": game, "preset": preset, "variant": label, "seed": seed})
@@ -76,6 +80,21 @@ def one_of(name: str, known: Iterable[str], what: str) -> str:
     if name in known:
         return name
     raise UserError(f"unknown {what} {name!r}: {suggestion(name, known)}")
+
+
+def each(check: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`check` of each item. Raises one UserError that names everything that is wrong, not the first alone."""
+    found: list[R] = []
+    problems: list[str] = []
+    for item in items:
+        try:
+            found.append(check(item))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        raise UserError("; ".join(problems[:MAX_PROBLEMS]) + more)
+    return found
 
 
 def suggestion(name: str, known: list[str]) -> str:
@@ -130,7 +149,7 @@ def parse_set(text: str) -> tuple[str, Any]:
 
 def keys_of(sets: Iterable[str]) -> list[str]:
     """The keys that `--set` options name."""
-    return [parse_set(text)[0] for text in sets]
+    return [key for key, _ in each(parse_set, sets)]
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -186,14 +205,16 @@ def leaves(tree: Mapping[Any, Any], where: str, refused: Iterable[str] = (), pre
 
     Raises UserError for an unknown or refused key, and for one given twice.
     """
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
+
+    def within(item: tuple[Any, Any]) -> dict[str, Any]:
+        key, value = f"{prefix}{item[0]}", item[1]
         if isinstance(value, Mapping) and key in sections():
-            found = leaves(value, where, refused, f"{key}.")
-        else:
-            check_key(key, where, refused)
-            found = {key: value}
+            return leaves(value, where, refused, f"{key}.")
+        check_key(key, where, refused)
+        return {key: value}
+
+    flat: dict[str, Any] = {}
+    for found in each(within, tree.items()):
         if twice := flat.keys() & found:
             raise UserError(f"{where}{min(twice)} is given twice, nested and dotted: keep one of them")
         flat |= found

@@ -19,7 +19,7 @@ PER_GAME = (
 )
 RUNS = (
     *("algorithm", "origin", "game", "seed", "score", "num_episodes", "config_hash", "remctl_version", "preset"),
-    *("hardware", "path", "commit"),
+    *("hardware", "path"),
 )
 PROFILE = ("algorithm", "tau", "fraction", "ci_low", "ci_high", "reps", "seed")
 IMPROVEMENT = (

@@ -48,7 +48,6 @@ RUN_COLUMNS: tuple[tuple[str, str, Callable[[RunScore], Any]], ...] = (  # title
     ("Episodes", "", lambda run: run.num_episodes),
     ("Configuration", "text", lambda run: run.config_hash),
     ("remctl", "text", lambda run: run.remctl_version),
-    ("Commit", "text", lambda run: run.commit),
     ("Preset", "text", lambda run: run.preset),
     ("Hardware", "text", lambda run: run.hardware),
     ("Path", "text path", lambda run: run.path),

@@ -9,7 +9,8 @@ from pathlib import Path
 from remctl.config import RunConfig, differing, from_yaml
 from remctl.errors import UserError
 from remctl.report.cells import span
-from remctl.report.results import Algorithm, MissingRun
+from remctl.report.results import Algorithm, MissingRun, RunScore
+from remctl.runs.code import Code
 from remctl.runs.layout import RunFolder
 
 FEW_RUNS = 10  # with 5 runs of 8 games about 91% of intervals hold what they should, of one game 86%
@@ -155,20 +156,57 @@ def _origin_notes(algorithms: Sequence[Algorithm]) -> list[str]:
     return [f"Published, not run here: {', '.join(published)}. Means of 5 runs, which bear no interval and no IQM."]
 
 
-def _version_notes(algorithms: Iterable[Algorithm]) -> list[str]:
-    notes = []
-    runs = [run for a in algorithms if a.origin == "ours" for run in a.runs]
-    versions = sorted({run.remctl_version for run in runs if run.remctl_version})
-    if len(versions) > 1:
-        notes.append(f"Runs of several versions of remctl stand side by side: {', '.join(versions)}.")
+def _version_notes(algorithms: Sequence[Algorithm]) -> list[str]:
+    ours = [a for a in algorithms if a.origin == "ours"]
+    notes = _code_notes(ours)
+    runs = [run for a in ours for run in a.runs]
     computed = {p: sum(run.precision == p for run in runs) for p in sorted({r.precision for r in runs if r.precision})}
     if len(computed) > 1 or any(" + " in precision for precision in computed):
         listed = ", ".join(f"{count} in {precision}" for precision, count in computed.items())
         notes.append(f"Runs were computed in several precisions: {listed}.")
-    for algorithm in algorithms:
-        if algorithm.origin == "ours":
-            notes += _configuration_notes(algorithm)
+    for algorithm in ours:
+        notes += _configuration_notes(algorithm)
     return notes
+
+
+def _code_notes(ours: Iterable[Algorithm]) -> list[str]:
+    """A sentence that says which runs were made by which code, if not all by the same."""
+    groups: list[tuple[tuple[Code, ...], list[tuple[Algorithm, RunScore]]]] = []
+    for algorithm in ours:
+        for run in algorithm.runs:
+            found = next((members for codes, members in groups if _are_same(codes, run.codes)), None)
+            if found is None:
+                groups.append((run.codes, found := []))
+            found.append((algorithm, run))
+    if len(groups) < 2 and not any(len(codes) > 1 for codes, _ in groups):
+        return []
+    versions = Counter(code.version for codes, _ in groups if len(codes) == 1 for code in codes)
+    listed = [f"{_code_names(codes, versions)}: {_named_runs(members)}" for codes, members in groups]
+    return [f"Runs were made by several versions of remctl: {'; '.join(listed)}."]
+
+
+def _are_same(a: tuple[Code, ...], b: tuple[Code, ...]) -> bool:
+    return len(a) == len(b) and not any(x.is_other(y) for x, y in zip(a, b, strict=True))
+
+
+def _code_names(codes: tuple[Code, ...], versions: Counter[str]) -> str:
+    """Versions, with the digest of the sources where two of the same name are not the same code."""
+    names = [
+        f"{c.version} (sources {c.sources})" if versions[c.version] > 1 and c.sources else c.version for c in codes
+    ]
+    return ", resumed by ".join(names) or "unknown"
+
+
+def _named_runs(members: Sequence[tuple[Algorithm, RunScore]]) -> str:
+    """All runs of an algorithm by its label, others one by one."""
+    by_algorithm: dict[str, list[str]] = {}
+    for algorithm, run in members:
+        by_algorithm.setdefault(algorithm.label, []).append(f"{algorithm.label} {run.game} seed {run.seed}")
+    sizes = {algorithm.label: len(algorithm.runs) for algorithm, _ in members}
+    parts: list[str] = []
+    for label, names in by_algorithm.items():
+        parts += [f"{label} (all {len(names)})"] if len(names) == sizes[label] else names
+    return some(parts)
 
 
 def _configuration_notes(algorithm: Algorithm) -> list[str]:

@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from remctl.bench.result import Result
+from remctl.runs.code import Code
 
 Origin = Literal["ours", "published", "file"]
 Metric = Literal["mean", "median", "iqm", "optimality_gap", "superhuman"]
@@ -68,11 +69,15 @@ class RunScore:
     path: str
     num_episodes: int | None = None
     config_hash: str | None = None
-    remctl_version: str | None = None
+    codes: tuple[Code, ...] = ()  # of every start and of the result
     preset: str | None = None
     hardware: str | None = None
     precision: str | None = None
-    commit: str | None = None  # of the code in git, with "changed" where files differed from it
+
+    @property
+    def remctl_version(self) -> str | None:
+        """Version of the code; all of them, joined by ' + ', if it was resumed by another."""
+        return " + ".join(code.version for code in self.codes) or None
 
 
 @dataclass(frozen=True)

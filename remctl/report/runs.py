@@ -16,9 +16,11 @@ from remctl.errors import MachineError, UserError
 from remctl.games import check_game
 from remctl.report.numbers import is_count, is_number
 from remctl.report.results import MissingRun, RunScore
+from remctl.runs.code import distinct
 from remctl.runs.files import named_errors, read_json, read_jsonl
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.places import Places
+from remctl.runs.provenance import starts
 from remctl.variants import VARIANTS
 
 EXPERIMENT_FILE = "experiment.json"
@@ -198,11 +200,10 @@ def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] 
             path=str(run.path),
             num_episodes=result.get("num_episodes"),
             config_hash=result.get("config_hash"),
-            remctl_version=result.get("remctl_version"),
+            codes=distinct(starts(run)) or distinct([result]),
             preset=result.get("preset"),
             hardware=hardware(run, result),
             precision=precision(run, result),
-            commit=commit(run),
         )
     )
 
@@ -240,7 +241,7 @@ def read_result(run: RunFolder) -> dict[str, Any]:
 
 def hardware(run: RunFolder, result: dict[str, Any]) -> str | None:
     """Name of the device; all of them, joined by ' + ', where the run went from one to another."""
-    devices = [start.get("device") for start in _starts(run)]
+    devices = [start.get("device") for start in starts(run)]
     names = [device.get("name") for device in [*devices, result.get("device")] if isinstance(device, dict)]
     return " + ".join(dict.fromkeys(str(name) for name in names if name)) or None
 
@@ -250,19 +251,6 @@ def precision(run: RunFolder, result: dict[str, Any]) -> str | None:
     device = result.get("device")
     stated = device.get("precision") if isinstance(device, dict) else None
     return str(stated) if stated else precision_of_schema_1(run.config)
-
-
-def commit(run: RunFolder) -> str | None:
-    """The code's commit, `changed` where files differed from it; all of them where the run went over several."""
-    states = [state for start in _starts(run) if isinstance(state := start.get("git"), dict) and state.get("commit")]
-    names = [str(state["commit"])[:12] + " changed" * bool(state.get("dirty")) for state in states]
-    return " + ".join(dict.fromkeys(names)) or None
-
-
-def _starts(run: RunFolder) -> list[dict[str, Any]]:
-    """What provenance.json says of every start of the run."""
-    starts = read_json(run.provenance) if run.provenance.is_file() else []
-    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
 
 
 def progress(run: RunFolder) -> str:

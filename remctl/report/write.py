@@ -7,7 +7,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from remctl import __version__
 from remctl.bench.result import Result
 from remctl.drawing import FORMATS as FIGURE_FORMATS
 from remctl.errors import MachineError, UserError
@@ -23,6 +22,7 @@ from remctl.report.render import latex, markdown
 from remctl.report.results import Benchmark, Curve, Results, Timing
 from remctl.report.spec import ReportSpec
 from remctl.report.tables import display_tables
+from remctl.runs.code import this_code
 from remctl.runs.files import make_folder, read_json, remove, write_atomic, write_json
 
 TABLE_FORMATS = ("csv", "md", "tex")
@@ -56,7 +56,7 @@ def compute(spec: ReportSpec, command: str) -> Results:
         title=spec.title,
         question=found.question,
         command=command,
-        remctl_version=__version__,
+        remctl_version=this_code().version,
         games=games,
         raw_games=found.raw_games,
         game_set=game_set(games),

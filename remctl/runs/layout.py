@@ -90,13 +90,15 @@ def _folder_name(name: str) -> str:
 def find_runs(root: Path) -> list[RunFolder]:
     """Every folder at or below `root` that holds a `config.yaml`, sorted by path; none if `root` does not exist.
 
-    Does not look inside a run for further runs, follows no links. Raises `MachineError` for a folder it may not read.
+    Does not look inside a run for further runs, nor into hidden folders, and follows no links. Raises `MachineError` for a
+    folder it may not read.
     """
     runs = []
     for folder, subfolders, names in os.walk(root, onerror=_unreadable if root.exists() else None):
         if "config.yaml" in names:
             runs.append(RunFolder(Path(folder)))
             subfolders.clear()
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
     return sorted(runs, key=lambda run: run.path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,9 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import remctl
 from remctl.errors import MachineError
-from remctl.programs import ask_program
+from remctl.runs.code import this_code
 from remctl.runs.cores import usable_cores
 from remctl.runs.files import read_json, write_json
 from remctl.runs.layout import RunFolder
@@ -38,8 +36,8 @@ def collect(command: Sequence[str], device: dict[str, Any] | None = None) -> dic
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(command),
-        "remctl": remctl.__version__,
-        "git": git_state(Path(remctl.__file__).parent),
+        "remctl": this_code().version,
+        "sources": this_code().sources,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "machine": _machine(),
@@ -56,34 +54,19 @@ def append(run: RunFolder, entry: dict[str, Any]) -> None:
     write_json(run.provenance, [*entries, entry])
 
 
+def starts(run: RunFolder) -> list[dict[str, Any]]:
+    """Every start of a run, the first first; what is no entry is left out. Raises `MachineError` for an unreadable file."""
+    entries = read_json(run.provenance) if run.provenance.exists() else []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
 def last_device(run: RunFolder) -> dict[str, Any]:
     """The device of the last start: name, threads, precision; empty if the run never started.
 
     Raises `MachineError` for a `provenance.json` that cannot be read.
     """
-    entries = read_json(run.provenance) if run.provenance.exists() else []
-    last = entries[-1] if isinstance(entries, list) and entries else None
-    device = last.get("device") if isinstance(last, dict) else None
+    device = next((entry.get("device") for entry in reversed(starts(run))), None)
     return device if isinstance(device, dict) else {}
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """{commit, dirty} of the checkout that tracks `folder`; None when none does (an installed package may lie inside
-    a checkout that knows nothing of it). `dirty`: the folder differs from the commit, or holds untracked files."""
-    if not _git(r"__init__\.py", folder, "ls-files", "--", "__init__.py"):
-        return None
-    commits = _git(r"[0-9a-f]{40,64}", folder, "rev-parse", "HEAD")
-    changes = _git(r"[ ?!A-Z]{2} .+", folder, "status", "--porcelain", "--", ".")
-    return {"commit": commits[-1], "dirty": None if changes is None else bool(changes)} if commits else None
-
-
-def _git(form: str, folder: Path, *arguments: str) -> list[str] | None:
-    """The lines of git's answer that have this form, and no others; None without an answer."""
-    try:
-        said = ask_program("git", "--no-optional-locks", "-C", str(folder), *arguments, timeout_s=GIT_S)
-    except MachineError:
-        return None
-    return [line for line in said.out.splitlines() if re.fullmatch(form, line)] if said.status == 0 else None
 
 
 def _version(package: str) -> str | None:

@@ -1,17 +1,34 @@
-"""Device-hours: what runs have used and will still need, from measured epochs, else from published ones."""
+"""Device-hours: what runs have used and will still need.
+
+By what was measured, if anything was: epochs of the same variant in the experiment, else runs of it on the same device that
+another experiment finished, else epochs of another variant, scaled by the operations of both. Else by operations alone
+(remctl/bench/expected.py). An hour of a CPU is one of the whole machine: a run that has half of the threads counts half.
+"""
 
 from __future__ import annotations
 
-import csv
 import statistics
-from collections.abc import Iterable, Mapping
-from importlib.resources import files
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from remctl.bench import expected
+from remctl.config import RunConfig, from_yaml
+from remctl.config.hashing import digest, identity
+from remctl.errors import UserError
+from remctl.games import kind
+from remctl.runs.files import read_json
+from remctl.runs.layout import RunFolder, find_runs
+from remctl.runs.provenance import starts
+from remctl.sweep.device import Device
 from remctl.sweep.observe import Progress, RunState
 from remctl.sweep.records import RunRef
 
 SECONDS_PER_HOUR = 3600.0
+ConfigOf = Callable[[RunRef], RunConfig | None]
+Evidence = Mapping[str, list[float]]  # seconds per epoch of finished runs, by `key_of` their configuration
 
 
 class Hours(NamedTuple):
@@ -22,41 +39,134 @@ class Hours(NamedTuple):
     basis: str
 
 
-def estimate(runs: Iterable[tuple[RunRef, RunState]], preset: str, packing: Mapping[str, int]) -> Hours:
-    """Hours of these runs. `left` is None where nothing is known about some of them.
+def estimate(
+    runs: Iterable[tuple[RunRef, RunState]],
+    packing: Mapping[str, int],
+    config_of: ConfigOf,
+    device: Device,
+    finished: Callable[[], Evidence] = dict,
+) -> Hours:
+    """Hours of these runs. `left` is None if nothing is known about some of them. One configuration counts once.
 
-    `packing`: runs that share a GPU, by submission; a measured epoch counts for its share of the GPU. Epochs are timed by
-    the other runs of the variant, else by any run of the experiment, else by the publication (Section 3, one RTX 4090,
-    one run on it), which says nothing about the preset `quick`. One configuration counts once.
+    `packing`: runs that share a GPU, by submission; an epoch counts for its share. `finished` is asked for only if some
+    variant was not measured here.
     """
     distinct = {ref.config_hash: (ref, state) for ref, state in runs}.values()
     used = sum(state.progress.wall_s / packing.get(state.submission, 1) for _, state in distinct)
-    by_variant: dict[str, list[float]] = {}
+    measured: dict[str, list[tuple[RunRef, float]]] = {}
     for ref, state in distinct:
         seconds = epoch_s(state.progress)
-        if seconds:
-            by_variant.setdefault(ref.variant, []).append(seconds / packing.get(state.submission, 1))
-    measured = [s for seconds in by_variant.values() for s in seconds]
-    left, sources = 0.0, set[str]()
+        share = _share(state.folder, device) if seconds else None
+        if seconds and share is not None:
+            measured.setdefault(ref.variant, []).append((ref, seconds * share / packing.get(state.submission, 1)))
+    left, sources = 0.0, dict[str, None]()
+    alike: dict[tuple[str, str, int], tuple[float, str] | None] = {}
     for ref, state in distinct:
         if state.status == "done":
             continue
-        own = by_variant.get(ref.variant, measured)
-        if not own and preset == "quick":
-            return Hours(used / SECONDS_PER_HOUR, None, "no epoch has been measured yet")
-        seconds_per_epoch = statistics.median(own) if own else published_epoch_s(ref.variant)
-        left += (ref.num_epochs - state.progress.epoch) * seconds_per_epoch
-        sources.add("measured epochs" if own else f"the published {seconds_per_epoch:.0f} s per epoch on an RTX 4090")
-    basis = " and ".join(sorted(sources)) or "nothing is left"
-    return Hours(used / SECONDS_PER_HOUR, left / SECONDS_PER_HOUR, basis)
+        what = (ref.variant, kind(ref.game), state.progress.epoch)
+        if what not in alike:
+            alike[what] = _left_s(ref, state, measured, config_of, device, finished)
+        found = alike[what]
+        if found is None:
+            return Hours(used / SECONDS_PER_HOUR, None, f"the configuration of {ref.path} cannot be read")
+        left += found[0]
+        sources[found[1]] = None
+    return Hours(used / SECONDS_PER_HOUR, left / SECONDS_PER_HOUR, " and ".join(sources) or "nothing is left")
 
 
-def published_epoch_s(variant: str) -> float:
-    """Seconds per epoch of the published agent (Section 3): tokenizer, world model and actor-critic, of IRIS or REM."""
-    text = (files("remctl") / "data" / "epoch_times.csv").read_text(encoding="utf-8")
-    agent = "IRIS" if variant.startswith("iris") else "REM"
-    row = next(row for row in csv.DictReader(text.splitlines()) if row["agent"] == agent)
-    return sum(float(row[column]) for column in ("tokenizer_s", "world_model_s", "actor_critic_s"))
+def _left_s(
+    ref: RunRef,
+    state: RunState,
+    measured: Mapping[str, list[tuple[RunRef, float]]],
+    config_of: ConfigOf,
+    device: Device,
+    finished: Callable[[], Evidence],
+) -> tuple[float, str] | None:
+    """Seconds, and what they are known from."""
+    epochs = ref.num_epochs - state.progress.epoch
+    own = [seconds for _, seconds in measured.get(ref.variant, ())]
+    if own:
+        return epochs * statistics.median(own), "measured epochs"
+    config = config_of(ref)
+    if config is None:
+        return None
+    same = finished().get(key_of(config))
+    if same:
+        return epochs * statistics.median(same), "finished runs of the same variant on this device"
+    alone = expected.run_s(config, device.rates(config), state.progress.epoch)
+    factors = []
+    for other, seconds in (found for runs in measured.values() for found in runs):
+        about = config_of(other)
+        if about is not None:
+            factors.append(seconds * other.num_epochs / expected.run_s(about, device.rates(about)))
+    if factors:
+        return alone * statistics.median(factors), "measured epochs of other variants, scaled by operations"
+    return alone, f"operations, by {device.rates(config).source}"
+
+
+def evidence(out: Path, device: Device) -> Evidence:
+    """Seconds per epoch of every finished run under `out` that was computed on `device`, by its configuration."""
+    found: dict[str, list[float]] = {}
+    for run in find_runs(out) if device.name else ():
+        if not run.is_done:
+            continue
+        share = _share(run.path, device, named=True)
+        config = read_config(run) if share is not None else None
+        seconds = _finished_s(run)
+        if share is not None and config is not None and seconds:
+            found.setdefault(key_of(config), []).append(seconds * share / config.training.num_epochs)
+    return found
+
+
+def _finished_s(run: RunFolder) -> float | None:
+    try:
+        return float(sum(read_json(run.result)["wall_s"].values()))
+    except (UserError, AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _share(folder: Path, device: Device, named: bool = False) -> float | None:
+    """The share of the device that a run has, by its last start; None if that was on another one.
+
+    `named`: a run that does not say where it was computed was computed elsewhere.
+    """
+    about: Any = None
+    with suppress(UserError):
+        about = next((entry.get("device") for entry in reversed(starts(RunFolder(folder)))), None)
+    if not isinstance(about, dict) or not about.get("name"):
+        return None if named else 1.0
+    if device.name is None:
+        return 1.0 if about.get("type") == device.kind else None
+    if (about.get("type"), about["name"]) != (device.kind, device.name):
+        return None
+    threads = about.get("threads")
+    return min(1.0, threads / device.cores) if device.kind == "cpu" and isinstance(threads, int) else 1.0
+
+
+def key_of(config: RunConfig) -> str:
+    """What runs have in common that take equally long: all but seed and game, of one kind of game."""
+    flat = {key: value for key, value in identity(config).items() if key not in ("game", "seed")}
+    return digest(flat | {"kind": kind(config.game)})
+
+
+def read_config(run: RunFolder) -> RunConfig | None:
+    """A run's configuration; None if it cannot be read."""
+    return config_at(run.config)
+
+
+def config_at(path: Path) -> RunConfig | None:
+    """The configuration of such a file; None if it cannot be read."""
+    try:
+        return _read_config(path, path.stat().st_mtime_ns)
+    except (OSError, UserError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _read_config(path: Path, mtime_ns: int) -> RunConfig:
+    """The second argument only invalidates the cache."""
+    return from_yaml(path)
 
 
 def epoch_s(progress: Progress) -> float | None:

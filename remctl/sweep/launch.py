@@ -14,17 +14,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from remctl.errors import MachineError, UserError
+from remctl.runs.code import this_code
 from remctl.runs.files import make_folder
 from remctl.runs.layout import RunFolder
 from remctl.runs.lock import exclusive_within, open_lock
 from remctl.shipped import find, reference
 from remctl.sweep import local, slurm
+from remctl.sweep.again import make_room
 from remctl.sweep.clients import has_slurm, settings, unused_wishes
 from remctl.sweep.observe import OPEN, RunState, find_places, observe
 from remctl.sweep.plan import Action, Rules, plan
 from remctl.sweep.profile import Profile, read_profile
 from remctl.sweep.records import (
     Executor,
+    RunRef,
     Submission,
     add_request,
     new_submission,
@@ -34,7 +37,7 @@ from remctl.sweep.records import (
     write_experiment,
     write_submission,
 )
-from remctl.sweep.schedulers import States, adopt, job_states, keep_finals, this_host
+from remctl.sweep.schedulers import States, adopt, job_states, keep_finals, this_host, unknown_states
 from remctl.sweep.spec import wanted_runs
 from remctl.sweep.wanted import Spec, WantedRun
 
@@ -54,6 +57,7 @@ class Options:
     runs_per_gpu: int = 1
     max_parallel: int | None = None
     then_report: bool = False
+    same_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,17 +83,27 @@ class Survey:
     states: dict[str, RunState]
 
 
-def survey(out: Path, spec: Spec, *, may_write: bool = False) -> Survey:
+def survey(
+    out: Path, spec: Spec, *, may_write: bool = False, same_code: bool = False, say: Say | None = None
+) -> Survey:
     """Look at folders, records and schedulers; `may_write` for the launcher that holds the lock, who keeps what he sees.
 
+    `same_code`: of several folders of one run rather one that this code made. `say`, for who starts nothing: gets why a
+    scheduler cannot be asked, and states are unknown.
     Raises MachineError where one of them cannot be asked.
     """
     wanted, known = wanted_runs(spec), submissions(out)
-    places = find_places(out, spec.name, wanted, known)
+    places = find_places(out, spec.name, wanted, known, this_code() if same_code else None)
     known = [s for s in known if any(ref.config_hash in places for task in s.tasks for ref in task)]
     if may_write:
         known = [adopt(s) if has_slurm() else s for s in known]
-    jobs = job_states(known, out)
+    try:
+        jobs = job_states(known, out)
+    except MachineError as error:
+        if say is None:
+            raise
+        say(f"note: {error}")
+        jobs = unknown_states(known)
     if may_write:
         keep_finals(known, jobs)
     states = {h: _if_writable(state) for h, state in observe(places, known, jobs).items()}
@@ -106,10 +120,12 @@ def _if_writable(state: RunState) -> RunState:
     )
 
 
-def choose_executor(name: str) -> Executor:
-    """slurm or local. Raises UserError for another name, MachineError for slurm where there is none."""
+def choose_executor(name: str, *, only_shown: bool = False) -> Executor:
+    """slurm or local. UserError for another name, MachineError for slurm where there is none, unless it is `only_shown`."""
     if name not in ("auto", "slurm", "local"):
         raise UserError(f"--executor {name}: allowed are auto, slurm, local")
+    if name == "slurm" and only_shown:
+        return "slurm"
     if name == "slurm" and not has_slurm():  # not yet, or not any more: while one waits that may pass
         raise MachineError(
             "--executor slurm: no sbatch here: run this on the cluster's login node, or give --executor local"
@@ -139,8 +155,8 @@ def launch(
         slurm.check_folder(out / spec.name)
     make_folder(out)
     with launching(out):
-        look = survey(out, spec, may_write=True)
-        actions = plan(look.wanted, forgiven(look.states, retrying or set()), rules)
+        look = survey(out, spec, may_write=True, same_code=options.same_code)
+        actions = plan(look.wanted, forgiven(look.states, retrying or set()), replace(rules, code=this_code()))
         starting = [a for a in actions if a.starts and (retrying is None or a.run.config_hash in retrying)]
         if any(state.status != "blocked" for state in look.states.values()):  # else the folder is another experiment's
             write_experiment(out, spec, look.places, look.wanted)
@@ -155,6 +171,9 @@ def launch(
                 doubt = slurm.probe(out / spec.name, target.profile)
                 if doubt:
                     say(f"note: {doubt}")
+            starting = make_room(out, spec.name, starting, look.known)
+            look.places.update({a.run.config_hash: a.state.folder for a in starting})
+            write_experiment(out, spec, look.places, look.wanted)
             submission = _hand_over(look, starting, target, options)
         for action in starting if retrying else ():
             add_request(RunFolder(action.state.folder), "retry", [s.id for s in look.known])
@@ -169,9 +188,12 @@ def forgiven(states: dict[str, RunState], hashes: set[str]) -> dict[str, RunStat
     return states | fresh
 
 
-def target_of(options: Options) -> Target:
-    """Whom to hand runs to, and what to ask of SLURM. Raises UserError, MachineError."""
-    executor = choose_executor(options.executor)
+def target_of(options: Options, *, only_shown: bool = False) -> Target:
+    """Whom to hand runs to, and what to ask of SLURM, which need not be there if it is `only_shown`.
+
+    Raises UserError, MachineError.
+    """
+    executor = choose_executor(options.executor, only_shown=only_shown)
     if executor == "local":
         return Target(executor, Profile(), Path(options.profile), options.profile)
     file = find("slurm", options.profile)
@@ -189,8 +211,7 @@ def _hand_over(look: Survey, starting: Sequence[Action], target: Target, options
     refs = [ref_of(look.out, run, look.places[run.config_hash]) for run in runs]
     if executor == "local" and not local.visible_gpus():
         options = replace(options, runs_per_gpu=1)
-    size = options.runs_per_gpu if executor == "slurm" else 1  # the local queue packs by its slots
-    tasks = [tuple(refs[i : i + size]) for i in range(0, len(refs), size)]
+    tasks = tasks_of(refs, options.runs_per_gpu if executor == "slurm" else 1)  # the local queue packs by its slots
     report = report_command(look.out, look.spec.name) if options.then_report else None
     kept = asdict(options) | {"executor": executor, "profile": target.reference, "report": report}
     submission = new_submission(look.out / look.spec.name, executor, this_host(), tasks, kept)
@@ -202,6 +223,18 @@ def _hand_over(look: Survey, starting: Sequence[Action], target: Target, options
         local.start_queue(submission, look.out)
         return submission
     return slurm.submit(submission, target.profile, look.out)
+
+
+def tasks_of(refs: Sequence[RunRef], size: int) -> list[tuple[RunRef, ...]]:
+    """Runs that share a GPU, `size` of them."""
+    return [tuple(refs[i : i + size]) for i in range(0, len(refs), size)]
+
+
+def script(look: Survey, starting: Sequence[Action], profile: Profile, options: Options) -> str:
+    """The batch script that these runs would be submitted with; nothing is written."""
+    refs = [ref_of(look.out, a.run, look.places[a.run.config_hash]) for a in starting]
+    tasks = tasks_of(refs, options.runs_per_gpu)
+    return slurm.script(new_submission(look.out / look.spec.name, "slurm", this_host(), tasks, {}), profile)
 
 
 def _in_its_place(run: WantedRun, places: dict[str, Path]) -> WantedRun:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from remctl.config import yaml12
-from remctl.config.resolve import one_line, one_of, short
+from remctl.config.resolve import one_line, short, suggestion
 from remctl.errors import UserError
 
 MAX_FILE_BYTES = 100_000
@@ -95,15 +95,22 @@ class Marked:
         return Marked(self.path, line, key.value, value)
 
     def keyed(self, required: Mapping[str, str], optional: Collection[str]) -> dict[str, Marked]:
-        """`entries` with no unknown key and all `required` ones (key: an example); UserError otherwise."""
+        """`entries` with no unknown key and all `required` ones (key: an example).
+
+        Raises UserError that names all that are unknown and all that are missing.
+        """
         if not isinstance(self.node, yaml.MappingNode):
             raise self.wrong(f"the keys {', '.join(required)}")
         entries = self.entries()
-        for key, entry in entries.items():
-            entry.check(one_of, key, [*required, *optional], "key")
-        for key, example in required.items():
-            if key not in entries:
-                raise self.problem(f"missing key {key!r}: add it, for example '{key}: {example}'")
+        known = [*required, *optional]
+        near = {key: suggestion(key, known) for key in entries if key not in known}
+        absent = {key: example for key, example in required.items() if key not in entries}
+        meant = {key for key in absent if any(f"did you mean {key}" in text for text in near.values())}
+        lines = {key: f" (line {entries[key].line})" if len(near) > 1 else "" for key in near}
+        problems = [f"unknown key {key!r}{lines[key]}: {text}" for key, text in near.items()]
+        problems += [f"missing key {k!r}: add it, for example '{k}: {v}'" for k, v in absent.items() if k not in meant]
+        if problems:
+            raise next((entries[key] for key in near), self).problem("; ".join(problems))
         return entries
 
 

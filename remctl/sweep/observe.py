@@ -13,9 +13,11 @@ from typing import Any, Literal
 
 from remctl.config import from_yaml, known_hashes, why_not_trained
 from remctl.errors import MachineError, UserError
+from remctl.runs.code import Code, distinct
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
+from remctl.runs.provenance import starts
 from remctl.sweep.records import LAST_WORDS, Submission, attempts, default_path, last_line, log_path, requested
 from remctl.sweep.schedulers import NO_FAULT, UNKNOWN, JobState, States
 from remctl.sweep.wanted import WantedRun
@@ -58,6 +60,7 @@ class RunState:
     requeued: bool = False
     cancelled: bool = False
     slurm_log: Path | None = None
+    codes: tuple[Code, ...] = ()  # of every start
 
     @property
     def log(self) -> Path | None:
@@ -66,11 +69,23 @@ class RunState:
         return self.slurm_log or (log if log.is_file() else None)
 
 
-def find_places(out: Path, name: str, wanted: Iterable[WantedRun], submitted: Iterable[Submission]) -> dict[str, Path]:
+def find_places(
+    out: Path, name: str, wanted: Iterable[WantedRun], submitted: Iterable[Submission], code: Code | None = None
+) -> dict[str, Path]:
     """By configuration hash: the folder in which a run was begun, whoever asked for it, else where it will be.
 
-    Of several a finished one is taken, then one that somebody works in, then the furthest.
+    Of several a finished one is taken, then one that somebody works in, then the furthest; given a code, before all
+    one that was made by no other, then one of this experiment.
     """
+
+    def preference(folder: RunFolder) -> tuple[object, ...]:
+        usual = (folder.is_done, holder(folder) is not None, progress(folder).epoch)
+        if code is None:
+            return usual
+        made_by = codes_of(folder)
+        is_same = bool(made_by) and not any(code.is_other(c) for c in made_by)
+        return (is_same, folder.path.is_relative_to(out / name), *usual)
+
     wanted = list(wanted)
     recorded = {ref.config_hash: out / ref.path for s in submitted for task in s.tasks for ref in task}
     begun: dict[str, list[RunFolder]] = {}
@@ -82,7 +97,7 @@ def find_places(out: Path, name: str, wanted: Iterable[WantedRun], submitted: It
     for run in wanted:  # of two names for one configuration the first gives the folder
         folders = begun.get(run.config_hash, [])
         if len(folders) > 1:
-            folders = [max(folders, key=lambda f: (f.is_done, holder(f) is not None, progress(f).epoch))]
+            folders = [max(folders, key=preference)]
         found = folders[0].path if folders else recorded.get(run.config_hash) or default_path(out, name, run)
         places.setdefault(run.config_hash, found)
     return places
@@ -130,6 +145,7 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
         requeued=last.started,
         cancelled=last.submission in cancelled or last.cancelled,
         slurm_log=last.log,
+        codes=codes_of(run) if run.checkpoints.exists() else (),
     )
 
 
@@ -232,7 +248,16 @@ def _done(run: RunFolder) -> RunState:
     except (MachineError, AttributeError, KeyError, TypeError, ValueError):
         why = f"{run.result} is damaged: remove it, and the trained agent is tested again"
         return RunState("blocked", run.path, progress(run), reason=why)
-    return RunState("done", run.path, Progress(progress(run).epoch, None, score, wall_s))
+    codes = codes_of(run) or distinct([result])
+    return RunState("done", run.path, Progress(progress(run).epoch, None, score, wall_s), codes=codes)
+
+
+def codes_of(run: RunFolder) -> tuple[Code, ...]:
+    """The code of every start of a run, as far as provenance.json says."""
+    try:
+        return distinct(starts(run))
+    except MachineError:
+        return ()
 
 
 def _tail(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from remctl.config import why_not_trained
+from remctl.runs.code import Code
 from remctl.sweep.observe import RunState
 from remctl.sweep.wanted import WantedRun
 
@@ -16,20 +17,34 @@ STARTING: tuple[Kind, ...] = ("run", "resume", "retry")
 
 @dataclass(frozen=True)
 class Rules:
-    """`max_failures`: real failures in a row before a run is held. `resume_cancelled`: also what somebody stopped."""
+    """`max_failures`: real failures in a row before a run is held. `resume_cancelled`: also what somebody stopped.
+
+    `code`: this program's; None is not compared with. `same_code`: what other code began or finished is run again.
+    """
 
     max_failures: int = 3
     resume_cancelled: bool = True
+    code: Code | None = None
+    same_code: bool = False
+
+    def others(self, state: RunState) -> list[str]:
+        """The versions of other code that worked on a run."""
+        return [code.version for code in state.codes if self.code is not None and self.code.is_other(code)]
 
 
 @dataclass(frozen=True)
 class Action:
-    """One run and what becomes of it."""
+    """One run and what becomes of it. `again`: from its beginning, as what there is was made by other code.
+
+    `others`: versions of the other code that worked on it.
+    """
 
     kind: Kind
     run: WantedRun
     state: RunState
     reason: str
+    others: tuple[str, ...] = ()
+    again: bool = False
 
     @property
     def starts(self) -> bool:
@@ -47,9 +62,19 @@ def plan(wanted: Iterable[WantedRun], states: Mapping[str, RunState], rules: Rul
         if twin is not run:
             actions.append(Action("skip", run, state, f"the same configuration as {twin.variant}"))
         else:
-            kind, reason = _decide(run, state, rules)
-            actions.append(Action(kind, run, state, reason))
+            actions.append(_action(run, state, rules))
     return actions
+
+
+def _action(run: WantedRun, state: RunState, rules: Rules) -> Action:
+    kind, reason = _decide(run, state, rules)
+    others = tuple(rules.others(state))
+    if not others or state.status not in ("done", "stopped", "failed"):
+        return Action(kind, run, state, reason, others)
+    made = f"{'made' if state.status == 'done' else 'begun'} by other code ({', '.join(others)})"
+    if rules.same_code:
+        return Action("run", run, state, f"again: {made}", others, again=True)
+    return Action(kind, run, state, f"{reason}; {made}", others)
 
 
 def _decide(run: WantedRun, state: RunState, rules: Rules) -> tuple[Kind, str]:

@@ -230,18 +230,6 @@ def log_path(run: RunFolder) -> Path:
     return run.path / "job.log"
 
 
-def slurm_log(run: RunFolder) -> Path | None:
-    """What SLURM kept of the last job that was to start a run, for one that never came to it. Raises MachineError."""
-    out = run.path.absolute().parents[3]
-    logs = [
-        submission.slurm_log(submission.job_id(number) or "")
-        for submission in submissions(out, damaged=[])
-        for number, task in enumerate(submission.tasks)
-        if any(out / ref.path == run.path.absolute() for ref in task)
-    ]
-    return next((log for log in reversed(logs) if log), None)
-
-
 def last_line(log: Path, max_bytes: int = 4096) -> str:
     """The last line of a log that is not empty, and rather not srun's own, that a task has ended; "" for none."""
     try:
@@ -252,6 +240,12 @@ def last_line(log: Path, max_bytes: int = 4096) -> str:
         return ""
     said = [line for line in reversed(lines) if line]
     return next((line for line in said if not line.startswith("srun: ")), next(iter(said), ""))
+
+
+def log_of(folder: Path) -> Path | None:
+    """What a run printed: as its supervisor caught it, else as the run itself logged it; None before its start."""
+    run = RunFolder(folder)
+    return next((log for log in (log_path(run), run.log) if log.is_file()), None)
 
 
 # --- the experiment ---
@@ -279,6 +273,7 @@ def write_experiment(out: Path, spec: Spec, places: dict[str, Path], runs: Itera
         "control": spec.control,
         "spec": reference("ablations", spec.path),
         "preset": spec.preset,
+        "sets": list(spec.sets),
         "variants": [{"name": v.name, "label": v.label} for v in spec.variants],
         "runs": [asdict(ref_of(out, run, places[run.config_hash])) for run in runs],
     }

@@ -22,6 +22,7 @@ NO_LIMIT = 1_000_000  # of timeouts and preemptions: a run that makes progress i
 PROBE_S = 20
 SIGNAL = "USR2"  # submitit's, which an environment variable could change
 DEFAULT_MAX_ARRAY_SIZE = 1001
+SCRIPTS = "slurm"  # submitit's folder in that of a submission
 
 
 def check(profile: Profile, where: Path) -> None:
@@ -132,7 +133,7 @@ def submit(submission: Submission, profile: Profile, out: Path) -> Submission:
     """
     from submitit.core.utils import DelayedSubmission
 
-    folder = submission.path / "slurm"
+    folder = submission.path / SCRIPTS
     make_folder(folder)
     num_tasks, limit = len(submission.tasks), max_array_size()
     for number in range(num_tasks):
@@ -184,6 +185,15 @@ def _script(submission: Submission, profile: Profile, folder: Path, first: int, 
     parameters = _parameters(submission, profile)
     parameters |= {"setup": [*profile.setup_script, keep], "map_count": count if count > 1 else None}
     return str(_make_sbatch_string(command=command, folder=folder, **parameters)) + "\n"
+
+
+def script(submission: Submission, profile: Profile) -> str:
+    """Return what `submit` would hand to sbatch, of the first array if SLURM's limit splits it. Needs no SLURM."""
+    try:
+        limit = max_array_size()
+    except MachineError:
+        limit = DEFAULT_MAX_ARRAY_SIZE
+    return _script(submission, profile, submission.path / SCRIPTS, 0, min(len(submission.tasks), limit))
 
 
 def _python() -> str:

@@ -1,19 +1,23 @@
 """From a spec, a YAML file that puts a question, to every run that answers it.
 
-    name: pop                                           # the experiment's folder
-    question: Does POP keep the scores?
-    control: rem                                        # what the others are compared with: one of the variants
     variants:                                           # names of the switchboard, and variants of your own
       - rem
       - {name: small, label: Small, base: no_pop, overrides: {world_model: {num_layers: 2}}}
     games: ablation_subset                              # or atari_100k, or a list
     seeds: 5                                            # 0 to 4; or a list
-    preset: paper
-    overrides: {tokenizer.num_codes: 256}               # optional: of every variant
-    grid: {imagination.horizon: [5, 10]}                # optional: every variant at every point of the product
 
-Later wins: schema defaults, preset (with what it sets for a game), overrides, variant (its base, then its own
-overrides), grid point, then game and seed. Without `base` a variant starts from the switchboard's of its name, or rem.
+These three are enough. Also:
+
+    name: pop                                           # the experiment's folder; else the file's name
+    question: Does POP keep the scores?
+    control: rem                                        # what the others are compared with: a variant; else rem
+    preset: paper                                       # which is the default
+    overrides: {tokenizer.num_codes: 256}               # of every variant
+    grid: {imagination.horizon: [5, 10]}                # every variant at every point of the product
+
+Later wins: schema defaults, preset (with what it sets for a game), overrides (the file's, then `--set`), variant (its base,
+then its own overrides), grid point, then game and seed. Without `base` a variant starts from the switchboard's of its
+name, or rem.
 
 A grid point is a variant named `rem+imagination.horizon=5`. The point that changes nothing of its variant keeps the
 variant's name, so that `control: rem` is the point with REM's own values; a grid without it needs a control named in full.
@@ -27,7 +31,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +44,7 @@ from remctl.config.arguments import lay, spread
 from remctl.config.effects import refuse_without_effect
 from remctl.config.hashing import NOT_IDENTITY
 from remctl.config.presets import DESCRIPTIONS, preset_overrides
-from remctl.config.resolve import check_key, sections, short
+from remctl.config.resolve import check_key, each, parse_set, sections, short
 from remctl.errors import UserError
 from remctl.games import ABLATION_SUBSET, ATARI_100K, check_game, folder_name
 from remctl.runs.layout import run_path
@@ -52,25 +56,22 @@ MAX_RUNS = 10_000
 MAX_FOLDER_BYTES = 255
 REM = "rem"
 GAME_SETS = {"atari_100k": ATARI_100K, "ablation_subset": ABLATION_SUBSET}
-REQUIRED = {
-    "name": "pop",
-    "question": "Does POP keep the scores?",
-    "control": "rem",
-    "variants": "[rem, no_pop]",
-    "games": "ablation_subset",
-    "seeds": "5",
-    "preset": "paper",
-}
-OPTIONAL = ("overrides", "grid")
+PRESET = "paper"
+REQUIRED = {"variants": "[rem, no_pop]", "games": "ablation_subset", "seeds": "5"}
+OPTIONAL = ("name", "question", "control", "preset", "overrides", "grid")
 VARIANT_REQUIRED = {"name": "small"}
 VARIANT_OPTIONAL = ("label", "base", "overrides")
 LABELS = {"preset": "preset", "variant": "variants", "game": "games", "seed": "seeds"}  # configuration key: spec's key
 
 
-def read_spec(path: Path) -> Spec:
-    """A spec, checked down to every configuration. Raises UserError, one line: file, line, key, what is wrong, the fix."""
+def read_spec(path: Path, sets: Sequence[str] = (), name: str | None = None, preset: str | None = None) -> Spec:
+    """A spec, checked down to every configuration. Raises UserError, one line: file, line, key, what is wrong, the fix.
+
+    `sets`: KEY=VALUE over the file's overrides. `name` and `preset`: instead of the file's; with another preset and no name
+    the experiment is NAME-PRESET.
+    """
     try:
-        return _read(read_marked(path, "spec"))
+        return _read(read_marked(path, "spec"), sets, name, preset)
     except RecursionError:
         raise UserError(f"{path}: nested too deeply: mend the brackets or the indentation") from None
 
@@ -110,27 +111,36 @@ class _Draft:
     hashes: tuple[str, ...] = ()  # of its configurations, game by game
 
 
-def _read(root: Marked) -> Spec:
+def _read(root: Marked, sets: Sequence[str], name: str | None, preset: str | None) -> Spec:
     given = root.keyed(REQUIRED, OPTIONAL)
+    own_name = given["name"].text() if "name" in given else root.path.stem
+    own_preset = (
+        given["preset"].check(one_of, given["preset"].text(), DESCRIPTIONS, "preset") if "preset" in given else PRESET
+    )
+    preset = own_preset if preset is None else one_of(preset, DESCRIPTIONS, "preset")
     common = _overrides(given["overrides"]) if "overrides" in given else {}
     axes = _axes(given["grid"]) if "grid" in given else {}
+    own = dict(each(parse_set, sets))
     spec = Spec(
         path=root.path,
-        name=given["name"].text(),
-        question=given["question"].text(),
-        control=given["control"].text(),
+        name=name or (own_name if preset == own_preset else f"{own_name}-{preset}"),
+        question=given["question"].text() if "question" in given else "",
+        control=given["control"].text() if "control" in given else REM,
         variants=(),
         games=_games(given["games"]),
         seeds=_seeds(given["seeds"]),
-        preset=given["preset"].check(one_of, given["preset"].text(), DESCRIPTIONS, "preset"),
-        overrides=_values(common),
+        preset=preset,
+        overrides=_values(common) | own,
+        sets=tuple(sets),
     )
-    _check_folder(given["name"], spec.name)
+    _check_folder(given.get("name", root) if name is None else replace(root, key="--name"), spec.name)
     drafts = [_draft(item, _lines(common)) for item in given["variants"].items()]
     unique((draft.variant.name, draft.given) for draft in drafts)
     _check_size(given["grid" if axes else "variants"], spec, len(drafts), axes)
+    if own:
+        _check_sets(spec, own, drafts, axes)
     points = [point for draft in drafts for point in _points(spec, draft, axes)]
-    _check_points(points, given["control"], spec.control)
+    _check_points(points, given.get("control", root), spec.control)
     return replace(spec, variants=tuple(point.variant for point in points))
 
 
@@ -189,23 +199,46 @@ def _base(keys: Mapping[str, Marked], name: str) -> str:
 # Overrides and grid
 
 
+def _check_sets(spec: Spec, own: Mapping[str, Any], drafts: Sequence[_Draft], axes: Mapping[str, Any]) -> None:
+    """Raises UserError for a value that is not allowed, a key that a variant or the grid sets, or one without any effect."""
+    for key in own:
+        setting = [f"variant {d.variant.name!r}" for d in drafts if key in d.variant.overrides]
+        setting += ["the grid"] if key in axes else []
+        if setting:
+            raise UserError(f"--set {key}: {setting[0]} sets it: leave it out, or change {spec.path}")
+    build(preset_overrides(spec.preset, spec.games[0]) | spec.overrides | {"game": spec.games[0]})
+    for key in () if axes else own:  # a grid may give it one
+        _refuse_idle(spec, key, [draft.variant for draft in drafts])
+
+
+def _refuse_idle(spec: Spec, key: str, variants: Sequence[SpecVariant]) -> None:
+    refused = UserError("")
+    for variant, game in itertools.product(variants, spec.games):
+        try:
+            return refuse_without_effect(_configuration(spec, variant, game), [key])
+        except UserError as error:
+            refused = error
+    raise refused
+
+
 def _overrides(given: Marked) -> dict[str, Marked]:
-    """Nested or dotted keys as dotted ones. Raises UserError for an unknown key, a section, a key given twice."""
+    """Nested or dotted keys as dotted ones. Raises UserError for unknown keys, a section, a key given twice."""
     found = unique((leaf.key, leaf) for leaf in _leaves(given))
     given.check(spread, _values(found))
     return found
 
 
-def _leaves(given: Marked, prefix: str = "") -> Iterator[Marked]:
-    for name, entry in given.entries().items():
-        key = f"{prefix}{name}"
+def _leaves(given: Marked, prefix: str = "") -> list[Marked]:
+    def within(item: tuple[str, Marked]) -> list[Marked]:
+        key, entry = f"{prefix}{item[0]}", item[1]
         if key in LABELS:
             raise entry.problem(f"not an override: set it with {LABELS[key]!r} of the spec")
         if isinstance(entry.node, MappingNode) and key in sections():
-            yield from _leaves(entry, f"{key}.")
-        else:
-            check_key(key, entry.where, ())
-            yield replace(entry, key=key)
+            return _leaves(entry, f"{key}.")
+        check_key(key, entry.where, ())
+        return [replace(entry, key=key)]
+
+    return [leaf for part in each(within, given.entries().items()) for leaf in part]
 
 
 def _values(overrides: Mapping[str, Marked]) -> dict[str, Any]:
@@ -294,8 +327,10 @@ def _check_points(points: list[_Draft], given: Marked, control: str) -> None:
     by_name = unique((point.variant.name, point.given) for point in points)
     for point in points:
         _check_folder(point.given, point.variant.name)
-    if control not in by_name:
+    if control not in by_name and given.key == "control":
         raise given.wrong(f"one of {_listed(list(by_name))}")
+    if control not in by_name:
+        raise given.problem(f"missing key 'control', as no variant is named rem: add one of {_listed(list(by_name))}")
     hashes = {point.variant.name: point.hashes for point in points}
     for name, own in hashes.items():
         if name != control and own == hashes[control]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
+from remctl.config import RunConfig, config_hash, from_yaml
+from remctl.config.resolve import suggestion
 from remctl.errors import MachineError, UserError
-from remctl.sweep.hours import Hours, epoch_s, estimate
+from remctl.runs.layout import RunFolder, find_runs
+from remctl.shipped import find
+from remctl.sweep.device import Device, device_for
+from remctl.sweep.hours import Hours, config_at, epoch_s, estimate, evidence, read_config
 from remctl.sweep.observe import OPEN, RunState, observe
 from remctl.sweep.plan import Rules
+from remctl.sweep.profile import Profile, read_profile
 from remctl.sweep.records import EXPERIMENT, RunRef, Submission, read_experiment, refs_of, submissions
 from remctl.sweep.schedulers import States, job_states, unknown_states
 
@@ -95,20 +103,20 @@ def read_records(out: Path) -> Records:
         return Records(out, known, unknown_states(known), (*notes, str(error)), is_blind=True)
 
 
-def experiments(out: Path) -> list[str]:
-    """Names of the experiments under `out` that were launched by a spec."""
-    return sorted(path.parent.name for path in out.glob(f"*/{EXPERIMENT}"))
-
-
 def standing(out: Path, name: str, records: Records | None = None) -> Standing:
-    """Raises UserError for an unknown name, MachineError for a damaged experiment; an unreachable scheduler is noted."""
+    """Of an experiment that a spec launched, or of runs started by hand in a folder of that name.
+
+    Raises UserError for an unknown name, MachineError for a damaged experiment; an unreachable scheduler is noted.
+    """
     out = out.absolute()
-    if name not in experiments(out):
-        there = ", ".join(experiments(out)) or "none yet; start one with `remctl ablate`"
-        raise UserError(f"no experiment {name!r} in {out}: known: {there}")
     records = records or read_records(out)
-    experiment = read_experiment(out, name)
-    refs = refs_of(out, name, experiment)
+    if is_by_hand(out, name):
+        configs = _configs_by_hand(out, name)
+        refs = [_ref(out, run, config) for run, config in configs]
+        experiment = {"question": "runs started by hand"}
+    else:
+        experiment = read_experiment(out, name)
+        refs = refs_of(out, name, experiment)
     asked = {ref.config_hash for ref in refs}
     left = {ref.config_hash: ref for s in records.known if s.path.parents[1].name == name for t in s.tasks for ref in t}
     places = {ref.config_hash: out / ref.path for ref in (*left.values(), *refs)}
@@ -118,8 +126,48 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
     rows += [  # what the spec asks for no more, but still goes on
         Row(ref, states[h]) for h, ref in left.items() if h not in asked and states[h].status in OPEN
     ]
-    hours = estimate([(row.ref, row.state) for row in rows], experiment["preset"], packing(known))
+    device = device_of(known[-1] if known else None)
+    finished = cache(lambda: evidence(out, device))
+    config_of = partial(_config_of, known, places)
+    hours = estimate([(row.ref, row.state) for row in rows], packing(known), config_of, device, finished)
     return Standing(name, experiment["question"], rows, hours, known, records.notes, records.is_blind)
+
+
+def device_of(submission: Submission | None) -> Device:
+    """What its runs are computed on; this machine for runs that no one submitted."""
+    profile = Profile()
+    if submission is None or submission.executor == "local":
+        return device_for("local", profile)
+    with suppress(UserError):  # gone
+        profile = read_profile(find("slurm", submission.options["profile"]))
+    return device_for("slurm", profile)
+
+
+def _config_of(known: Iterable[Submission], places: Mapping[str, Path], ref: RunRef) -> RunConfig | None:
+    """From the run's folder, else from what was handed over with it."""
+    found = read_config(RunFolder(places[ref.config_hash]))
+    files = (s.config(ref) for s in known if found is None)
+    return found or next(filter(None, map(config_at, files)), None)
+
+
+def is_by_hand(out: Path, name: str) -> bool:
+    """Whether no spec launched what lies there."""
+    return not (out / name / EXPERIMENT).is_file()
+
+
+def _configs_by_hand(out: Path, name: str) -> list[tuple[RunFolder, RunConfig]]:
+    found = []
+    for run in find_runs(out / name):
+        with suppress(UserError):  # of a newer remctl, or damaged
+            found.append((run, from_yaml(run.config)))
+    if not found:
+        raise UserError(f"no experiment {name!r} in {out}, and no run with a config.yaml that can be read")
+    return found
+
+
+def _ref(out: Path, run: RunFolder, config: RunConfig) -> RunRef:
+    path = str(run.path.relative_to(out))
+    return RunRef(config.variant, config.game, config.seed, config_hash(config), path, config.training.num_epochs)
 
 
 def packing(known: Iterable[Submission]) -> dict[str, int]:
@@ -130,15 +178,35 @@ def packing(known: Iterable[Submission]) -> dict[str, int]:
 def choose(rows: Iterable[Row], chosen: Sequence[str]) -> list[Row]:
     """The rows that are named: each name is a part of a run's path, such as rem/Pong/seed_0; all without any name.
 
-    Raises UserError for a name that no run has.
+    Raises UserError for a name that no run has, with the nearest parts.
     """
     rows = list(rows)
     for name in chosen:
         if not any(_is_part(name, row) for row in rows):
-            raise UserError(
-                f"no run {name!r} in this experiment: name one as {rows[0].ref.path}, or a part such as seed_0"
-            )
+            raise UserError(f"no run {name!r} in this experiment: {_near(name, rows)}")
     return [row for row in rows if not chosen or any(_is_part(name, row) for name in chosen)]
+
+
+def chosen_in(standing: Standing, part: str, chosen: Sequence[str]) -> list[str]:
+    """The paths of those of the `chosen` runs that lie in a part of an experiment; none if both are empty, as for all.
+
+    Raises UserError for a part or a name that no run has.
+    """
+    if not part and not chosen:
+        return []
+    return [row.ref.path for row in choose(choose(standing.rows, [part] if part else ()), chosen)]
+
+
+def part_of(standing: Standing, part: str) -> Standing:
+    """The rows of a part alone, with the hours of all. Raises UserError for a part that no run has."""
+    return replace(standing, rows=choose(standing.rows, [part])) if part else standing
+
+
+def _near(name: str, rows: Sequence[Row]) -> str:
+    paths = [Path(row.ref.path) for row in rows]
+    parts = {part for path in paths for part in path.parts[1:]} | {str(Path(*path.parts[1:])) for path in paths}
+    near = suggestion(name.strip("/"), sorted(parts))
+    return near if near.startswith("did you mean") else f"name one as {rows[0].ref.path}, or a part such as seed_0"
 
 
 def _is_part(name: str, row: Row) -> bool:

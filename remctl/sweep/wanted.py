@@ -34,6 +34,12 @@ class Spec:
     seeds: tuple[int, ...]
     preset: str
     overrides: dict[str, Any]
+    sets: tuple[str, ...] = ()  # what of them was given on the command line
+
+    @property
+    def title(self) -> str:
+        """Name and question."""
+        return f"{self.name}: {self.question}" if self.question else self.name
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def precisions(run: RunFolder) -> tuple[str, ...]:
     """What the epochs of the newest generation that says so were computed in, the last one last. Reads no tensors."""
     for folder in generations(run):
         with suppress(_DamageError, UserError):
-            return _precisions(_manifest(folder))
+            return tuple(_manifest(folder).get("precisions", ()))
     return ()
 
 
@@ -291,12 +291,7 @@ def _earlier(run: RunFolder, before: int | None) -> list[Path]:
 def _read(folder: Path, names: tuple[str, ...], device: str | torch.device) -> Checkpoint:
     manifest = _manifest(folder)
     parts = [_read_tensors(folder / name, manifest["files"][name], device) for name in names]
-    return Checkpoint(manifest["epoch"], manifest["config_hash"], _precisions(manifest), *parts)
-
-
-def _precisions(manifest: dict[str, Any]) -> tuple[str, ...]:
-    stated = manifest.get("precisions")
-    return tuple(map(str, stated)) if isinstance(stated, list) else ()
+    return Checkpoint(manifest["epoch"], manifest["config_hash"], tuple(manifest.get("precisions", ())), *parts)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -322,6 +317,7 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
     return (
         type(manifest.get("epoch")) is int
         and isinstance(manifest.get("config_hash"), str)
+        and isinstance(manifest.get("precisions", []), list)
         and isinstance(described, dict)
         and all(_is_described(described.get(name)) for name in (AGENT, TRAINER))
     )

@@ -12,12 +12,13 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from remctl.config import RunConfig, TrainingPhase
+from remctl.config import RunConfig
 from remctl.rem.tokenizer import to_model_range
 from remctl.replay.buffer import ReplayBuffer
 from remctl.replay.sampling import sample_frames, sample_segments, sample_starts
 from remctl.train.build import Agent
 from remctl.train.learner import Learner
+from remctl.train.schedule import num_steps
 from remctl.train.seeding import Randomness
 
 Metrics = dict[str, float]
@@ -46,13 +47,6 @@ class Means:
 
     def read(self, prefix: str) -> Metrics:
         return {f"{prefix}/{name}": (total / self.count).item() for name, total in self.sums.items()}
-
-
-def num_steps(phase: TrainingPhase, epoch: int) -> int:
-    """Optimisation steps of a component in `epoch` (from 1); 0 where it is not trained."""
-    if epoch <= phase.start_after_epoch or (phase.stop_after_epoch is not None and epoch > phase.stop_after_epoch):
-        return 0
-    return phase.steps_per_epoch + phase.first_epoch_extra_steps * (epoch == phase.start_after_epoch + 1)
 
 
 def steps_left(config: RunConfig, component: str, epochs_done: int) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remctl.config import RunConfig
 from remctl.pace import Pace
-from remctl.train.collector import Record
-from remctl.train.phases import num_steps
-from remctl.train.testing import is_due
+from remctl.train.schedule import is_due, num_steps
+
+if TYPE_CHECKING:
+    from remctl.train.collector import Record
 
 COLLECT, WARM_UP, ENCODE, TEST, FINAL = "collect", "tokenizer warm-up", "encode", "test episodes", "final episodes"
 ENV_STEP = "environment step"  # of collecting without networks; no loop of its own

@@ -21,6 +21,7 @@ from remctl.train.collector import Record
 from remctl.train.diagnosis import diagnose, flat
 from remctl.train.evaluate import Advance, Episode, as_steps, play
 from remctl.train.phases import Metrics
+from remctl.train.schedule import controller_trained, is_due
 from remctl.train.seeding import Randomness
 
 RETURN_MEAN = "test/return_mean"
@@ -51,17 +52,7 @@ def episode_record(kind: str, episode: Episode) -> Record:
     return {"kind": kind, "index": episode.index, "return": episode.total_return, "length_steps": episode.num_steps}
 
 
-def controller_trained(config: RunConfig, epoch: int) -> bool:
-    """Whether C has been trained by the end of `epoch`; before that actions are uniform."""
-    return epoch > config.controller.training.start_after_epoch
-
-
 # --- when
-
-
-def is_due(config: RunConfig, epoch: int) -> bool:
-    """Whether the agent of this epoch is tested."""
-    return epoch > 0 and epoch % config.evaluation.every_epochs == 0 and controller_trained(config, epoch)
 
 
 def overlaps(config: RunConfig, device: torch.device) -> bool:

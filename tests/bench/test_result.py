@@ -163,10 +163,8 @@ def test_no_file_comes_with_what_makes_one(tmp_path: Path, name: str) -> None:
 def test_a_suite_and_the_code_that_was_measured() -> None:
     made = result()
     assert {c.suite for c in made.of("paper")} == {"paper"}
-    assert made.code == "remctl 0.1.0 (commit 0123456789ab)"
-    assert result(provenance={"git": {"commit": "f" * 40, "dirty": True}}).code.endswith(
-        "(commit ffffffffffff and changes)"
-    )
+    assert made.code == "remctl 0.1.0+g0123456789ab"
+    assert result(provenance={"git": {"commit": "f" * 40, "dirty": True}}).code.endswith("+gffffffffffff.changed")
     assert result(provenance={}).code == "remctl 0.1.0"
 
 

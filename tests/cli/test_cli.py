@@ -17,12 +17,12 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 import remctl
-from remctl import __version__
 from remctl.cli import app
 from remctl.config import config_hash, from_yaml, keys, resolve, to_yaml
 from remctl.config.presets import DESCRIPTIONS
 from remctl.explain import plain
 from remctl.games import ABLATION_SUBSET, ATARI_100K
+from remctl.runs.code import this_code
 from remctl.variants import VARIANTS
 
 HEAVY = ("torch", "numpy", "gymnasium", "ale_py", "matplotlib", "PIL", "scipy", "safetensors", "remctl.runner")
@@ -39,6 +39,7 @@ VERBS = [
     "logs",
     "report",
     "config show",
+    "config diff",
     "config schema",
     "config explain",
     "list games",
@@ -82,7 +83,7 @@ def test_imports_nothing_heavy(line: str) -> None:
 def test_python_m_remctl() -> None:
     command = [sys.executable, "-m", "remctl", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == f"remctl {__version__}\n"
+    assert done.stdout == f"remctl {this_code().version}\n"
 
 
 def test_these_are_the_verbs() -> None:
@@ -128,7 +129,7 @@ def test_help_names_all_presets(cli: Callable) -> None:
 
 
 def test_version(cli: Callable) -> None:
-    assert cli("--version") == (0, f"remctl {__version__}\n", "")
+    assert cli("--version") == (0, f"remctl {this_code().version}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -388,7 +389,7 @@ def test_tables_fit_80_columns(cli: Callable, line: str) -> None:
 BAD = [
     ("trian", "no such command 'trian': did you mean 'train'?"),
     ("frobnicate", "choose one of train, eval, inspect, doctor, init, ablate,"),
-    ("config", "choose one of show, schema, explain"),
+    ("config", "choose one of show, diff, schema, explain"),
     ("config shwo", "did you mean 'show'?"),
     ("list gmaes", "did you mean 'games'?"),
     ("weights", "choose one of fetch, status"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from remctl.games import ABLATION_SUBSET, ATARI_100K, human_normalized, human_score, random_score, scores
 from remctl.report import results as r
+from remctl.runs.code import Code
 
 SKILL = {"rem": 1.3, "no_pop": 1.25, "separate_embeddings": 1.0, "tokenizer_4x4": 0.7, "no_action_inputs": 0.9}
 LABELS = {
@@ -99,7 +100,7 @@ def _algorithm(
 
 def _run(name: str, game: str, seed: int, score: float) -> r.RunScore:
     path = f"runs/ablations/{name}/{game}/seed_{seed}"
-    return r.RunScore(game, seed, score, path, 100, f"{crc32(name.encode()):08x}", "0.1.0", "paper", HARDWARE)
+    return r.RunScore(game, seed, score, path, 100, f"{crc32(name.encode()):08x}", (Code("0.1.0"),), "paper", HARDWARE)
 
 
 def _published(name: str, color: int, games: tuple[str, ...]) -> r.Algorithm:

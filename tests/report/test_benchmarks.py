@@ -135,7 +135,7 @@ def test_the_page(tmp_path: Path) -> None:
     for fact in (
         "NVIDIA H200, 16 threads",
         "AMD EPYC 9534",
-        "remctl 0.1.0 (commit 0123456789ab)",
+        "remctl 0.1.0+g0123456789ab",
         "torch 2.8.0",
         "b1.json",
     ):

@@ -9,6 +9,7 @@ from remctl.report.figure_style import WrittenFigure
 from remctl.report.figures import write_figures
 from remctl.report.html import page
 from remctl.report.results import Figure
+from remctl.runs.code import Code
 from tests.report.synthetic import results
 from tests.report.test_page import Page
 
@@ -32,9 +33,9 @@ def test_a_caption_does_not_say_the_title_again(tmp_path: Path) -> None:
 def test_the_code_version_of_a_run_is_shown() -> None:
     made = results(games=TWO, variants=("rem", "no_pop"), num_runs=2)
     (rem, other) = made.algorithms
-    runs = (replace(rem.runs[0], commit="abc123 changed"), *rem.runs[1:])
+    runs = (replace(rem.runs[0], codes=(Code("0.2.0+gabc123"), Code("0.3.0"))), *rem.runs[1:])
     changed = replace(made, algorithms=(replace(rem, runs=runs), other))
-    assert "abc123 changed" in shown(page(changed, []))
+    assert "0.2.0+gabc123 + 0.3.0" in shown(page(changed, []))
 
 
 def test_of_nothing_there_is_a_page() -> None:

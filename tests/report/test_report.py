@@ -220,12 +220,23 @@ def test_notes_say_what_is_not_comparable(make_run: MakeRun, tmp_path: Path) -> 
     make_run("rem", "Pong", 1, 1.0, remctl_version="0.2.0", config="imagination:\n  horizon: 20\n")
     make_run("no_pop", "Pong", 0, 1.0)
     notes = report(tmp_path, runs=[str(tmp_path / "runs")]).notes
-    assert any("several versions of remctl stand side by side: 0.1.0, 0.2.0" in note for note in notes)
+    by = "Runs were made by several versions of remctl: 0.1.0: REM Pong seed 0, No POP (all 1); 0.2.0: REM Pong seed 1."
+    assert by in notes
     assert any("seeds of Pong have different configurations (" in note for note in notes)
     assert "Runs per game differ: REM 2, No POP 1." in notes
     assert any("no interval over such games: No POP" in note for note in notes)
     assert any("too narrow: REM" in note for note in notes)
     assert any("the same game, Pong" in note for note in notes)
+
+
+def test_two_states_of_one_commit_and_a_resumed_run_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, starts in enumerate(["1", "1", "2", "12"]):
+        run = make_run("rem", "Pong", seed, 1.0)
+        made_by = [{"remctl": "0.2.0", "sources": sources} for sources in starts]
+        (run / "provenance.json").write_text(json.dumps(made_by))
+    (note,) = (n for n in report(tmp_path, runs=[str(tmp_path / "runs")]).notes if "versions of remctl" in n)
+    assert "0.2.0 (sources 1): REM Pong seed 0, REM Pong seed 1; 0.2.0 (sources 2): REM Pong seed 2; " in note
+    assert "0.2.0 (sources 1), resumed by 0.2.0 (sources 2): REM Pong seed 3." in note
 
 
 def test_games_without_a_human_score_are_raw(make_run: MakeRun, tmp_path: Path) -> None:

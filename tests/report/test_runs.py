@@ -47,12 +47,18 @@ def test_what_a_run_tells(make_run: MakeRun) -> None:
     assert (algorithm.origin, algorithm.source) == ("ours", str(run.parents[2]))
 
 
-def test_the_commits_of_a_run(make_run: MakeRun) -> None:
+def test_the_code_of_a_run_is_that_of_all_its_starts(make_run: MakeRun) -> None:
     run = make_run("rem", "Pong", 0, 3.0)
-    assert collected(run).algorithms[0].runs[0].commit is None
-    states = [{"commit": "a" * 40, "dirty": False}, {"commit": "b" * 40, "dirty": True}, None]
-    (run / "provenance.json").write_text(json.dumps([{"git": state} for state in states]))
-    assert collected(run).algorithms[0].runs[0].commit == f"{'a' * 12} + {'b' * 12} changed"
+    starts: list[dict[str, object]] = [
+        {"remctl": "0.1.0", "git": {"commit": "a" * 40, "dirty": True}},  # as version 0.1.0 wrote it
+        {"remctl": "0.2.0+gbbbb", "sources": "1"},
+        {"remctl": "0.2.0+gcccc", "sources": "1"},  # a commit that changed no source
+        {"remctl": "0.2.0+gcccc.changed.2", "sources": "2"},
+        {"remctl": "0.2.0", "sources": "2"},  # where git did not answer
+    ]
+    (run / "provenance.json").write_text(json.dumps(starts))
+    version = collected(run).algorithms[0].runs[0].remctl_version
+    assert version == f"0.1.0+g{'a' * 12}.changed + 0.2.0+gbbbb + 0.2.0+gcccc.changed.2"
 
 
 def test_from_inside_a_run_folder(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

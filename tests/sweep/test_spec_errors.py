@@ -34,9 +34,15 @@ GRID = f"{END}\ngrid:\n  imagination.horizon:\n"
 
 BAD = [
     # old, new, line, message
-    ("name: tiny", "title: tiny", 1, "title: unknown key 'title': known: name, question"),
+    ("name: tiny", "title: tiny", 1, "title: unknown key 'title': known: variants, games, seeds, name, question"),
     ("seeds: 2", "seed: 2", 10, "seed: unknown key 'seed': did you mean seeds?"),
     ("seeds: 2\n", "", 1, "spec: missing key 'seeds': add it, for example 'seeds: 5'"),
+    ("name: tiny", "nmae: tiny\ncolour: red", 1, "'nmae' (line 1): did you mean name?; unknown key 'colour' (line 2): k"),
+    ("control: rem\nvariants:", "variant:", 3, "did you mean variants?"),
+    ("games: [Pong, Catch]\nseeds: 2\n", "", 1, "add it, for example 'games: ablation_subset'; missing key 's"),
+    ("- name: own", "- nmae: own\n    lable: x", 6, "did you mean name?; unknown key 'lable' (line 7): did you"),
+    (OWN, "imagination: {horizn: 5, burn_in: 3}", 8, "unknown key 'imagination.burn_in': did you mean imagination.b"),
+    ("control: rem\nvariants:\n  - rem\n", "variants:\n", 1, "missing key 'control', as no variant is named rem: add one"),
     ("name: tiny", "name:", 1, "name: given null; allowed: text of 1 to 500 characters"),
     ("name: tiny", "name: 3", 1, "name: given 3; allowed: text"),
     ("name: tiny", "name: a/b", 1, "name: 'a/b' cannot name a folder: give a name without '/'"),
@@ -150,8 +156,8 @@ def test_the_text_without_a_mistake_is_a_spec(tmp_path: Path) -> None:
 
 
 FILES = [
-    (b"", ":1: spec: given null; allowed: the keys name, question, control, variants"),
-    (b"- a\n", ":1: spec: given ['a']; allowed: the keys name"),
+    (b"", ":1: spec: given null; allowed: the keys variants, games, seeds"),
+    (b"- a\n", ":1: spec: given ['a']; allowed: the keys variants, games, seeds"),
     (b"name: a\nquestion: \xff\n", ":2: not YAML: not UTF-8: save it as UTF-8"),
     (b"#" * 100_001, ": larger than 100 kB: give a shorter YAML file"),
     (b"[" * 90_000, ": nested too deeply: mend the brackets or the indentation"),

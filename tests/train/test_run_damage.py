@@ -12,6 +12,7 @@ from remctl import runner
 from remctl.config import to_yaml
 from remctl.config.stored import SCHEMA
 from remctl.errors import Interrupted, MachineError, UserError
+from remctl.runs.code import this_code
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog
 from remctl.train import checkpoint
@@ -183,3 +184,26 @@ def test_a_finish_that_was_killed_before_its_result_leaves_no_second_final_episo
     runner.train(tiny("training.num_epochs=1"), **arguments)
     assert run.episodes.read_text() == episodes
     assert json.loads(run.result.read_text())["returns"] == result["returns"]
+
+
+def test_a_resume_by_other_code_is_said_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = {"out": tmp_path, "experiment": "x", "device": "cpu", "command": []}
+    config = tiny("training.num_epochs=1", "evaluation.final_episodes=1")
+    run = runner.train(config, **arguments)
+    (start,) = json.loads(run.provenance.read_text())
+    assert (start["remctl"], start["sources"]) == this_code()
+    assert "other code" not in run.log.read_text()
+    run.provenance.write_text(json.dumps([start | {"remctl": "0.1.0", "sources": "another"}]))
+    run.result.unlink()
+    capsys.readouterr()
+    runner.train(config, **arguments)
+    assert f"begun by other code (remctl 0.1.0), resumed by {this_code().version}" in capsys.readouterr().out
+    assert [entry["remctl"] for entry in json.loads(run.provenance.read_text())] == ["0.1.0", this_code().version]
+
+    result = json.loads(run.result.read_text())
+    assert (result["remctl_version"], result["sources"]) == this_code()
+    runner.train(config, **arguments)
+    assert "finished already, score" in capsys.readouterr().out
+    run.result.write_text(json.dumps(result | {"remctl_version": "0.1.0", "sources": "another"}))
+    runner.train(config, **arguments)
+    assert "finished already by other code (remctl 0.1.0), score" in capsys.readouterr().out

@@ -1,0 +1,114 @@
+"""What a user means by NAME: an experiment's name, a run's path or a folder, alike for every verb.
+
+A name or path is looked for in the folder of runs (`--out`), then from the working folder; one that begins with `.` or
+`/` is a path. `pop`, `runs/pop`, `pop/no_pop`, `runs/pop/no_pop/Pong/seed_0` and a file in there are all understood.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from remctl.config.resolve import suggestion
+from remctl.errors import UserError
+from remctl.runs.layout import RunFolder, find_runs
+from remctl.sweep.records import EXPERIMENT
+
+LEVELS = ("variant", "game", "seed_n")  # folders of an experiment, down to a run's
+
+
+@dataclass(frozen=True)
+class Place:
+    """`out`: the folder of runs. `name`: the experiment; empty for all in `out`. `part`: which of its runs; empty for all."""
+
+    out: Path
+    name: str
+    part: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.out / self.name / self.part
+
+    @property
+    def one(self) -> str:
+        """The experiment's name. Raises UserError if there are several."""
+        if not self.name:
+            known = ", ".join(experiment_names(self.out)) or "none"
+            raise UserError(f"{self.out} is a folder of experiments: name one of them ({known})")
+        return self.name
+
+
+def place(given: str, out: Path) -> Place:
+    """The experiment, or the part of one, that is meant. Raises UserError with the nearest names if there is none."""
+    paths = [Path(os.path.normpath(path.absolute())) for path in _candidates(given, out)]
+    found = next(filter(None, (_recorded(path) for path in paths)), None)
+    found = found or next(filter(None, (_by_hand(path) for path in paths)), None)
+    if found is None:
+        raise UserError(f"no experiment {given!r} in {out}, and no such run or folder: {_advice(given, out)}")
+    return found
+
+
+def folder(given: str, out: Path) -> Path:
+    """The folder that is meant, as it was written. Raises UserError with the nearest names if there is none."""
+    found = next((path for path in _candidates(given, out) if path.exists()), None)
+    if found is None:
+        raise UserError(f"{given}: no such folder, and no experiment of that name in {out}: {_advice(given, out)}")
+    return found
+
+
+def experiment_names(out: Path) -> list[str]:
+    """Experiments under `out`: launched by a spec, or folders with runs that were started by hand."""
+    folders = sorted(path for path in out.iterdir() if path.is_dir()) if out.is_dir() else []
+    return [path.name for path in folders if (path / EXPERIMENT).is_file() or _holds_runs(path)]
+
+
+def _holds_runs(experiment: Path) -> bool:
+    return not experiment.name.startswith(".") and next(experiment.glob("*/*/seed_*/config.yaml"), None) is not None
+
+
+def _candidates(given: str, out: Path) -> list[Path]:
+    path = Path(given)
+    if not given:
+        return []
+    return [path] if path.is_absolute() or given.startswith(".") else [out / path, path]
+
+
+def _recorded(path: Path) -> Place | None:
+    """Within an experiment that a spec launched, also where the run's folder is not there yet; or a folder of such."""
+    for experiment in (path, *path.parents):
+        if not path.exists() and Path.cwd().is_relative_to(experiment):
+            break  # where one stands says nothing about a name
+        if (experiment / EXPERIMENT).is_file():
+            return _within(experiment, path)
+    return Place(path, "") if next(path.glob(f"*/{EXPERIMENT}"), None) else None
+
+
+def _by_hand(path: Path) -> Place | None:
+    """Runs that `remctl train` left, in the folders where it puts them or elsewhere."""
+    if not path.exists():
+        return None
+    around = (RunFolder(p) for p in (path, *path.parents) if RunFolder(p).config.is_file())
+    run = next(around, None) or next(iter(find_runs(path)), None)
+    if run is None:
+        return None
+    moved = not run.path.name.startswith("seed_") or len(run.path.parents) < 4
+    experiment = run.path if moved else run.path.parents[2]
+    return _within(experiment, path) if path.is_relative_to(experiment) else Place(path, "")
+
+
+def _within(experiment: Path, path: Path) -> Place:
+    """The part of an experiment that a path below it means, which may lie inside a run's folder, or be a file."""
+    parts = path.relative_to(experiment).parts[: len(LEVELS)]
+    if path.is_file() and len(path.relative_to(experiment).parts) <= len(LEVELS):
+        parts = parts[:-1]
+    return Place(experiment.parent, experiment.name, "/".join(parts))
+
+
+def _advice(given: str, out: Path) -> str:
+    names = experiment_names(out)
+    near = suggestion(Path(given).parts[0] if Path(given).parts else given, names)
+    if near.startswith("did you mean"):
+        return near
+    return f"known: {', '.join(names)}" if names else "none yet; start one with `remctl ablate smoke`"

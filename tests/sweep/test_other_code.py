@@ -1,0 +1,169 @@
+"""Runs that other code began or finished: said, taken as they are, and with --same-code run again beside the old ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remctl.errors import UserError
+from remctl.runs.code import Code, this_code
+from remctl.runs.files import read_json
+from remctl.runs.layout import RunFolder, find_runs
+from remctl.sweep.launch import Options, launch
+from remctl.sweep.observe import RunState
+from remctl.sweep.plan import Rules, plan
+from remctl.sweep.records import add_request, submissions
+from remctl.sweep.schedulers import JobState
+from remctl.sweep.wanted import Spec, WantedRun
+from tests.sweep.support import begin, record, tiny_spec
+
+HERE = Path("somewhere")
+OLD = {"remctl": "0.1.0", "sources": ""}
+SELF = {"remctl": this_code().version, "sources": this_code().sources}
+NEW = Code("0.2.0+gabc", "5")
+
+
+def made_by(folder: Path, *starts: dict[str, Any]) -> Path:
+    (folder / "provenance.json").write_text(json.dumps(starts))
+    return folder
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Spec:
+    return tiny_spec(tmp_path)[0]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[WantedRun]:
+    return tiny_spec(tmp_path)[1]
+
+
+@pytest.fixture(autouse=True)
+def handed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Paths of what is handed to the local queue, which is not started."""
+    found: list[list[str]] = []
+    monkeypatch.setattr("remctl.sweep.launch.has_slurm", lambda: False)
+    monkeypatch.setattr(
+        "remctl.sweep.local.start_queue",
+        lambda submission, out: found.append([ref.path for task in submission.tasks for ref in task]),
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [
+        ("done", "skip", "made by other code (0.1.0)"),
+        ("stopped", "run", "begun by other code (0.1.0)"),
+        ("failed", "retry", "begun by other code (0.1.0)"),
+        ("running", "wait", ""),
+        ("queued", "wait", ""),
+        ("blocked", "hold", ""),
+    ],
+)
+def test_what_other_code_made_is_said_and_with_same_code_run_again(
+    status: Any, kind: str, said: str, runs: list[WantedRun]
+) -> None:
+    state = RunState(status, HERE, codes=(Code("0.1.0"),))
+    (action,) = plan(runs[:1], {runs[0].config_hash: state}, Rules(code=NEW))
+    assert (action.kind, said in action.reason, "other code" in action.reason) == (kind, True, bool(said))
+    (action,) = plan(runs[:1], {runs[0].config_hash: state}, Rules(code=NEW, same_code=True))
+    assert (action.kind, action.again) == (("run", True) if said else (kind, False))
+
+
+@pytest.mark.parametrize("codes", [(), (NEW,), (Code("0.2.0", "5"),)])
+def test_the_same_code_and_an_unknown_one_are_not_other_code(codes: tuple[Code, ...], runs: list[WantedRun]) -> None:
+    state = RunState("done", HERE, codes=codes)
+    (action,) = plan(runs[:1], {runs[0].config_hash: state}, Rules(code=NEW, same_code=True))
+    assert (action.kind, action.reason, action.again) == ("skip", "done", False)
+
+
+def test_a_finished_run_moves_aside_and_the_same_command_with_same_code_ends(
+    tmp_path: Path, spec: Spec, runs: list[WantedRun], handed: list[list[str]]
+) -> None:
+    out = tmp_path / "runs"
+    old = made_by(begin(out, runs[0], 4, done=True), OLD)
+    made_by(begin(out, runs[1], 4, done=True), SELF)
+    made_by(begin(out, runs[2], 2), OLD, SELF)  # resumed by this code
+    made_by(begin(out, runs[3], 2), SELF)
+    actions, made = launch(out, spec, Options(), say=lambda text: None)
+    assert [a.kind for a in actions] == ["skip", "skip", "resume", "resume"]
+    assert "other code (0.1.0)" in actions[0].reason
+    assert made is not None
+    for run in runs[2:]:
+        add_request(RunFolder(out / f"tiny/{run.variant}/Catch/seed_{run.seed}"), "cancel", [made.id])
+
+    options = Options(same_code=True)
+    actions, _ = launch(out, spec, options, Rules(same_code=True), say=lambda text: None)
+    assert [(a.kind, a.again) for a in actions] == [("run", True), ("skip", False), ("run", True), ("resume", False)]
+    assert len(handed[1]) == 3
+    assert not (old / "result.json").exists()
+    aside = out / "tiny" / ".other-code"
+    assert (aside / "rem/Catch/seed_0.1/result.json").is_file()
+    assert (aside / "no_action_inputs/Catch/seed_0.1/config.yaml").is_file()
+    assert [run.path.name for run in find_runs(out)] == ["seed_1", "seed_1"]  # no report finds what was set aside
+
+    made_by(begin(out, runs[0], 4, done=True), SELF)
+    made_by(begin(out, runs[2], 4, done=True), SELF)
+    made_by(begin(out, runs[3], 4, done=True), SELF)
+    actions, made = launch(out, spec, options, Rules(same_code=True), say=lambda text: None)
+    assert ([a.kind for a in actions], made) == (["skip"] * 4, None)
+
+
+def test_the_end_of_an_earlier_job_is_no_failure_of_the_new_run(
+    tmp_path: Path, spec: Spec, runs: list[WantedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs"
+    made_by(begin(out, runs[0], 4, done=True), OLD)
+    finished = record(out, runs[:1], executor="slurm")
+    states = {(finished.id, 0): JobState("100", "COMPLETED")}
+    monkeypatch.setattr("remctl.sweep.launch.job_states", lambda known, out: states)
+    launch(out, spec, Options(same_code=True), Rules(same_code=True), say=lambda text: None)
+    actions, _ = launch(out, spec, Options(same_code=True), say=lambda text: None)
+    assert (actions[0].kind, actions[0].state.failures) == ("run", 0)
+
+
+def test_a_run_of_another_experiment_stays_and_is_run_again_here(
+    tmp_path: Path, spec: Spec, runs: list[WantedRun], handed: list[list[str]]
+) -> None:
+    out = tmp_path / "runs"
+    theirs = made_by(begin(out, runs[0], 4, done=True, experiment="other"), OLD)
+    options = Options(same_code=True)
+    launch(out, spec, options, Rules(same_code=True), say=lambda text: None)
+    assert (theirs / "result.json").is_file()
+    assert "tiny/rem/Catch/seed_0" in handed[0]
+    assert "tiny/rem/Catch/seed_0" in {run["path"] for run in read_json(out / "tiny" / "experiment.json")["runs"]}
+    made_by(begin(out, runs[0], 1), SELF)
+    for kwargs in ({"rules": Rules(same_code=True)}, {}):  # the command again, and what --wait and retry look at
+        actions, _ = launch(out, spec, options, say=lambda text: None, **kwargs)  # type: ignore[arg-type]
+        assert (actions[0].kind, actions[0].state.folder) == ("resume", out / "tiny/rem/Catch/seed_0")
+        handed.clear()
+    made_by(begin(out, runs[0], 4, done=True), SELF)
+    actions, _ = launch(out, spec, options, Rules(same_code=True), say=lambda text: None)
+    assert (actions[0].kind, actions[0].others) == ("skip", ())
+
+
+def test_what_follows_does_not_run_again_what_other_code_finishes_meanwhile(
+    tmp_path: Path, spec: Spec, runs: list[WantedRun]
+) -> None:
+    out = tmp_path / "runs"
+    for run in runs:
+        made_by(begin(out, run, 4, done=True), {"remctl": "edited", "sources": "e"})
+    actions, made = launch(out, spec, Options(same_code=True), Rules(resume_cancelled=False), say=lambda text: None)
+    assert ([a.kind for a in actions], made) == (["skip"] * 4, None)
+
+
+def test_a_place_of_another_configuration_is_refused_before_anything_moves(
+    tmp_path: Path, spec: Spec, runs: list[WantedRun]
+) -> None:
+    out = tmp_path / "runs"
+    made_by(begin(out, runs[0], 4, done=True, experiment="other"), OLD)
+    place = out / "tiny/rem/Catch/seed_0"
+    place.mkdir(parents=True)
+    (place / "config.yaml").write_text("# config_hash: 0123456789ab\n")
+    with pytest.raises(UserError, match="belongs to another configuration: move it away"):
+        launch(out, spec, Options(same_code=True), Rules(same_code=True), say=lambda text: None)
+    assert not submissions(out)
