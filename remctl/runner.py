@@ -283,7 +283,10 @@ def refuse_other_configuration(run: RunFolder, config: RunConfig) -> None:
             f"{key} is {_short(old)} there, {_short(new)} here" for key, (old, new) in list(changes.items())[:5]
         )
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
-        version = " (to finish it, use the version that began it)" if "training.random_streams" in changes else ""
+        version = (
+            "it is a finished run of an earlier version" if run.is_done else "the version that began it can finish it"
+        )
+        version = f" ({version})" if "training.random_streams" in changes else ""
         raise UserError(
             f"{run.path} belongs to another configuration ({listed}{more}): choose another --name or --out{version}"
         )

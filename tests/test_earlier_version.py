@@ -105,14 +105,15 @@ def test_an_interrupted_run_is_refused_in_one_line_that_says_what_to_do(out: Pat
     assert contents(out) == before
 
 
-@pytest.mark.parametrize("folder", [REM, NO_POP])
-def test_the_command_that_began_it_asks_for_another_run_now(folder: str, out: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "what"),
+    [(REM, "it is a finished run of an earlier version"), (NO_POP, "the version that began it can finish it")],
+)
+def test_the_command_that_began_it_asks_for_another_run_now(folder: str, what: str, out: Path) -> None:
     old, before = from_yaml(out / folder / "config.yaml"), contents(out)
     now = build(keys(old) | {"training.random_streams": "named"})
     assert config_hash(now) != config_hash(old)
-    with pytest.raises(
-        UserError, match=r'random_streams is "shared" there, "named" here.*use the version that began it'
-    ):
+    with pytest.raises(UserError, match=rf'random_streams is "shared" there, "named" here.*\({what}\)'):
         runner.train(now, **arguments(out))
     assert contents(out) == before
 
