@@ -178,6 +178,7 @@ SHIPPED = {
     "accidents": 8 * 8 * 5,
     "action_inputs": 2 * 8 * 5,
     "embeddings": 2 * 8 * 5,
+    "exploration": 8 * 1 * 5,
     "horizon": 4 * 8 * 5,
     "iris": 2 * 8 * 5,
     "latent_space": 3 * 8 * 5,
