@@ -30,7 +30,7 @@ from tests.test_isolation import small
 from tests.train.support import InterruptingReporter
 
 # What M's or C's training draws from, where a variant says so: segments of another length, other starting points.
-OTHER_BATCHES = {"iris": {"world_model"}, "iris_rem": {"world_model"}}
+OTHER_BATCHES = dict.fromkeys(("iris", "iris_rem"), {"tokenizer", "world_model", "controller"})
 
 
 @dataclass

@@ -48,7 +48,8 @@ class Marked:
 
     def problem(self, text: str) -> UserError:
         """The error to raise: file, line, key, and `text`, which gives the fix."""
-        return UserError(f"{self.where}{self.key}: {text}")
+        key = self.key if self.key.isprintable() else repr(self.key)
+        return UserError(f"{self.where}{key}: {text}")
 
     def wrong(self, allowed: str) -> UserError:
         """The error to raise for a value that is not what is `allowed`."""

@@ -230,6 +230,15 @@ def test_a_damaged_spec(seed: int, junk: str, tmp_path: Path) -> None:
     accept_or_explain(file)
 
 
+def test_a_key_that_cannot_be_printed_is_named_all_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("a\N{ZERO WIDTH SPACE}b: 1\n", encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        read_spec(file)
+    explained(str(refused.value), file)
+    assert r"'a\u200bb'" in str(refused.value)
+
+
 @fuzz
 @given(content=st.binary(max_size=60) | st.text(max_size=60).map(lambda t: t.encode("utf-8", "surrogatepass")))
 def test_any_bytes(content: bytes, tmp_path: Path) -> None:
