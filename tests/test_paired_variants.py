@@ -118,7 +118,7 @@ def test_the_environment_and_acting_are_the_controls(name: str, folder: Path) ->
 def test_batches_are_the_controls(component: str, name: str, folder: Path) -> None:
     ours, theirs = (first_epoch(n, folder).drawn[component] for n in ("rem", name))
     if component in OTHER_BATCHES.get(name, ()):
-        assert not np.array_equal(ours[0], theirs[0])
+        assert not np.array_equal(ours[-1], theirs[-1])  # V's first ones are its warm-up's
         return
     assert len(ours) == len(theirs) > 0
     for a, b in zip(ours, theirs, strict=True):
