@@ -9,7 +9,6 @@ import pytest
 
 from remctl.errors import MachineError
 from remctl.programs import Answer, ask_program
-from remctl.runs import provenance
 from remctl.runs.lock import is_held
 from remctl.sweep import local
 from remctl.sweep.launch import survey
@@ -108,18 +107,6 @@ def test_a_queue_that_cannot_work_says_why(program: Path, tmp_path: Path, monkey
         time.sleep(0.05)
     state = survey(tmp_path / "runs", spec).states[runs[0].config_hash]
     assert state.reason.startswith("its local queue is gone (remctl: nvidia-smi cannot be started")
-
-
-def test_a_chattering_or_hanging_git_dirties_nothing(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = "0123456789" * 4
-    git = write(
-        program.with_name("git"),
-        f"#!/bin/sh\necho Hello\ncase $4 in ls-files) echo __init__.py;; rev-parse) echo {commit};; esac\n",
-    )
-    assert provenance.git_state(program.parent) == {"commit": commit, "dirty": False}
-    monkeypatch.setattr(provenance, "GIT_S", 0.3)
-    write(git, "#!/bin/sh\nsleep 60\n")
-    assert provenance.git_state(program.parent) is None
 
 
 def test_clock_rates_are_found_among_chatter(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,33 +134,23 @@ def convolution_flops(c_in: int, c_out: int, size: int, kernel: int = 3) -> floa
     return 2.0 * kernel**2 * c_in * c_out * size**2
 
 
-def _levels(v: TokenizerConfig, frame_size: int) -> list[tuple[int, int]]:
-    """Channels and side of each resolution, from the frame down to the code grid; the last width repeats."""
-    count = (frame_size // v.grid_size).bit_length()
-    return [(v.channels[min(i, len(v.channels) - 1)], frame_size >> i) for i in range(count)]
-
-
 def encoder_flops(v: TokenizerConfig, frame_size: int) -> float:
     """Of one frame to tokens."""
-    levels = _levels(v, frame_size)
-    (width, side), K = levels[-1], v.tokens_per_obs
-    quantized = 2.0 * K * v.embed_dim * (width + v.num_codes)
-    ends = convolution_flops(3, levels[0][0], frame_size) + convolution_flops(width, width, side)
+    down, up = v.widths(frame_size)
+    levels = [(width, frame_size >> i) for i, width in enumerate(down)]
+    quantized = 2.0 * v.tokens_per_obs * v.embed_dim * (up[0] + v.num_codes)
+    ends = convolution_flops(3, down[0], frame_size) + convolution_flops(down[-1], up[0], v.grid_size)
     return ends + quantized + _between(levels) + _residual(v, levels, v.num_res_blocks)
 
 
 def decoder_flops(v: TokenizerConfig, frame_size: int) -> float:
     """Of code vectors to one frame."""
-    levels = _levels(v, frame_size)
-    width, side = levels[-1]
-    ends = convolution_flops(levels[0][0], 3, frame_size) + convolution_flops(width, width, side)
-    back = [(width, 2 * side) for width, side in levels[::-1]]  # convolutions follow the enlargement
-    return (
-        ends
-        + 2.0 * v.tokens_per_obs * v.embed_dim * width
-        + _between(back)
-        + _residual(v, levels, v.num_res_blocks + 1)
-    )
+    _, up = v.widths(frame_size)
+    levels = [(width, v.grid_size << i) for i, width in enumerate(up)]
+    ends = convolution_flops(up[-1], 3, frame_size) + convolution_flops(up[0], up[0], v.grid_size)
+    back = [(width, 2 * side) for width, side in levels]  # convolutions follow the enlargement
+    quantized = 2.0 * v.tokens_per_obs * v.embed_dim * up[0]
+    return ends + quantized + _between(back) + _residual(v, levels, v.num_res_blocks + 1)
 
 
 def _between(levels: list[tuple[int, int]]) -> float:

@@ -190,8 +190,9 @@ def logs(
 ) -> None:
     """The end of what runs printed."""
     from remctl.commands import sweep_output
+    from remctl.runs.layout import RunFolder
     from remctl.sweep.named import folder, place
-    from remctl.sweep.records import log_of
+    from remctl.sweep.records import log_of, slurm_log
     from remctl.sweep.status import choose, chosen_in, standing
 
     with suppress(UserError):  # whatever it is, a log lies in it
@@ -202,7 +203,8 @@ def logs(
     where = place(name, out)
     now_is = standing(where.out, where.one)
     rows = choose(now_is.rows, chosen_in(now_is, where.part, runs or ()))
-    found = [log for row in rows if (log := row.state.log or log_of(row.state.folder)) is not None]
+    logs_of = [row.state.log or log_of(row.state.folder) or slurm_log(RunFolder(row.state.folder)) for row in rows]
+    found = [log for log in logs_of if log is not None]
     if not found:
         raise UserError(f"{name}: no log there, as nothing of it was started yet: see `remctl status`")
     sweep_output.show_logs(found, lines, follow)

@@ -84,6 +84,16 @@ class TokenizerConfig(Section):
         """K."""
         return self.grid_size**2
 
+    def widths(self, frame_size: int) -> tuple[list[int], list[int]]:
+        """Channels of the encoder at each resolution from the frame down to the code grid, and of the decoder back up."""
+        levels = (frame_size // self.grid_size).bit_length()
+        given = list(self.channels[:levels])
+        more = levels - len(given)
+        if self.further_levels == "repeated":
+            down = given + given[-1:] * more
+            return down, down[::-1]
+        return given + [given[-1] << i for i in range(1, more + 1)], given[::-1] + given[:1] * more
+
 
 class WorldModelConfig(Section):
     """M, a RetNet with parallel observation prediction (Sections 2.2-2.4, Table 7), or IRIS' Transformer."""

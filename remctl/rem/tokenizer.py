@@ -63,7 +63,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.config = config
         self.tokens_per_obs = config.tokens_per_obs
-        down, up = _widths(config, frame_size)
+        down, up = config.widths(frame_size)
         inner = config.embed_dim if networks else up[0]
         self.encoder = networks[0] if networks else _encoder(config, down, inner)
         self.pre_quantization = nn.Conv2d(inner, config.embed_dim, 1)
@@ -179,17 +179,6 @@ def _decoder(config: TokenizerConfig, widths: list[int]) -> nn.Sequential:
         nn.SiLU(),
         nn.Conv2d(widths[-1], 3, 3, padding=1),
     )
-
-
-def _widths(config: TokenizerConfig, frame_size: int) -> tuple[list[int], list[int]]:
-    """Channels of the encoder at each resolution from the frame down to the code grid, and of the decoder back up."""
-    levels = (frame_size // config.grid_size).bit_length()
-    given = list(config.channels[:levels])
-    more = levels - len(given)
-    if config.further_levels == "repeated":
-        down = given + given[-1:] * more
-        return down, down[::-1]
-    return given + [given[-1] << i for i in range(1, more + 1)], given[::-1] + given[:1] * more
 
 
 def to_model_range(frames: Tensor) -> Tensor:

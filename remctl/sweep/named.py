@@ -12,6 +12,7 @@ from pathlib import Path
 
 from remctl.config.resolve import suggestion
 from remctl.errors import UserError
+from remctl.paths import user_path
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.sweep.records import EXPERIMENT
 
@@ -54,7 +55,9 @@ def folder(given: str, out: Path) -> Path:
     """The folder that is meant, as it was written. Raises UserError with the nearest names if there is none."""
     found = next((path for path in _candidates(given, out) if path.exists()), None)
     if found is None:
-        raise UserError(f"{given}: no such folder, and no experiment of that name in {out}: {_advice(given, out)}")
+        raise UserError(
+            f"{user_path(given)}: no such folder, and no experiment of that name in {out}: {_advice(given, out)}"
+        )
     return found
 
 
@@ -69,9 +72,9 @@ def _holds_runs(experiment: Path) -> bool:
 
 
 def _candidates(given: str, out: Path) -> list[Path]:
-    path = Path(given)
     if not given:
         return []
+    path = user_path(given)
     return [path] if path.is_absolute() or given.startswith(".") else [out / path, path]
 
 

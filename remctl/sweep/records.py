@@ -242,6 +242,18 @@ def last_line(log: Path, max_bytes: int = 4096) -> str:
     return next((line for line in said if not line.startswith("srun: ")), next(iter(said), ""))
 
 
+def slurm_log(run: RunFolder) -> Path | None:
+    """What SLURM kept of the last job that was to start a run, for one that never came to it. Raises MachineError."""
+    out = run.path.absolute().parents[3]
+    logs = [
+        submission.slurm_log(submission.job_id(number) or "")
+        for submission in submissions(out, damaged=[])
+        for number, task in enumerate(submission.tasks)
+        if any(out / ref.path == run.path.absolute() for ref in task)
+    ]
+    return next((log for log in reversed(logs) if log), None)
+
+
 def log_of(folder: Path) -> Path | None:
     """What a run printed: as its supervisor caught it, else as the run itself logged it; None before its start."""
     run = RunFolder(folder)

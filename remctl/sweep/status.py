@@ -139,7 +139,7 @@ def device_of(submission: Submission | None) -> Device:
     if submission is None or submission.executor == "local":
         return device_for("local", profile)
     with suppress(UserError):  # gone
-        profile = read_profile(find("slurm", submission.options["profile"]))
+        profile = read_profile(find("slurm", submission.options.get("profile", "default")))
     return device_for("slurm", profile)
 
 

@@ -86,6 +86,8 @@ def counted(config: RunConfig) -> dict[str, float]:
     [
         ("paper", (), 0.02),
         ("paper", ("tokenizer.grid_size=16", "tokenizer.channels=[16,32]"), 0.02),
+        ("paper", ("tokenizer.grid_size=4",), 0.02),
+        ("corrected", ("tokenizer.grid_size=4",), 0.02),
         ("quick", ("environment.frame_size=32",), 0.1),
         ("iris", (), 0.5),  # VQGAN's attention and changes of width are left out
     ],

@@ -116,7 +116,7 @@ def test_no_time_and_no_ratio_stands_alone(made: dict[str, BenchTable], name: st
             if title.startswith("against"):
                 assert cell == "baseline" or re.fullmatch(JUDGED, cell), (title, cell)
     assert any("98.4%" in note for note in made[name].notes)
-    assert any("NVIDIA H200, bfloat16; remctl 0.1.0 (commit" in note for note in made[name].notes)
+    assert any("NVIDIA H200, bfloat16; remctl 0.1.0+g0123456789ab" in note for note in made[name].notes)
 
 
 def test_unequal_work_is_compared_per_epoch_step_and_token(made: dict[str, BenchTable]) -> None:

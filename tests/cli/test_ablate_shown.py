@@ -82,7 +82,7 @@ def test_a_dry_run_for_slurm_needs_none(cli: Cli, here: Path) -> None:
     record(here / "runs", runs[:1])  # handed to SLURM from another machine
     got = cli("ablate", str(write_spec(here)), "--dry-run", "--executor", "slurm", "--json")
     assert [a["action"] for a in json.loads(got.out)["actions"]] == ["wait", "run", "run", "run"]
-    assert "note: squeue is not on the PATH" in got.err
+    assert "note: scontrol is not on the PATH" in got.err
     assert cli("ablate", "mine.yaml", "--executor", "slurm").err.startswith("remctl: --executor slurm: no sbatch here")
 
 
@@ -96,7 +96,7 @@ def test_the_script_is_the_one_that_would_be_submitted(cli: Cli, here: Path, mon
     bin_ = here / "bin"
     bin_.mkdir()
     for name, text in {
-        "sbatch": f'/bin/cat "$1" > {here}/submitted; echo Submitted batch job 7',
+        "sbatch": f'/bin/cat "$2" > {here}/submitted; echo 7',  # sbatch --parsable SCRIPT
         "srun": "exit 0",
         "scontrol": "echo MaxArraySize = 1001",
     }.items():

@@ -74,7 +74,7 @@ def test_the_question_on_a_real_terminal(tmp_path: Path) -> None:
     code = (
         "import remctl.sweep.launch as launch, remctl.sweep.device as device, sys\n"
         "launch.has_slurm = lambda: False\ndevice.visible_gpus = list\n"
-        "from remctl.cli import main\nmain(['ablate', 'pop'])"
+        "import sys\nfrom remctl.__main__ import main\nsys.argv = ['remctl', 'ablate', 'pop']\nmain()"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=side, stdout=side, stderr=side, cwd=tmp_path)
     os.close(side)
@@ -124,6 +124,7 @@ def test_gpus_share_the_hours(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
 def test_slurm_is_not_asked_about(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr("remctl.sweep.launch.has_slurm", lambda: True)
+    monkeypatch.setattr("remctl.sweep.launch.settings", dict)
     monkeypatch.setattr("remctl.sweep.slurm.check", lambda *a: asked.append("check"))
     monkeypatch.setattr("remctl.sweep.slurm.probe", lambda *a: None)
     monkeypatch.setattr("remctl.sweep.slurm.submit", lambda submission, profile, out: submission)

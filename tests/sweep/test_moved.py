@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from remctl.commands.sweep_output import show_log
+from remctl.commands.sweep_output import show_logs
 from remctl.report.runs import read_runs
 from remctl.sweep.launch import Options, launch
+from remctl.sweep.named import experiment_names
 from remctl.sweep.observe import find_places
 from remctl.sweep.records import submissions, write_experiment
 from remctl.sweep.schedulers import job_states
-from remctl.sweep.status import experiments, standing
+from remctl.sweep.status import standing
 from remctl.sweep.wanted import Spec, WantedRun
 from tests.sweep.fake_slurm import FakeSlurm
 from tests.sweep.support import attempt, begin, record, tiny_spec, write_spec
@@ -55,13 +56,15 @@ def test_a_renamed_or_copied_experiment_is_all_there(change: Change, out: Path, 
     before = labels(out, "tiny")
     assert before == ["done", "stopped", "failed", "stopped"]
     change(out / "tiny", out / "new")
-    assert "new" in experiments(out)
+    assert "new" in experiment_names(out)
     assert labels(out, "new") == before
     rows = standing(out, "new").rows
     assert [row.ref.path.split("/")[0] for row in rows[:2]] == ["new", "new"]
     assert rows[2].state.failures == 1
     (rows[0].state.folder / "job.log").write_text("hello\n")
-    show_log(out / rows[0].ref.path, 5, follow=False)
+    log = rows[0].state.log
+    assert log is not None
+    show_logs([log], 5, follow=False)
     found = read_runs([out / "new"])
     assert [(run.path.split("/")[-4], run.score) for group in found.groups for run in group.runs] == [("new", 0.5)]
     assert {group.experiment for group in found.groups} == {"new"}
