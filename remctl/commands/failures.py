@@ -57,14 +57,14 @@ def report(error: BaseException, args: Sequence[str] = (), verb: str = "remctl")
 
 def describe(error: BaseException, args: Sequence[str] = (), verb: str = "remctl") -> tuple[int, str]:
     """Exit status and message of an error."""
+    if isinstance(error, Abort) or _comes_of_ctrl_c(error):
+        return CTRL_C, f"interrupted{AGAIN.get(verb, '')}"
     if isinstance(error, UserError):
         return error.exit_code, str(error)
     if isinstance(error, TyperException):
         return error.exit_code, usage_message(error, args, verb)
     if isinstance(error, Interrupted):
         return 128 + error.signum, f"stopped by {signal.Signals(error.signum).name}{AGAIN.get(verb, '')}"
-    if isinstance(error, KeyboardInterrupt | Abort):
-        return CTRL_C, f"interrupted{AGAIN.get(verb, '')}"
     if isinstance(error, OSError):
         return MACHINE, os_message(error)
     if _out_of_memory(error):
@@ -117,6 +117,15 @@ def _verbs(error: TyperException, message: str) -> str:
     if not isinstance(group, TyperGroup) or "ommand" not in message or "did you mean" in message:
         return ""
     return f"; choose one of {', '.join(group.commands)}"
+
+
+def _comes_of_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it is KeyboardInterrupt, or what a library made of it."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return any(isinstance(one, KeyboardInterrupt) for one in seen)
 
 
 def _out_of_memory(error: BaseException) -> bool:

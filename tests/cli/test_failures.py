@@ -160,6 +160,51 @@ def test_ctrl_c_while_modules_are_imported(module: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "remctl: interrupted\n")
 
 
+CTRL_C = "os.kill(os.getpid(), signal.SIGINT)"
+MOMENTS = {
+    "swallowed": f"try: {CTRL_C}\n    except BaseException: pass",
+    "turned into another error": f"try: {CTRL_C}\n    except BaseException: raise RecursionError",
+    "turned into an error of ours": f"try: {CTRL_C}\n    except BaseException: raise MachineError('no answer')",
+    "in a finaliser": "AtTheEnd()",
+    "twice, the first swallowed": f"try: {CTRL_C}\n    except BaseException: {CTRL_C}\n    print('never')",
+}
+
+
+def with_ctrl_c(body: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """`remctl list games`, in the middle of which `body` runs; no module is imported then."""
+    script = (
+        "import os, signal, sys\n"
+        "from remctl.__main__ import main\n"
+        "from remctl.commands import output\n"
+        "from remctl.errors import MachineError\n"
+        f"class AtTheEnd:\n    def __del__(self): {CTRL_C}\n"
+        f"def show(table):\n    {body}\n"
+        "output.show = show\n"
+        f"{before}\n"
+        "sys.argv = ['remctl', 'list', 'games']\n"
+        "main()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_counts_whatever_a_library_makes_of_it(moment: str) -> None:
+    done = with_ctrl_c(MOMENTS[moment])
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "remctl: interrupted\n")
+
+
+@pytest.mark.parametrize("when", ["import atexit; atexit.register(AtTheEnd().__del__)", "sys.end = AtTheEnd()"])
+def test_ctrl_c_after_the_end_changes_nothing(when: str) -> None:
+    done = with_ctrl_c("print('shown')", before=when)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "shown\nshown\n", "")
+
+
 @pytest.mark.parametrize("how", ["-m remctl", "a script"])
 def test_modules_of_the_working_folder_are_found_and_take_nothings_place(how: str, tmp_path: Path) -> None:
     (tmp_path / "random.py").write_text("raise SystemExit('not this one')")
