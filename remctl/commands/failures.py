@@ -18,7 +18,7 @@ from pathlib import Path
 from typer import Abort, TyperException
 from typer.core import TyperGroup
 
-from remctl.errors import Interrupted, UserError
+from remctl.errors import Interrupted, UserError, machine_error
 
 MACHINE, INTERNAL, NO_READER, CTRL_C = 1, 70, 128 + signal.SIGPIPE, 128 + signal.SIGINT
 AGAIN = {
@@ -85,8 +85,6 @@ def usage_message(error: TyperException, args: Sequence[str], verb: str) -> str:
 
 def os_message(error: OSError) -> str:
     """The cause by name, the file, the remedy."""
-    from remctl.runs.files import machine_error
-
     if error.filename is None:
         return f"{error.strerror or str(error) or type(error).__name__}: check the disk and the folder"
     return str(machine_error(error, "using", Path(str(error.filename))))

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remctl.commands.options import AblationSpec, Json, Profile
+from remctl.commands.options import AblationSpec, Json, Profile, check_folder
 from remctl.errors import MachineError, UserError
 
 if TYPE_CHECKING:
     from remctl.sweep.launch import Options
     from remctl.sweep.wanted import Spec
 
-Out = Annotated[Path, typer.Option(help="Where runs are kept; under SLURM on a file system that the nodes share.")]
+Out = Annotated[
+    Path,
+    typer.Option(help="Where runs are kept; under SLURM on a file system that the nodes share.", callback=check_folder),
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, as in its spec.")]
 Chosen = Annotated[
     list[str] | None,

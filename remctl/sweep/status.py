@@ -104,8 +104,9 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
     """Raises UserError for an unknown name, MachineError for a damaged experiment; an unreachable scheduler is noted."""
     out = out.absolute()
     if name not in experiments(out):
-        there = ", ".join(experiments(out)) or "none yet; start one with `remctl ablate`"
-        raise UserError(f"no experiment {name!r} in {out}: known: {there}")
+        names = ", ".join(experiments(out))
+        there = f"known: {names}" if names else "there is none yet; start one with `remctl ablate`"
+        raise UserError(f"no experiment {name!r} in {out}: {there}")
     records = records or read_records(out)
     experiment = read_experiment(out, name)
     refs = refs_of(out, name, experiment)

@@ -229,8 +229,16 @@ def load_agent(
         return _agent_of_epoch(run, epoch, device)
     checkpoint = _newest_intact(run, (AGENT,), device, log)
     if checkpoint is None:
-        raise UserError(f"{run.path} has no checkpoint yet: train it for at least one epoch")
+        raise UserError(f"{run.path} {why_none(run)}")
     return checkpoint
+
+
+def why_none(run: RunFolder) -> str:
+    """Return why a run has no checkpoint, and what helps: it has not got so far, or they are gone. Raises MachineError."""
+    logged = {entry.get("epoch") for entry in files.read_jsonl(run.metrics)}
+    if not run.is_done and len(logged) <= 1:  # an epoch is logged just before its checkpoint
+        return "has no checkpoint yet: train it for at least one epoch"
+    return f"has lost its checkpoints: restore {run.checkpoints} from a copy, or train it again under another --name"
 
 
 def _agent_of_epoch(run: RunFolder, epoch: int, device: str | torch.device) -> Checkpoint:
