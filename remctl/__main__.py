@@ -1,10 +1,15 @@
 """`remctl` and `python -m remctl`: what must be so before anything else is imported.
 
 Ctrl-C ends the process at once while modules are imported: nothing is being written then, and some of them cannot be left
-halfway. Modules of the working folder are found, however remctl was started, after all others: an environment of one's own
-is as good as an installed one, and a `random.py` that lies about takes nothing's place.
+halfway. Later it raises KeyboardInterrupt, so that what is under way cleans up; a library that swallows that cannot keep the
+command from ending as interrupted, and a second Ctrl-C does not wait. Modules of the working folder are found, however remctl
+was started, after all others: an environment of one's own is as good as an installed one, and a `random.py` that lies about
+takes nothing's place.
 """
 
+from __future__ import annotations
+
+import atexit
 import os
 import signal
 import sys
@@ -14,30 +19,46 @@ from typing import NoReturn
 
 IMPORTING = "<frozen importlib._bootstrap>"
 INTERRUPTED = 128 + signal.SIGINT
+_heard: list[int] = []  # each Ctrl-C that raised KeyboardInterrupt
 
 
 def main() -> NoReturn:
     """The console entry point."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
         signal.signal(signal.SIGINT, _interrupted)
-    _find_modules_here()
+        # Registered first, called last: Python gives a handler up before it unloads modules, which takes a second.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        sys.unraisablehook = _unraisable
     try:
+        _find_modules_here()
         from remctl.cli import run
 
         status = run(sys.argv[1:])
+        if _heard and status != INTERRUPTED:  # swallowed on the way
+            _leave()
+        if signal.getsignal(signal.SIGINT) is _interrupted:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(status))  # all is done and flushed
     except KeyboardInterrupt:
         _leave()
-    if signal.getsignal(signal.SIGINT) is _interrupted:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(status))  # all is done and flushed
     sys.exit(status)
 
 
 def _interrupted(signum: int, frame: FrameType | None) -> None:
+    if _heard:
+        _leave()
     while frame is not None:
         if frame.f_code.co_filename == IMPORTING:
             _leave()
         frame = frame.f_back
+    _heard.append(signum)
     raise KeyboardInterrupt
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """What a finaliser raised goes no further; Ctrl-C may come in the middle of one."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _leave()
+    sys.__unraisablehook__(unraisable)
 
 
 def _leave() -> NoReturn:

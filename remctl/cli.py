@@ -29,6 +29,7 @@ from remctl.commands.options import (
     Seed,
     Sets,
     Variant,
+    check_folder,
     check_run,
     prepare,
     refuse_beside,
@@ -105,7 +106,7 @@ def train(
         ),
     ] = None,
     device: Device = "auto",
-    out: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Where runs are kept.", callback=check_folder)] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="The experiment's name; else the preset's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no log lines.")] = False,
 ) -> None:
@@ -163,7 +164,10 @@ def inspect(
         int | None,
         typer.Option(min=1, max=1000, help="Imagined steps from each start.", show_default="as C is trained"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where figures go.", show_default="RUN/media")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where figures go.", show_default="RUN/media", callback=check_folder),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:

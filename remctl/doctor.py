@@ -19,8 +19,9 @@ from typing import Literal, NamedTuple
 from packaging.requirements import Requirement
 from rich.table import Table
 
-from remctl.errors import MachineError
+from remctl.errors import MachineError, UserError
 from remctl.games import ATARI_100K
+from remctl.paths import refuse_no_folder
 from remctl.runs.cores import cores_here
 from remctl.runs.lock import try_exclusive
 from remctl.runs.provenance import cpu_model
@@ -215,8 +216,7 @@ def check_weights() -> Check:
     found = status.line.removeprefix("LPIPS weights: ")
     if status.state == "ready":
         return Check("LPIPS weights", "ok", found)
-    fix = "run `remctl weights fetch` (64 MB; preset quick does without them)"
-    return Check("LPIPS weights", "warn", found, fix)
+    return Check("LPIPS weights", "warn", found, f"{status.fix} (64 MB; preset quick does without them)")
 
 
 # --- the disk
@@ -237,13 +237,12 @@ def check_writable(out: Path) -> Check:
     """A file can be made where the runs go (in the nearest folder that exists: nothing is left behind)."""
     folder = nearest_folder(out)
     try:
-        if out.exists() and not out.is_dir():
-            raise NotADirectoryError(None, "a file is in the place of a folder")
+        refuse_no_folder(out)
         with tempfile.TemporaryFile(dir=folder):
             return Check("out folder", "ok", f"{out.absolute()} is writable")
-    except OSError as error:
-        fix = "make it writable, or give --out another folder"
-        return Check("out folder", "fail", f"{out.absolute()}: {error.strerror}", fix)
+    except (OSError, UserError) as error:
+        why = str(error) if isinstance(error, UserError) else f"{out.absolute()}: {error.strerror}"
+        return Check("out folder", "fail", why, "make it writable, or give --out another folder")
 
 
 def check_locks(out: Path) -> Check:

@@ -112,7 +112,9 @@ class Pace:
         return [name for name, count in self.work.items() if count and self.step_s(name) is None]
 
     def left(self, loops: Iterable[Loop] = ()) -> Left | None:
-        """Return the time left, with `loops` under way; None where no work was ever given."""
+        """Return the time left, with `loops` under way; None where no work was ever given, or so little of it has a known pace
+        that `at least 0:00` would be all there is to say.
+        """
         work = self.work
         if not work:
             return None
@@ -124,7 +126,7 @@ class Pace:
             steps = max(0.0, count - (loop.done if loop else 0))
             seconds += steps * (step_s or 0.0)
             complete &= not steps or step_s is not None
-        return Left(seconds, complete)
+        return Left(seconds, complete) if complete or round(seconds) else None
 
 
 def line(epoch: str, loops: list[Loop], pace: Pace, now: float) -> str:

@@ -35,3 +35,12 @@ def refuse_nowhere(path: Path) -> None:
         near = []
     hint = f"did you mean {folder / near[0]}?" if near else f"{folder.absolute()} has no {wanted!r}; check the path"
     raise UserError(f"{path}: no such file or folder; {hint}")
+
+
+def refuse_no_folder(folder: Path) -> None:
+    """Raise UserError if `folder` is none and cannot become one: it or a folder above it is something else."""
+    taken = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), None)
+    if taken is not None and not os.path.isdir(taken):
+        what = "a link to nowhere" if os.path.islink(taken) and not os.path.exists(taken) else "no folder"
+        inside = "" if taken == folder else ", so there can be none in it"
+        raise UserError(f"{folder}: {taken} is {what}{inside}: choose another folder")

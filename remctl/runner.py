@@ -36,7 +36,7 @@ from remctl.progress import Reporter
 from remctl.runs import provenance
 from remctl.runs.code import Code, distinct, recorded, this_code
 from remctl.runs.cores import Load
-from remctl.runs.files import read_json, refuse_target, truncate_jsonl, write_atomic, write_json
+from remctl.runs.files import make_folder, read_json, refuse_target, truncate_jsonl, write_atomic, write_json
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
@@ -233,6 +233,7 @@ def inspect(path: Path, device: str, out: Path | None = None, num_steps: int | N
         with reporter.doing("diagnosis"):
             image_loss = build_image_loss(config, agent.device, reporter.log)
             diagnosis = diagnose(agent, steps, image_loss, random, starts, reporter.stop.check)
+        make_folder(folder)
         write_json(folder / "diagnosis.json", {"epoch": epoch, **diagnosis})
         entries = MetricsLog(run).entries()
         figures = diagnosis_figures(diagnosis, entries, folder)

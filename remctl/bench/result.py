@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from remctl.errors import UserError
 from remctl.runs.code import recorded
-from remctl.runs.files import named_errors, write_json
+from remctl.runs.files import make_folder, named_errors, write_json
 
 FORMAT = 1
 MAX_BYTES = 64 << 20
@@ -262,7 +262,8 @@ class Result(Record):
 
 
 def write(path: Path, result: Result) -> None:
-    """Atomically. Raises MachineError where the disk refuses."""
+    """Atomically; its folder is made. Raises MachineError where the disk refuses."""
+    make_folder(path.parent)
     write_json(path, result.model_dump(mode="json"))
 
 

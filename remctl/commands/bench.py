@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from remctl.commands.bench_compare import compare
-from remctl.commands.options import Device, Sets
+from remctl.commands.options import Device, Sets, check_folder
 from remctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def bench(
     variant: Annotated[str, typer.Option(help="The suites phases and packing: a variant.")] = "rem",
     sets: Sets = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write bench.json here too.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where bench.json and the figures go.")] = Path("runs/bench"),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where bench.json and the figures go.", callback=check_folder)
+    ] = Path("runs/bench"),
     check: Annotated[
         bool, typer.Option("--check", help="Outputs and counts against the reference; nothing is timed.")
     ] = False,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typer import Abort, TyperException
 from typer.core import TyperGroup
 
-from remctl.errors import Interrupted, UserError
+from remctl.errors import Interrupted, UserError, machine_error
 
 MACHINE, INTERNAL, NO_READER, CTRL_C = 1, 70, 128 + signal.SIGPIPE, 128 + signal.SIGINT
 AGAIN = {
@@ -57,14 +57,14 @@ def report(error: BaseException, args: Sequence[str] = (), verb: str = "remctl")
 
 def describe(error: BaseException, args: Sequence[str] = (), verb: str = "remctl") -> tuple[int, str]:
     """Exit status and message of an error."""
+    if isinstance(error, Abort) or _comes_of_ctrl_c(error):
+        return CTRL_C, f"interrupted{AGAIN.get(verb, '')}"
     if isinstance(error, UserError):
         return error.exit_code, str(error)
     if isinstance(error, TyperException):
         return error.exit_code, usage_message(error, args, verb)
     if isinstance(error, Interrupted):
         return 128 + error.signum, f"stopped by {signal.Signals(error.signum).name}{AGAIN.get(verb, '')}"
-    if isinstance(error, KeyboardInterrupt | Abort):
-        return CTRL_C, f"interrupted{AGAIN.get(verb, '')}"
     if isinstance(error, OSError):
         return MACHINE, os_message(error)
     if _out_of_memory(error):
@@ -85,8 +85,6 @@ def usage_message(error: TyperException, args: Sequence[str], verb: str) -> str:
 
 def os_message(error: OSError) -> str:
     """The cause by name, the file, the remedy."""
-    from remctl.runs.files import machine_error
-
     if error.filename is None:
         return f"{error.strerror or str(error) or type(error).__name__}: check the disk and the folder"
     return str(machine_error(error, "using", Path(str(error.filename))))
@@ -117,6 +115,15 @@ def _verbs(error: TyperException, message: str) -> str:
     if not isinstance(group, TyperGroup) or "ommand" not in message or "did you mean" in message:
         return ""
     return f"; choose one of {', '.join(group.commands)}"
+
+
+def _comes_of_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it is KeyboardInterrupt, or what a library made of it."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return any(isinstance(one, KeyboardInterrupt) for one in seen)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,10 +12,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from remctl.commands.output import LEAST, NO_LIMIT
 from remctl.config.presets import DESCRIPTIONS
 from remctl.errors import UserError
 from remctl.games import ATARI_100K, TOYS
-from remctl.paths import user_path
+from remctl.paths import refuse_no_folder, user_path
 from remctl.runs.layout import RunFolder
 from remctl.shipped import Kind, available
 from remctl.variants import VARIANTS
@@ -37,19 +39,46 @@ def check_run(path: Path) -> Path:
     raise UserError(f"{path}: not a run folder (no config.yaml): give one such as runs/quick/rem/Pong/seed_0")
 
 
+def check_folder(path: Path | None) -> Path | None:
+    """A folder to write into, there or not yet; UserError where there can be none."""
+    if path is not None:
+        refuse_no_folder(path)
+    return path
+
+
 def prepare(command: Any) -> None:
     """Give every path of a command and of its verbs the home folder for its `~`, before anything else looks at it.
 
-    On a narrow terminal their help is plain text, which is wrapped; in frames names of options would be cut.
+    An empty value is refused: it is a variable that was not set, and as a path it would mean the working folder. On a narrow
+    terminal help is plain text, which is wrapped; in frames names of options would be cut.
     """
     for parameter in command.params:
         parameter.callback = _expanding(parameter.callback)
+        parameter.consume_value = _refusing_nothing(parameter)
+    given = os.environ.get("COLUMNS", "")
+    if given and not (given.isdecimal() and LEAST <= int(given[:9]) <= NO_LIMIT):
+        del os.environ["COLUMNS"]  # no width at all; whoever draws asks the terminal then
     columns = shutil.get_terminal_size().columns
     if columns < MIN_FRAMED:
         command.rich_markup_mode = None
         command.context_settings["terminal_width"] = columns
     for verb in command.commands.values() if isinstance(command, TyperGroup) else ():
         prepare(verb)
+
+
+def _refusing_nothing(parameter: Any) -> Callable[..., Any]:
+    consume = parameter.consume_value
+    label = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar or parameter.name.upper()
+
+    def consumed(*args: Any) -> Any:
+        value, source = consume(*args)
+        if "" in (value if isinstance(value, list | tuple) else (value,)):
+            raise UserError(
+                f"{label}: given '', which names nothing: give a value (for a folder, . is the one you are in)"
+            )
+        return value, source
+
+    return consumed
 
 
 def _expanding(callback: Callable[..., Any] | None) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remctl.commands.options import ReportSpec
+from remctl.commands.options import ReportSpec, check_folder
 
 if TYPE_CHECKING:
     from remctl.report.results import Results
@@ -54,7 +54,10 @@ def report(
     ] = None,
     reps: Annotated[int | None, typer.Option(help="Bootstrap repetitions.", show_default="50000")] = None,
     seed: Annotated[int | None, typer.Option(help="Seeds the bootstrap.", show_default="0")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to.", show_default="runs/report")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to.", show_default="runs/report", callback=check_folder),
+    ] = None,
     formats: Annotated[
         str, typer.Option("--format", metavar="LIST", help="all, or some of csv,md,tex,png,pdf,svg,html.")
     ] = "all",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remctl.commands.options import Json
+from remctl.commands.options import Json, check_folder
 from remctl.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,10 +17,12 @@ KIND_NAMES: dict[Kind, str] = {"ablations": "ablation", "reports": "report", "sl
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to; else here.", show_default=False)] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where to; else here.", show_default=False, callback=check_folder)
+    ] = Path(),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that you have changed.")] = False,
 ) -> None:
-    """Copy the specs of ablations and reports and the SLURM profiles, to be edited."""
+    """Copy the specs of ablations and reports, and the SLURM profiles with their README, to be edited."""
     from remctl.shipped import KINDS, copy_into
 
     written, kept = copy_into(folder, overwrite=overwrite)

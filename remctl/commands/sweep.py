@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remctl.commands.options import AblationSpec, Json, Profile, refuse_together
+from remctl.commands.options import AblationSpec, Json, Profile, check_folder, refuse_together
 from remctl.config.presets import DESCRIPTIONS
 from remctl.errors import MachineError, UserError
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from remctl.sweep.launch import Options
     from remctl.sweep.wanted import Spec
 
-Out = Annotated[Path, typer.Option(help="Where runs are kept; under SLURM on a file system that the nodes share.")]
+Out = Annotated[
+    Path,
+    typer.Option(help="Where runs are kept; under SLURM on a file system that the nodes share.", callback=check_folder),
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, a run's path, or a folder of runs.")]
 Chosen = Annotated[
     list[str] | None,

@@ -25,5 +25,5 @@ def status() -> None:
     found = lpips_status()
     print(found.line)
     if found.state != "ready":
-        print("fix: remctl weights fetch")
+        print(f"fix: {found.fix}")
         raise typer.Exit(1)

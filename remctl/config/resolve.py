@@ -143,8 +143,8 @@ def parse_set(text: str) -> tuple[str, Any]:
     check_key(key, "--set: ", NOT_OVERRIDES)
     try:
         return key, yaml12.load(value)
-    except ValueError as error:
-        raise UserError(f"--set {key}: value is not YAML: {error}") from None
+    except yaml12.NotYamlError as error:
+        raise UserError(f"--set {key}: value is not YAML: {error.problem}") from None
 
 
 def keys_of(sets: Iterable[str]) -> list[str]:
@@ -190,11 +190,12 @@ def read_mapping(path: Path, remedy: str) -> dict[str, Any]:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise UserError(f"{path}: larger than 1 MB, which no configuration is: give another file")
-        tree = yaml12.load(data.decode())
+        tree = yaml12.load(data)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: give a readable YAML file") from None
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise UserError(f"{path}: not YAML ({one_line(error)}): {remedy}") from None
+    except yaml12.NotYamlError as error:
+        where = path if error.line is None else f"{path}:{error.line}"
+        raise UserError(f"{where}: not YAML ({error.problem}): {remedy}") from None
     if not isinstance(tree, dict | None):
         raise UserError(f"{path}: holds {short(tree)}, not a mapping: {remedy}")
     return tree or {}

@@ -32,6 +32,10 @@ SET_HERE = {
 }
 
 
+MAX_TRIED, MAX_NAMED = 8, 3  # environments of a similar name
+SURELY_MEANT = 0.8  # a typing error or another version: that much of the name is the same
+
+
 class GymPixels:
     """The Gymnasium environment `env_id`, its observations replaced by what `render()` shows.
 
@@ -208,10 +212,25 @@ def _constructors(creator: Callable[..., Any]) -> list[Callable[..., Any]]:
 
 
 def _nearest(env_id: str) -> str:
-    near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3)
-    if near:
-        return f": did you mean gym:{' or gym:'.join(near)}?"
+    """Why what was surely meant cannot be played, else what has a similar name and can."""
+    near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=MAX_TRIED)
+    why_not = {other: _why_not_played(other) for other in near}
+    for meant in difflib.get_close_matches(env_id, near, n=1, cutoff=SURELY_MEANT):
+        if why_not[meant]:
+            return f"; there is gym:{meant}, but: {why_not[meant]}"
+    if played := [f"gym:{other}" for other in near if not why_not[other]]:
+        return f": did you mean {' or '.join(played[:MAX_NAMED])}?"
     return ": install the package that registers it, and write MODULE:ID if Gymnasium does not import it by itself"
+
+
+def _why_not_played(env_id: str) -> str:
+    """Empty if it can be made here, has discrete actions and renders pictures."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of versions that are out of date
+            GymPixels(env_id).close()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _remedy(error: Exception) -> str:

@@ -24,24 +24,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from remctl.errors import MachineError, UserError
+from remctl.errors import MachineError, UserError, machine_error
+from remctl.paths import refuse_no_folder
 
-_AGAIN = "run the same command again; the last checkpoint is intact"
-_OTHER_FOLDER = "make it writable or choose another folder"
-CAUSES: dict[int, tuple[str, str]] = {
-    errno.ENOSPC: ("disk full", f"free space and {_AGAIN}"),
-    errno.EDQUOT: ("disk quota used up", f"free space and {_AGAIN}"),
-    errno.EFBIG: ("file size limit reached", f"raise the limit (ulimit -f) and {_AGAIN}"),
-    errno.EIO: ("input/output error of the disk", f"check the disk and {_AGAIN}"),
-    errno.ESTALE: ("network file system lost the file", f"check the mount and {_AGAIN}"),
-    errno.EACCES: ("permission denied", _OTHER_FOLDER),
-    errno.EPERM: ("operation not permitted", _OTHER_FOLDER),
-    errno.EROFS: ("read-only file system", _OTHER_FOLDER),
-    errno.ENOENT: ("no such file or folder", "check that the folder is still there"),
-    errno.ENOTDIR: ("a file is in the place of a folder", "choose another folder"),
-    errno.EISDIR: ("a folder is in the place of a file", "move it away"),
-    errno.ENAMETOOLONG: ("name too long", "choose a shorter one"),
-}
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)  # some network file systems cannot flush a folder
 _TEMPORARY = re.compile(r"^\.tmp-\d+-")
 
@@ -59,13 +44,6 @@ def _step(operation: str, path: Path) -> Iterator[None]:
     boundary(f"before {operation} {label}")
     yield
     boundary(f"after {operation} {label}")
-
-
-def machine_error(error: OSError, action: str, path: Path) -> MachineError:
-    """The error in one line: cause by name, what was being done (`writing`), the path, the remedy."""
-    fallback = (os.strerror(error.errno) if error.errno else str(error), "check the disk and the folder")
-    cause, remedy = CAUSES.get(error.errno or 0, fallback)
-    return MachineError(f"{cause} while {action} {path}: {remedy}")
 
 
 @contextmanager
@@ -159,31 +137,53 @@ def remove(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Creates the folder and its parents, durable on return; one that exists is fine. Raises `MachineError`."""
+    """Creates the folder and its parents, durable on return; one that exists is fine.
+
+    Raises `UserError` where no folder can be, `MachineError` where the machine refuses.
+    """
+    refuse_no_folder(folder)
     with named_errors("creating", folder):
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        for path in reversed(missing):
-            with _step("create", path):
-                path.mkdir(exist_ok=True)
-            sync_folder(path.parent)
-        folder.mkdir(exist_ok=True)  # says what is wrong when a file is in its place
+        for path in _missing(folder):
+            _make_one(path)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """`folder` and those around it that are not there, the outermost first."""
+    return [path for path in reversed((folder, *folder.parents)) if not os.path.exists(path)]
+
+
+def _make_one(folder: Path) -> None:
+    try:
+        with _step("create", folder):
+            folder.mkdir(exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{folder.name}: too long for the name of a folder: choose a shorter one") from None
+        if error.errno == errno.ENOENT and folder.parent.is_dir():  # /proc
+            raise UserError(f"{folder}: {folder.parent} takes no folders: choose another folder") from None
+        raise
+    sync_folder(folder.parent)
 
 
 def refuse_target(path: Path) -> None:
-    """UserError or MachineError where a file cannot be written to `path`, whose folder is made; an earlier file may be there.
+    """UserError or MachineError where a file cannot be written to `path`; an earlier file may be there. Leaves all as it was.
 
     For results that take long: better refused before than lost after.
     """
-    if not path.name or path.is_symlink() or (path.exists() and not path.is_file()):
+    if not path.name or os.path.islink(path) or (os.path.exists(path) and not path.is_file()):
         raise UserError(f"{str(path)!r} is no place for a file: give the path of a regular file, or of none yet")
-    taken = next((p for p in path.parents if p.exists()), None)
-    if taken is not None and not taken.is_dir():
-        raise UserError(f"{path}: {taken} is a file, so there can be no folder of that name: choose another")
-    make_folder(path.parent)
+    refuse_no_folder(path.parent)
+    missing = _missing(path.parent)
     probe = temporary(path)
-    with named_errors("writing", probe):
-        probe.touch()
-    discard(probe)
+    try:
+        make_folder(path.parent)
+        with named_errors("writing", probe):
+            probe.touch()
+    finally:
+        discard(probe)
+        for folder in reversed(missing):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def temporary(path: Path) -> Path:

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from remctl.errors import UserError
-from remctl.runs.files import machine_error
+from remctl.errors import UserError, machine_error
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from remctl.errors import InUseError, MachineError
-from remctl.runs.files import machine_error, make_folder, named_errors, remove_stale
+from remctl.errors import InUseError, MachineError, machine_error
+from remctl.runs.files import make_folder, named_errors, remove_stale
 from remctl.runs.layout import RunFolder
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)

@@ -114,4 +114,4 @@ def _advice(given: str, out: Path) -> str:
     near = suggestion(Path(given).parts[0] if Path(given).parts else given, names)
     if near.startswith("did you mean"):
         return near
-    return f"known: {', '.join(names)}" if names else "none yet; start one with `remctl ablate smoke`"
+    return f"known: {', '.join(names)}" if names else "there is none yet; start one with `remctl ablate smoke`"

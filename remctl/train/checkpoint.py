@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ _PRIMITIVES = (type(None), bool, int, float, str, bytes, torch.dtype)
 _GENERATION = re.compile(r"^epoch_(\d{6,})(\.old)?$")
 
 Log = Callable[[str], None]
+_to_stderr = partial(print, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,12 @@ def save(
 ) -> None:
     """Saves one generation after `epoch` complete epochs; durable on return. Only for the holder of the run's lock.
 
-    `agent`, `trainer`: nested dicts, lists and tuples of tensors and primitives. Keeps this generation, the newest one
-    before it and those of the epochs `also_keep`, and removes any after it (they belong to a future that this run has
-    left).
-    Raises `TypeError` naming the entry that could not be read back; `MachineError`, the earlier generations then
-    being as they were, or this one already complete.
+    `agent`, `trainer`: nested dicts, lists and tuples of tensors and primitives. Keeps this generation, the newest one before
+    it and those of the epochs `also_keep`, and removes any after it (of a future that this run has left).
+    Raises `TypeError` naming the entry that could not be read back; `MachineError`, the earlier generations then being as
+    they were, or this one already complete.
     """
+    about = {"epoch": epoch, "config_hash": config_hash, "precisions": list(precisions)}
     contents = {AGENT: _plain(agent, "agent"), TRAINER: _plain(trainer, "trainer")}
     files.make_folder(run.checkpoints)
     files.remove_stale(run.checkpoints)
@@ -88,9 +90,7 @@ def save(
     scratch = files.temporary(final)
     with files.named_errors("writing", final):
         try:
-            _write_generation(
-                scratch, {"epoch": epoch, "config_hash": config_hash, "precisions": list(precisions)}, contents
-            )
+            _write_generation(scratch, about, contents)
             _put_in_place(scratch, final)
         except BaseException:
             files.discard(scratch)
@@ -212,10 +212,6 @@ def _epoch_of(folder: Path) -> int:
     return int(match[1])
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def load_latest(run: RunFolder, log: Log = _to_stderr, before: int | None = None) -> Checkpoint | None:
     """The newest intact generation, or None for a run that has none yet. Changes nothing on the disk.
 
@@ -243,10 +239,17 @@ def load_agent(
     """
     if epoch is not None:
         return _agent_of_epoch(run, epoch, device)
-    checkpoint = _newest_intact(run, (AGENT,), device, log)
-    if checkpoint is None:
-        raise UserError(f"{run.path} has no checkpoint yet: train it for at least one epoch")
-    return checkpoint
+    if checkpoint := _newest_intact(run, (AGENT,), device, log):
+        return checkpoint
+    raise UserError(f"{run.path} {why_none(run)}")
+
+
+def why_none(run: RunFolder) -> str:
+    """Return why a run has no checkpoint, and what helps: it has not got so far, or they are gone. Raises MachineError."""
+    logged = {entry.get("epoch") for entry in files.read_jsonl(run.metrics)}
+    if not run.is_done and len(logged) <= 1:  # an epoch is logged just before its checkpoint
+        return "has no checkpoint yet: train it for at least one epoch"
+    return f"has lost its checkpoints: restore {run.checkpoints} from a copy, or train it again under another --name"
 
 
 def _agent_of_epoch(run: RunFolder, epoch: int, device: str | torch.device) -> Checkpoint:

@@ -48,7 +48,7 @@ def adopt(source: RunFolder, run: RunFolder, config: RunConfig) -> None:
         return
     before, loaded = from_yaml(source.config), checkpoint.load_latest(source)
     if loaded is None:
-        raise UserError(f"{source.path} has no checkpoint: finish it, or train the longer run from the start")
+        raise UserError(f"{source.path} {checkpoint.why_none(source)}; or train the longer run from the start")
     if not same_run(loaded.config_hash, config_hash(before), source.config):
         raise UserError(f"{source.path}: its checkpoint belongs to another configuration: restore its config.yaml")
     collected, wanted = (min(c.collection.last_epoch, loaded.epoch) for c in (before, config))

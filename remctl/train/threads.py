@@ -70,7 +70,12 @@ def choose(asked: Asked, before: int | None, cores: Cores, busy: float | None) -
     `busy`: cores that others keep busy; None is unknown.
     """
     if asked != "auto":
-        return Choice(asked, f"runtime.threads={asked}{_unlike(asked, before)}")
+        slow = (
+            f" on {cores}: steps take far longer than with runtime.threads={cores.usable}"
+            if asked > cores.usable
+            else ""
+        )
+        return Choice(asked, f"runtime.threads={asked}{_unlike(asked, before)}{slow}")
     if before is not None:
         number = min(before, cores.most_threads)
         return Choice(number, "as before" if number == before else f"{available(cores)}{_unlike(number, before)}")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from remctl.bench import result as bench
+from remctl.commands.bench import _targets
 from remctl.errors import UserError
 from tests.bench.synthetic import result
 
@@ -171,3 +172,11 @@ def test_a_suite_and_the_code_that_was_measured() -> None:
 def test_keys_tell_cases_apart() -> None:
     cases = result().cases
     assert len({c.key for c in cases}) == len(cases)
+
+
+def test_its_folder_is_made_when_there_is_something_to_write(tmp_path: Path) -> None:
+    paths = _targets(tmp_path / "new", tmp_path / "other" / "b.json")
+    assert list(tmp_path.iterdir()) == []  # a benchmark that is interrupted at once leaves nothing
+    for path in paths:
+        bench.write(path, result())
+        assert path.is_file()

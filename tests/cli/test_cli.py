@@ -421,7 +421,10 @@ BAD = [
     ("train --game Pong --device gpu", "--device: given 'gpu'; allowed: auto, cpu, cuda, cuda:N"),
     ("train --game Pong --config none.yaml", "none.yaml: No such file or directory"),
     ("train --game Pong --config list.yaml", "list.yaml: holds [1, 2], not a mapping"),
-    ("train --game Pong --config broken.yaml", "broken.yaml: not YAML"),
+    (
+        "train --game Pong --config broken.yaml",
+        "broken.yaml:2: not YAML (expected ',' or ']', but got ':'): write",
+    ),
     ("train --game Pong --config unknown.yaml", "unknown.yaml: unknown key 'world_model.layers'"),
     ("eval", "missing argument 'RUN'"),
     ("eval nowhere", "nowhere: not a run folder (no config.yaml)"),

@@ -153,7 +153,7 @@ def test_roms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("state", "expected"), [("ready", "ok"), ("missing", "warn"), ("damaged", "warn")])
 def test_weights(monkeypatch: pytest.MonkeyPatch, state: str, expected: str) -> None:
     monkeypatch.setattr(
-        "remctl.weights.lpips_status", lambda: SimpleNamespace(state=state, line=f"LPIPS weights: {state}")
+        "remctl.weights.lpips_status", lambda: SimpleNamespace(state=state, line=f"LPIPS weights: {state}", fix="x")
     )
     check = doctor.check_weights()
     assert (check.state, check.found) == (expected, state)
@@ -173,7 +173,8 @@ def test_out_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     taken = doctor.check_writable(tmp_path / "file")
     assert taken.state == "fail"
-    assert taken.found.endswith("file: a file is in the place of a folder")
+    assert taken.found.endswith("file is no folder: choose another folder")
+    assert doctor.check_writable(tmp_path / "file" / "a").state == "fail"
 
     def refused(**_: object) -> None:
         raise PermissionError(13, "Permission denied")

@@ -94,7 +94,8 @@ def test_a_user_without_a_home_folder_gets_one_line(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name, raising=False)
     assert lpips_status() == (
         "missing",
-        "LPIPS weights: missing (no home folder to keep them in: set REMCTL_CACHE to a folder)",
+        "LPIPS weights: missing (no home folder to keep the LPIPS weights in: set REMCTL_CACHE to a folder)",
+        "set REMCTL_CACHE to a folder, then run `remctl weights fetch`",
     )
     with pytest.raises(RuntimeError) as caught:
         Path.home()
@@ -158,6 +159,51 @@ def test_ctrl_c_while_modules_are_imported(module: str, tmp_path: Path) -> None:
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "remctl: interrupted\n")
+
+
+CTRL_C = "os.kill(os.getpid(), signal.SIGINT)"
+MOMENTS = {
+    "swallowed": f"try: {CTRL_C}\n    except BaseException: pass",
+    "turned into another error": f"try: {CTRL_C}\n    except BaseException: raise RecursionError",
+    "turned into an error of ours": f"try: {CTRL_C}\n    except BaseException: raise MachineError('no answer')",
+    "in a finaliser": "AtTheEnd()",
+    "twice, the first swallowed": f"try: {CTRL_C}\n    except BaseException: {CTRL_C}\n    print('never')",
+}
+
+
+def with_ctrl_c(body: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """`remctl list games`, in the middle of which `body` runs; no module is imported then."""
+    script = (
+        "import os, signal, sys\n"
+        "from remctl.__main__ import main\n"
+        "from remctl.commands import output\n"
+        "from remctl.errors import MachineError\n"
+        f"class AtTheEnd:\n    def __del__(self): {CTRL_C}\n"
+        f"def show(table):\n    {body}\n"
+        "output.show = show\n"
+        f"{before}\n"
+        "sys.argv = ['remctl', 'list', 'games']\n"
+        "main()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_counts_whatever_a_library_makes_of_it(moment: str) -> None:
+    done = with_ctrl_c(MOMENTS[moment])
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "remctl: interrupted\n")
+
+
+@pytest.mark.parametrize("when", ["import atexit; atexit.register(AtTheEnd().__del__)", "sys.end = AtTheEnd()"])
+def test_ctrl_c_after_the_end_changes_nothing(when: str) -> None:
+    done = with_ctrl_c("print('shown')", before=when)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "shown\nshown\n", "")
 
 
 @pytest.mark.parametrize("how", ["-m remctl", "a script"])
@@ -229,3 +275,85 @@ def test_a_full_disk_behind_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(sys, "stdout", Full())
     assert guarded(lambda: None) == 1
     assert "whatever" in capsys.readouterr().err
+
+
+NOTHING = {
+    "train --game Catch --out": "--out",
+    "train --game Catch --config": "--config",
+    "train --from": "--from",
+    "train --continue": "--continue",
+    "init": "[DIR]",
+    "eval": "RUN",
+    "inspect": "RUN",
+    "logs": "NAME",
+    "report runs": "RUN_OR_DIR",
+    "report --bench": "--bench",
+    "report --out": "--out",
+    "bench --json": "--json",
+    "bench compare a.json": "B.json",
+    "doctor --out": "--out",
+    "ablate": "SPEC",
+    "ablate smoke --profile": "--profile",
+    "cancel smoke": "[RUN]...",
+    "scores export --out": "--out",
+}
+
+
+@pytest.mark.parametrize("line", NOTHING)
+def test_an_empty_argument_is_not_the_working_folder(
+    line: str, cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli(*line.split(), "")
+    assert done.status == 2
+    assert done.err.startswith(f"remctl: {NOTHING[line]}: given '', which names nothing: give a value")
+    assert list(tmp_path.iterdir()) == []
+
+
+TO_WRITE = (
+    "train --game Catch --out",
+    "init",
+    "report --out",
+    "bench --out",
+    "status --out",
+    "ablate smoke --dry-run --out",
+)
+
+
+@pytest.mark.parametrize("line", TO_WRITE)
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_place_of_a_folder_is_bad_input(line: str, place: str, cli: Callable, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = cli(*line.split(), str(tmp_path / place))
+    assert done.status == 2
+    assert f"{tmp_path}/file is no folder" in done.err
+    assert done.err.endswith(": choose another folder\n")
+
+
+def test_fetching_without_a_home_folder_says_so_before_anything_else(
+    cli: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    for name in ("REMCTL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    done = cli("weights", "fetch")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "remctl: no home folder to keep the LPIPS weights in: set REMCTL_CACHE to a folder\n"
+    done = cli("weights", "status")
+    assert (done.status, done.out.splitlines()[1]) == (
+        1,
+        "fix: set REMCTL_CACHE to a folder, then run `remctl weights fetch`",
+    )
+
+
+def test_experiments_that_are_not_there(cli: Callable, tmp_path: Path) -> None:
+    for verb in ("status", "cancel", "retry"):
+        done = cli(verb, "nope", "--out", str(tmp_path))
+        assert done.status == 2
+        assert done.err.endswith(
+            f"no experiment 'nope' in {tmp_path}, and no such run or folder: there is none yet; start one with "
+            "`remctl ablate smoke`\n"
+        )

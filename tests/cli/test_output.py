@@ -82,3 +82,15 @@ def test_cells_are_folded_between_words_then_behind_marks_then_anywhere(
     assert "a+c.x=1" in text
     folded = shown(facts({"k": "first one, version-1.2345678901234567 " + "界" * 12}), 25).splitlines()
     assert [line.strip() for line in folded] == ["k  first one,", "version-1.", "2345678901234567", "界" * 11, "界"]
+
+
+@pytest.mark.parametrize("columns", ["0", "5", "-80", "abc", "\u00b2", "1e3", "9" * 30])
+def test_columns_that_are_no_width_are_not_taken_for_one(
+    columns: str, cli: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    as_without = cli("list", "presets")
+    monkeypatch.setenv("COLUMNS", columns)
+    assert cli("list", "presets") == as_without
+    monkeypatch.setenv("COLUMNS", columns)
+    assert cli("--help").status == 0

@@ -149,6 +149,11 @@ def test_an_environment_that_ignores_its_seed_is_told_of() -> None:
     ("env_id", "message"),
     [
         ("WalkPixel-v0", "knows no environment 'WalkPixel-v0': did you mean gym:WalkPixels-v0"),
+        ("ContinuousPixel-v0", "there is gym:ContinuousPixels-v0, but: gym:ContinuousPixels-v0 has actions Box"),
+        (
+            "NeedsPygamePixels-v7",
+            "there is gym:NeedsPygamePixels-v0, but: gym:NeedsPygamePixels-v0 cannot render: pygame",
+        ),
         ("qqqq", "install the package"),
         (
             "no_such_module:Foo-v0",

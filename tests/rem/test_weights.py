@@ -269,3 +269,14 @@ def test_the_real_download_from_an_empty_cache(monkeypatch: pytest.MonkeyPatch, 
 def test_the_module_imports_no_torch() -> None:
     code = "import sys, remctl.weights; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nothing_is_fetched_that_could_not_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("REMCTL_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(weights, "_download", lambda folder: pytest.fail("fetched"))
+    for fetch in (weights.fetch_lpips, weights.require_lpips):
+        said: list[object] = []
+        with pytest.raises(MachineError, match="cannot store the LPIPS weights in .*/file: .*set REMCTL_CACHE"):
+            fetch(said.append)
+        assert not [line for line in said if "fetching" in str(line)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from remctl.errors import MachineError
+from remctl.errors import CAUSES, MachineError, UserError, machine_error
 from remctl.runs import files
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_an_error_at_any_boundary_of_write_atomic_leaves_a_whole_file(
         path.write_text("old")
         with monkeypatch.context() as patch:
             patch.setattr(files, "boundary", fail_at(index, code))
-            with pytest.raises(MachineError, match=files.CAUSES[code][0]) as caught:
+            with pytest.raises(MachineError, match=CAUSES[code][0]) as caught:
                 files.write_atomic(path, "new")
         assert str(path) in str(caught.value)
         assert path.read_text() == ("new" if index > names.index("before rename a.json") else "old"), name
@@ -188,15 +188,8 @@ def test_missing_parent_and_file_as_parent_are_named(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="no such file or folder while writing .*/gone/a"):
         files.write_atomic(tmp_path / "gone" / "a", "x")
     (tmp_path / "file").write_text("x")
-    for action in (lambda: files.write_atomic(tmp_path / "file" / "a", "x"), lambda: _make(tmp_path / "file" / "b")):
-        with pytest.raises(MachineError, match="a file is in the place of a folder"):
-            action()
-    with pytest.raises(MachineError, match="file"):
-        files.make_folder(tmp_path / "file")
-
-
-def _make(folder: Path) -> None:
-    files.make_folder(folder)
+    with pytest.raises(MachineError, match="a file is in the place of a folder"):
+        files.write_atomic(tmp_path / "file" / "a", "x")
 
 
 @pytest.fixture
@@ -244,7 +237,7 @@ def test_unwritable_folder_is_named(read_only_folder: Path) -> None:
     ],
 )
 def test_each_cause_has_a_name_and_a_remedy(code: int, cause: str) -> None:
-    message = str(files.machine_error(OSError(code, "x"), "writing", Path("a/b")))
+    message = str(machine_error(OSError(code, "x"), "writing", Path("a/b")))
     assert message.startswith(f"{cause} while writing a/b: ")
     assert len(message.partition("a/b: ")[2]) > 10
 
@@ -288,3 +281,33 @@ def test_the_package_runs_imports_no_torch() -> None:
         "import sys, remctl.runs.lock, remctl.runs.provenance, remctl.runs.metrics; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+def test_where_no_folder_can_be_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    places = {
+        tmp_path / "file": "is no folder: choose another",
+        tmp_path / "file" / "a": "is no folder, so there can be none in it: choose another",
+        tmp_path / "nowhere" / "a": "is a link to nowhere, so there can be none in it: choose another",
+        tmp_path / "circle": "is a link to nowhere: choose another",
+        Path("/dev/null/a"): "/dev/null is no folder",
+        tmp_path / ("a" * 300) / "b": "too long for the name of a folder: choose a shorter one",
+    }
+    if Path("/proc/self").is_dir():
+        places[Path("/proc/x/y")] = "/proc/x: /proc takes no folders: choose another"
+    for place, message in places.items():
+        for make in (files.make_folder, lambda path: files.refuse_target(path / "file.json")):
+            with pytest.raises(UserError, match=message) as caught:
+                make(place)
+            assert caught.value.exit_code == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "nowhere", "circle"}
+
+
+def test_a_target_that_is_looked_at_leaves_nothing(tmp_path: Path) -> None:
+    files.refuse_target(tmp_path / "a" / "b" / "x.json")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    files.refuse_target(tmp_path / "kept" / "x.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remctl.errors import MachineError
+from remctl.errors import CAUSES, MachineError
 from remctl.runs import files
 from tests.runs.test_files import boundaries, fail_at
 
@@ -72,7 +72,7 @@ def test_an_error_at_any_boundary_of_append_loses_no_earlier_line(
         path.write_bytes(start)
         with monkeypatch.context() as patch:
             patch.setattr(files, "boundary", fail_at(index, code))
-            with pytest.raises(MachineError, match=f"{files.CAUSES[code][0]} while writing {path}"):
+            with pytest.raises(MachineError, match=f"{CAUSES[code][0]} while writing {path}"):
                 append()
         assert files.read_jsonl(path) in ([{"a": 1}], [{"a": 1}, {"a": 2}])
         append()

@@ -32,7 +32,7 @@ import pytest
 import torch._dynamo  # noqa: F401 - which an optimiser imports: once here, not in every child
 
 from remctl import runner
-from remctl.errors import MachineError
+from remctl.errors import CAUSES, MachineError
 from remctl.runs import files
 from remctl.runs.layout import find_runs
 from remctl.runs.metrics import comparable
@@ -148,7 +148,7 @@ def run_into_error(work: Callable[[Path], object], folder: Path, at: int, code: 
     def fail() -> None:
         raise OSError(code, os.strerror(code))
 
-    with pytest.raises(MachineError, match=files.CAUSES[code][0]) as caught:
+    with pytest.raises(MachineError, match=CAUSES[code][0]) as caught:
         run_until(work, folder, at, fail)
     assert "\n" not in str(caught.value)
 

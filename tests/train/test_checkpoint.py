@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from remctl.errors import MachineError, UserError
+from remctl.errors import CAUSES, MachineError, UserError
 from remctl.runs import files
 from remctl.runs.layout import RunFolder
 from remctl.train import checkpoint
@@ -281,7 +281,7 @@ def test_an_error_at_any_boundary_of_save_is_named_and_loses_nothing(
         shutil.copytree(template.path, run.path)
         with monkeypatch.context() as patch:
             patch.setattr(files, "boundary", fail_at(index, code))
-            with pytest.raises(MachineError, match=f"^{files.CAUSES[code][0]} while .*{run.checkpoints}"):
+            with pytest.raises(MachineError, match=f"^{CAUSES[code][0]} while .*{run.checkpoints}"):
                 save(run, 4)
         assert is_generation(checkpoint.load_latest(run, forbid), 4 if index >= done else 3), name
         if index < done:
@@ -377,3 +377,18 @@ def reader_overtaken(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFold
 def test_evaluation_beside_training_finds_the_new_generations(reader_overtaken: RunFolder) -> None:
     found = checkpoint.load_agent(reader_overtaken, log=forbid)
     assert same(found.agent, agent_of(5))
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_told_to_train_on(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "seed_0")
+    run.path.mkdir()
+    run.metrics.write_text('{"epoch": 1}\n')
+    assert checkpoint.why_none(run) == "has no checkpoint yet: train it for at least one epoch"
+    lost = rf"has lost its checkpoints: restore {run.checkpoints} from a copy, or train it again under another --name"
+    run.metrics.write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    with pytest.raises(UserError, match=lost):
+        checkpoint.load_agent(run)
+    run.metrics.unlink()
+    run.result.write_text("{}")
+    with pytest.raises(UserError, match=lost):
+        checkpoint.load_agent(run)

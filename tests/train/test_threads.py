@@ -50,8 +50,8 @@ def test_a_resume_keeps_its_number_while_there_are_so_many_cores() -> None:
 
 
 def test_a_number_asked_for_wins_and_says_what_it_changes() -> None:
-    assert str(choose(3, None, TWO, None)) == "3 threads: runtime.threads=3"
-    assert str(choose(3, 3, TWO, None)) == "3 threads: runtime.threads=3"
+    assert str(choose(3, None, Cores(4), None)) == "3 threads: runtime.threads=3"
+    assert str(choose(3, 3, Cores(4), None)) == "3 threads: runtime.threads=3"
     assert "runtime.threads=1, 2 before: sums are rounded differently" in str(choose(1, 2, TWO, None))
 
 
@@ -221,3 +221,10 @@ def test_a_run_of_several_threads_watches_and_one_of_one_does_not() -> None:
         with waiting.yielding():
             assert num_tasks() == before + watches
         assert falls_to(before)
+
+
+def test_more_threads_than_cores_are_said_to_be_slow() -> None:
+    said = str(choose(1024, None, TWO, None))
+    assert said == "1024 threads: runtime.threads=1024 on 2 cores: steps take far longer than with runtime.threads=2"
+    assert "far longer" in str(choose(2, None, Cores(8, quota=1.0), None))
+    assert "far longer" not in str(choose(8, None, Cores(8, allotted=2), None))
