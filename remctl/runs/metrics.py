@@ -21,7 +21,17 @@ from remctl.runs.files import append_line, append_lines, read_jsonl, truncate_js
 from remctl.runs.layout import RunFolder
 from remctl.runs.trackers import Tracker, Value, open_trackers
 
-__all__ = ["OF_EPOCH", "MetricsLog", "Tracker", "Value", "comparable", "epoch_of", "is_timing", "open_trackers"]
+__all__ = [
+    "OF_EPOCH",
+    "MetricsLog",
+    "Tracker",
+    "Value",
+    "comparable",
+    "epoch_of",
+    "is_timing",
+    "open_trackers",
+    "why_no_checkpoint",
+]
 
 TIMING_SUFFIXES = ("_s", "_per_s", "_mb")
 OF_EPOCH = "test/of_epoch"
@@ -96,3 +106,11 @@ def _entry(epoch: int, values: Mapping[str, Value]) -> dict[str, Any]:
     if "epoch" in values:
         raise ValueError("'epoch' is given by position, not among the values")
     return {"epoch": epoch, **values}
+
+
+def why_no_checkpoint(run: RunFolder) -> str:
+    """Return why a run has no checkpoint, and what helps: it has not got so far, or they are gone. Raises MachineError."""
+    logged = {entry.get("epoch") for entry in read_jsonl(run.metrics)}
+    if not run.is_done and len(logged) <= 1:  # an epoch is logged just before its checkpoint
+        return "has no checkpoint yet: train it for at least one epoch"
+    return f"has lost its checkpoints: restore {run.checkpoints} from a copy, or train it again under another --name"

@@ -23,7 +23,6 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ import torch
 from remctl.errors import MachineError, UserError
 from remctl.runs import files
 from remctl.runs.layout import RunFolder
+from remctl.runs.metrics import why_no_checkpoint
 
 FORMAT = 1
 NUM_GENERATIONS = 2
@@ -42,7 +42,6 @@ _PRIMITIVES = (type(None), bool, int, float, str, bytes, torch.dtype)
 _GENERATION = re.compile(r"^epoch_(\d{6,})(\.old)?$")
 
 Log = Callable[[str], None]
-_to_stderr = partial(print, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -212,6 +211,10 @@ def _epoch_of(folder: Path) -> int:
     return int(match[1])
 
 
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def load_latest(run: RunFolder, log: Log = _to_stderr, before: int | None = None) -> Checkpoint | None:
     """The newest intact generation, or None for a run that has none yet. Changes nothing on the disk.
 
@@ -241,15 +244,7 @@ def load_agent(
         return _agent_of_epoch(run, epoch, device)
     if checkpoint := _newest_intact(run, (AGENT,), device, log):
         return checkpoint
-    raise UserError(f"{run.path} {why_none(run)}")
-
-
-def why_none(run: RunFolder) -> str:
-    """Return why a run has no checkpoint, and what helps: it has not got so far, or they are gone. Raises MachineError."""
-    logged = {entry.get("epoch") for entry in files.read_jsonl(run.metrics)}
-    if not run.is_done and len(logged) <= 1:  # an epoch is logged just before its checkpoint
-        return "has no checkpoint yet: train it for at least one epoch"
-    return f"has lost its checkpoints: restore {run.checkpoints} from a copy, or train it again under another --name"
+    raise UserError(f"{run.path} {why_no_checkpoint(run)}")
 
 
 def _agent_of_epoch(run: RunFolder, epoch: int, device: str | torch.device) -> Checkpoint:

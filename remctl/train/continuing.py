@@ -15,6 +15,7 @@ from remctl.errors import UserError
 from remctl.replay.store import shard_path
 from remctl.runs.files import make_folder, named_errors, truncate_jsonl, write_atomic
 from remctl.runs.layout import RunFolder
+from remctl.runs.metrics import why_no_checkpoint
 from remctl.train import checkpoint
 
 LENGTHS = ("training.num_epochs", "collection.last_epoch")
@@ -48,7 +49,7 @@ def adopt(source: RunFolder, run: RunFolder, config: RunConfig) -> None:
         return
     before, loaded = from_yaml(source.config), checkpoint.load_latest(source)
     if loaded is None:
-        raise UserError(f"{source.path} {checkpoint.why_none(source)}; or train the longer run from the start")
+        raise UserError(f"{source.path} {why_no_checkpoint(source)}; or train the longer run from the start")
     if not same_run(loaded.config_hash, config_hash(before), source.config):
         raise UserError(f"{source.path}: its checkpoint belongs to another configuration: restore its config.yaml")
     collected, wanted = (min(c.collection.last_epoch, loaded.epoch) for c in (before, config))

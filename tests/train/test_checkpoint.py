@@ -24,6 +24,7 @@ import torch
 from remctl.errors import CAUSES, MachineError, UserError
 from remctl.runs import files
 from remctl.runs.layout import RunFolder
+from remctl.runs.metrics import why_no_checkpoint
 from remctl.train import checkpoint
 from remctl.train.checkpoint import AGENT, MANIFEST, TRAINER, Checkpoint
 from tests.runs.test_files import ROOT, boundaries, fail_at, killed_in_child, names_in
@@ -383,7 +384,7 @@ def test_a_run_that_lost_its_checkpoints_is_not_told_to_train_on(tmp_path: Path)
     run = RunFolder(tmp_path / "seed_0")
     run.path.mkdir()
     run.metrics.write_text('{"epoch": 1}\n')
-    assert checkpoint.why_none(run) == "has no checkpoint yet: train it for at least one epoch"
+    assert why_no_checkpoint(run) == "has no checkpoint yet: train it for at least one epoch"
     lost = rf"has lost its checkpoints: restore {run.checkpoints} from a copy, or train it again under another --name"
     run.metrics.write_text('{"epoch": 1}\n{"epoch": 2}\n')
     with pytest.raises(UserError, match=lost):
