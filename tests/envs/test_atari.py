@@ -114,6 +114,14 @@ def test_a_game_over_on_the_last_raw_frame_is_noticed_late_as_published_or_at_on
     assert (reference.num_dead_steps > 0) == is_late
 
 
+@pytest.mark.parametrize("frame_skip", [1, 4])
+def test_a_game_over_is_noticed_one_step_late_and_not_later(frame_skip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = Atari("Breakout", noops=(1, 1), frame_skip=frame_skip, late_game_over=True)
+    env.reset(np.random.default_rng(0))
+    monkeypatch.setattr(env, "_ale", EndingGame(env._ale, num_frames=2 * frame_skip))
+    assert [env.step(0)[1:] for _ in range(3)] == [(0.0, False, False, False)] * 2 + [(0.0, True, False, True)]
+
+
 @pytest.mark.parametrize("frames_left", [0, 2])  # until the game's end, in the frames of the no-op after a lost life
 @pytest.mark.parametrize("has_dead_starts", [False, True])
 def test_a_game_that_ends_in_the_noop_after_a_lost_life_is_left_by_one_step_as_published_or_at_once(
