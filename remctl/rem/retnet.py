@@ -50,10 +50,7 @@ class RetNetOutput(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Which rows of the (B, rows, E) stream are what, and the tables of their retention.
-
-    Plain fields: torch before 2.11 cannot trace a named tuple's properties.
-    """
+    """Which rows of the (B, rows, E) stream are what, and the tables of their retention."""
 
     blocks_per_chunk: int  # c
     num_blocks: int  # T
