@@ -120,10 +120,16 @@ def _object(members: dict[str, Any], at: Entry) -> Iterator[Entry]:
     at = replace(at, step=cells.get("step", at.step))
     score = _score_key(members, at)
     rest = [(key, value) for key, value in members.items() if key not in columns.values()]
-    if score is not None:
+    if score is not None and (rows := _parallel(members, score)):
+        yield from _walk(rows, at)
+    elif score is not None:
         at = replace(at, ignored={**at.ignored, **{key: value for key, value in rest if key != score}})
         yield from _walk(members[score], replace(at, is_run=at.is_run or not isinstance(members[score], list | dict)))
-        return
+    else:
+        yield from _members(members, rest, at)
+
+
+def _members(members: dict[str, Any], rest: list[tuple[str, Any]], at: Entry) -> Iterator[Entry]:
     if not members and at.game:
         yield from _walk(None, at)
     elif not rest:
@@ -175,6 +181,17 @@ def _records(members: dict[str, Any], at: Entry) -> list[dict[str, Any]]:
         return pd.DataFrame(members).astype(object).to_dict("records")
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{at.place}: columns that do not fit together ({error}); give every row each column") from None
+
+
+def _parallel(members: dict[str, Any], score: str) -> list[dict[str, Any]]:
+    """The rows, if something else is listed for each of the scores; none if not."""
+    scores = members[score]
+    if not isinstance(scores, list) or any(isinstance(value, list | dict) for value in scores):
+        return []
+    lists = {key: value for key, value in members.items() if isinstance(value, list) and len(value) == len(scores)}
+    return [
+        {**members, **{key: value[i] for key, value in lists.items()}} for i in range(len(scores) * (len(lists) > 1))
+    ]
 
 
 def _transposed(columns: list[Any], rows: list[Any], at: Entry) -> dict[str, Any]:

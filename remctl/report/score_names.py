@@ -132,8 +132,8 @@ def refuse_lost_columns(rows: Iterable[Entry]) -> None:
         _refuse_aggregate(row)
     for column in dict.fromkeys(column for row in rows for column in row.ignored):
         plain = plain_name(column)
-        if SCORE.fullmatch(plain):
-            continue  # another score of the same run
+        if SCORE.fullmatch(plain) or is_statistic(plain):
+            continue  # another number of the same run
         if not NAMELESS.fullmatch(plain) or not _are_row_numbers([row.ignored.get(column) for row in rows]):
             _refuse_differing(column, [row for row in rows if row.seed is None or not _is_of_a_run(plain)])
 
@@ -148,10 +148,9 @@ def _refuse_differing(column: str, rows: Iterable[Entry]) -> None:
         other = first.setdefault((row.algorithm,) if is_label else (row.algorithm, row.game), row)
         before = other.ignored.get(column)
         if before is not value and _text(before) != _text(value):
-            where = "before" if other.place == row.place else f"at {other.place}"
             raise UserError(
-                f"{row.place}: {column!r} is {shown(value)}, {where} {shown(before)}; call it algorithm, seed or step if it is "
-                "one, keep the rows of one value, or remove it"
+                f"{row.where}: {column!r} is {shown(value)} here and {shown(before)} at {other.where}; call it algorithm, "
+                "seed or step if it is one, keep the rows of one value, or remove it"
             )
 
 
@@ -172,7 +171,7 @@ def _refuse_aggregate(row: Entry) -> None:
 
 
 def _is_of_a_run(plain: str) -> bool:
-    return bool(plain in SEED or STEP.fullmatch(plain) or OF_A_RUN.fullmatch(plain)) or is_statistic(plain)
+    return bool(plain in SEED or STEP.fullmatch(plain) or OF_A_RUN.fullmatch(plain))
 
 
 def _are_row_numbers(values: list[Any]) -> bool:

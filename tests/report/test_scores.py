@@ -290,6 +290,7 @@ LOST = [  # two methods, two moments or two tests that would have been the runs 
     ([{"name": "REM", "scores": {"Pong": [1]}}, {"name": "IRIS", "scores": {"Alien": [2]}}], "name"),
     ({"algorithms": [{"name": "REM", "scores": {"Pong": [1]}}, {"name": "IRIS", "scores": {"Pong": [2]}}]}, "name"),
     ({"Pong": [{"config": {"lr": 1}, "score": 1}, {"config": {"lr": 2}, "score": 2}]}, "config"),
+    ({"Pong": {"scores": [1, 2], "variant": ["REM", "IRIS"]}}, "variant"),
     ({"game": ["Pong", "Pong"], "variant": ["REM", "IRIS"], "score": [1, 2]}, "variant"),
     ([{"game": "Pong", "index": 0, "score": 1}, {"game": "Pong", "index": 1, "score": 2}] * 2, "index"),
 ]
@@ -310,6 +311,8 @@ STEPS = ["step", "_step", "checkpoint", "num_frames", "total_steps", "Global Ste
 def test_moments_of_a_run_are_no_runs(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="rows of several steps|call it algorithm, seed or step"):
         read(tmp_path / "a.csv", f"game,{name},score\nPong,100,1\nPong,200,2\n")
+    with pytest.raises(UserError, match="rows of several steps"):
+        read(tmp_path / "a.json", json.dumps({"Pong": {"scores": [1, 2], name: [100, 200]}}))
     with pytest.raises(UserError, match="seed 0 of Pong is at"):
         read(tmp_path / "a.csv", f"game,{name},seed,score\nPong,100,0,1\nPong,200,0,2\n")
 
@@ -322,6 +325,8 @@ def test_what_describes_a_run_with_a_seed_may_differ(tmp_path: Path) -> None:
     assert read(tmp_path / "a.csv", f"game,score,final_return\n{rows}") == {
         "A": [("Pong", None, 1.0), ("Pong", None, 2.0)]
     }
+    without = json.dumps({"Pong": {"scores": [1, 2], "normalized_scores": [0.1, 0.2], "games": [1]}})
+    assert read(tmp_path / "a.json", without) == {"A": [("Pong", None, 1.0), ("Pong", None, 2.0)]}
     text = json.dumps({"date": "today", "results": {"Pong": [1, 2]}})
     assert read(tmp_path / "a.json", text) == {"A": [("Pong", None, 1.0), ("Pong", None, 2.0)]}
 
