@@ -146,7 +146,7 @@ def _member(key: str, value: Any, at: Entry) -> Iterator[Entry]:
         yield from _walk(value, at.at(repr(key), seed=key, is_run=True))
     elif isinstance(value, list | dict) and is_statistic(key):
         raise UserError(
-            f"{at.where}: {key!r} is a statistic or normalised, not an algorithm; give each run's raw score"
+            f"{at.where}: {key!r} is a statistic or normalised, not an algorithm; give each run's raw score, or rename it"
         )
     elif isinstance(value, list | dict):
         yield from _walk(value, at.at(repr(key), algorithm=f"{at.algorithm}/{key}".lstrip("/"), key=key))

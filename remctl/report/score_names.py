@@ -36,6 +36,7 @@ SEED = (
     ),
     *("run", "trial", "replicate", "repetition", "rep", "run_id", "run_idx", "run_index", "run_number", "trial_id"),
 )
+OTHER_SEED = re.compile(r"([a-z]+_)*seed(_(number|num|no|nr|idx|index|id|value))?|replica(_id)?")
 ROLES = {"algorithm": ALGORITHM, "game": GAME, "seed": SEED}
 SCORE = re.compile(
     r"((mean|avg|average|final|last|eval|evaluation|test|raw|episode|episodic|game|total|sum)_)*"
@@ -50,11 +51,15 @@ SEED_TEXT = re.compile(r"(?:(?:seed|run|trial|rep|replicate|repetition|s|r)[ _#-
 NAMELESS = re.compile(r"|unnamed_\d+(_\d+)?|index|level_\d+")  # pandas' index, once or twice through a file
 
 # Parts of names of statistics, and what else stands in such a name.
-SPREAD = re.compile(r"st(d|dev|ddev|derr)|s(d|em|e)|error|var(iance)?|ci(95)?|low(er)?|high|upper")
-STATISTIC = re.compile(
-    rf"{SPREAD.pattern}|mean|avg|average|median|iq[mr]|min(imum)?|max(imum)?|q25|q75|gap|count|hns|normali[sz]ed|superhuman"
+SPREAD = re.compile(
+    r"st(d|dev|ddev|derr)|s(d|em|e)|sigma|dev(iation)?|errors?|var(iance)?|ci(95)?|confidence|interval|iqr"
+    r"|low(er)?|high|upper|min(imum)?|max(imum)?|q\d+|quartile|percentile"
 )
-ABOUT_SCORES = re.compile(r"(score|return|reward)s?|human|random|record|test|eval|final|raw|game|over")
+STATISTIC = re.compile(rf"{SPREAD.pattern}|mean|avg|average|median|iqm|gap|count|hns|normali[sz]ed|superhuman")
+ABOUT_SCORES = re.compile(
+    r"(score|return|reward)s?|human|random|record|test|eval|final|raw|game|over|standard|of|the|bootstrap(ped)?|\d+"
+)
+OF_ONE_METHOD = re.compile(r".+_(st(d|dev|ddev|derr)|sem|ci(95)?|hns|normali[sz]ed)")
 COUNT = re.compile(
     r"(n|num|number_of|no_of|total)_?(seed|run|trial|replicate|sample)s?|seeds|runs|trials|(seed|run)s?_count|n"
 )
@@ -98,7 +103,7 @@ class Entry:
 
 def plain_name(key: str) -> str:
     """Return a name in lower case, its parts joined by `_`: `Mean Reward` -> `mean_reward`."""
-    return re.sub(r"[^a-z0-9]+", "_", key.lower()).strip("_")
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"\u00b1|\+/-", " std ", key.lower())).strip("_")
 
 
 def shown(value: Any) -> str:
@@ -111,12 +116,19 @@ def columns_of(members: Mapping[str, Any]) -> dict[str, str]:
     """Return the keys that name columns, by what they are: algorithm, game, seed, step."""
     plain = {plain_name(key): key for key in members}
     found = {role: next((plain[name] for name in names if name in plain), None) for role, names in ROLES.items()}
+    found["seed"] = found["seed"] or next((key for name, key in plain.items() if _is_seed(name)), None)
     found["step"] = next((key for name, key in plain.items() if STEP.fullmatch(name)), None)
     return {role: key for role, key in found.items() if key is not None}
 
 
+def _is_seed(plain: str) -> bool:
+    return not COUNT.fullmatch(plain) and bool(plain in SEED or OTHER_SEED.fullmatch(plain))
+
+
 def is_statistic(key: str) -> bool:
-    """Whether a key names a statistic or a normalised score (`std`, `mean_score`, `human_normalized`), not a method."""
+    """Whether a key names a statistic or a normalised score (`std`, `REM_std`, `human_normalized`), not a method."""
+    if OF_ONE_METHOD.fullmatch(plain_name(key)):
+        return True
     parts = plain_name(key).split("_")
     rest = [part for part in parts if not STATISTIC.fullmatch(part)]
     return len(rest) < len(parts) and all(map(ABOUT_SCORES.fullmatch, rest))
@@ -163,7 +175,9 @@ def _refuse_aggregate(row: Entry) -> None:
         return
     for column, value in row.ignored.items():
         plain = plain_name(column)
-        is_of_several = COUNT.fullmatch(plain) or (is_statistic(plain) and any(map(SPREAD.fullmatch, plain.split("_"))))
+        parts = plain.split("_")
+        is_of_several = COUNT.fullmatch(plain) or {"seed", "seeds"}.intersection(parts)
+        is_of_several = is_of_several or (is_statistic(plain) and any(map(SPREAD.fullmatch, parts)))
         if is_of_several and (isinstance(value, list) or not row.in_list):
             raise UserError(
                 f"{row.place}: {column!r} says that the score is a mean of several runs; give one score per run, with its seed"
@@ -171,7 +185,7 @@ def _refuse_aggregate(row: Entry) -> None:
 
 
 def _is_of_a_run(plain: str) -> bool:
-    return bool(plain in SEED or STEP.fullmatch(plain) or OF_A_RUN.fullmatch(plain))
+    return bool(_is_seed(plain) or STEP.fullmatch(plain) or OF_A_RUN.fullmatch(plain))
 
 
 def _are_row_numbers(values: list[Any]) -> bool:

@@ -52,7 +52,7 @@ def _index_named(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     """The columns with what pandas' nameless ones hold: games, seeds, algorithms, or "" for mere numbers of the rows."""
     names = list(columns)
     for i, column in enumerate(columns):
-        if NAMELESS.fullmatch(plain_name(column)):
+        if NAMELESS.fullmatch(plain_name(column)) and (plain_name(column) or not column):
             cells = [row[i] for row in rows]
             if all(cell.isdecimal() or not cell for cell in cells):
                 names[i] = "seed" if _are_seeds(column, cells, names) else ""
@@ -75,9 +75,7 @@ def _refuse_no_header(path: str, columns: Sequence[str], rows: Sequence[Sequence
     are_games = [i for i, column in enumerate(columns) if find_game(column)]
     has_game_below = any(find_game(row[i]) for row in rows for i in are_games)
     if are_games and (has_game_below or any(re.fullmatch(r"-?\d+\.\d+", column) for column in columns) or not rows):
-        raise UserError(
-            f"{path} line 1: {shown(','.join(columns))} is no header; begin with a line that names the columns: {WRITE}"
-        )
+        raise UserError(f"{path} line 1: {shown(','.join(columns))} is no header; {WRITE} above it")
 
 
 def _check_header(path: str, columns: Sequence[str], names: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy
@@ -338,6 +339,15 @@ def test_what_describes_a_run_with_a_seed_may_differ(tmp_path: Path) -> None:
         ("game,score,num_runs\nPong,1,5\n", "num_runs"),
         ("game,score,score_std\nPong,1,5\n", "score_std"),
         ("game,score,ci_low,ci_high\nPong,1,0,2\n", "ci_low"),
+        *(
+            (f"game,score,{name}\nPong,1,5\n", name)
+            for name in ("standard deviation", "sigma", "Confidence Interval (95%)")
+        ),
+        *(
+            (f"game,score,{name}\nPong,1,5\n", name)
+            for name in ("max_score", "seed_list", "#seeds", "n", "\u00b1", "q1")
+        ),
+        ({"Pong": {"REM_mean": [1], "REM_std": [2]}}, "REM_std"),
         ({"Pong": {"mean_score": 1.0, "seeds": 3}}, "seeds"),
         ({"Pong": {"mean_score": [1.0], "std": [0.5]}}, "std"),
         ({"Pong": {"std": [0.5], "mean": [3]}}, "std"),
@@ -349,11 +359,25 @@ def test_what_describes_a_run_with_a_seed_may_differ(tmp_path: Path) -> None:
 )
 def test_an_aggregate_is_no_run(tmp_path: Path, content: object, column: str) -> None:
     name, text = ("a.csv", content) if isinstance(content, str) else ("a.json", json.dumps(content))
-    with pytest.raises(UserError, match=f"{column!r} (says that the score is a mean|is a statistic or normalised)"):
+    with pytest.raises(
+        UserError, match=f"{re.escape(repr(column))} (says that the score is a mean|is a statistic or normalised)"
+    ):
         read(tmp_path / name, text)
 
 
-SEEDS = ["random_seed", "seed_number", "rng", "rng_seed", "level_1", "Seed No.", "trial_id", ""]
+SEEDS = [
+    "random_seed",
+    "seed_number",
+    "rng",
+    "rng_seed",
+    "level_1",
+    "Seed No.",
+    "trial_id",
+    "env_seed",
+    "np_random_seed",
+    "replica",
+    "",
+]
 
 
 @pytest.mark.parametrize("name", SEEDS)
