@@ -17,6 +17,7 @@ from remctl.errors import UserError
 from remctl.games import find_game, refuse_unknown
 from remctl.report import score_tables
 from remctl.report.score_names import (
+    MOMENT,
     ROLES,
     SCORE,
     SEED_TEXT,
@@ -148,6 +149,8 @@ def _member(key: str, value: Any, at: Entry) -> Iterator[Entry]:
         raise UserError(
             f"{at.where}: {key!r} is a statistic or normalised, not an algorithm; give each run's raw score, or rename it"
         )
+    elif isinstance(value, list | dict) and MOMENT.fullmatch(plain_name(key)):
+        raise UserError(f"{at.where}: {key!r} is a step, not an algorithm; keep the last of each run, with its seed")
     elif isinstance(value, list | dict):
         yield from _walk(value, at.at(repr(key), algorithm=f"{at.algorithm}/{key}".lstrip("/"), key=key))
     elif at.game:

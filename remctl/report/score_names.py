@@ -47,6 +47,7 @@ STEP = re.compile(
     r"(step|timestep|epoch|iteration|iter|frame|update|checkpoint|ckpt|generation)s?(_(id|idx|index|num|number|count|total|k|m))?"
     r"|episode"
 )
+MOMENT = re.compile(rf"({STEP.pattern})_?\d+[km]?|\d+[km]?_?({STEP.pattern})")  # `step_100`, `100k_steps`
 SEED_TEXT = re.compile(r"(?:(?:seed|run|trial|rep|replicate|repetition|s|r)[ _#-]*)?(\d+)(?:\.0*)?", re.IGNORECASE)
 NAMELESS = re.compile(r"|unnamed_\d+(_\d+)?|index|level_\d+")  # pandas' index, once or twice through a file
 
@@ -176,8 +177,8 @@ def _refuse_aggregate(row: Entry) -> None:
     for column, value in row.ignored.items():
         plain = plain_name(column)
         parts = plain.split("_")
-        is_of_several = COUNT.fullmatch(plain) or {"seed", "seeds"}.intersection(parts)
-        is_of_several = is_of_several or (is_statistic(plain) and any(map(SPREAD.fullmatch, parts)))
+        has_spread = is_statistic(plain) and any(map(SPREAD.fullmatch, parts))
+        is_of_several = has_spread or COUNT.fullmatch(plain) or {"seed", "seeds"}.intersection(parts)
         if is_of_several and (isinstance(value, list) or not row.in_list):
             raise UserError(
                 f"{row.place}: {column!r} says that the score is a mean of several runs; give one score per run, with its seed"

@@ -318,6 +318,12 @@ def test_moments_of_a_run_are_no_runs(tmp_path: Path, name: str) -> None:
         read(tmp_path / "a.csv", f"game,{name},seed,score\nPong,100,0,1\nPong,200,0,2\n")
 
 
+@pytest.mark.parametrize("keys", [("step_100", "step_200"), ("100k", "epoch 7"), ("Checkpoint-1",), ("100k steps",)])
+def test_a_step_is_no_algorithm(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="is a step, not an algorithm"):
+        read(tmp_path / "a.json", json.dumps({"Pong": dict.fromkeys(keys, [1])}))
+
+
 def test_what_describes_a_run_with_a_seed_may_differ(tmp_path: Path) -> None:
     header = "game,seed,score,num_episodes,hardware,path,std,human_normalized_score,wall_time_s,global_step,note"
     rows = "Pong,0,1,100,a,x/0,.1,.5,10,1,n\nPong,1,2,101,b,x/1,.2,.6,20,2,n\n"
