@@ -104,11 +104,11 @@ def export(
     algorithm: Annotated[str | None, typer.Option(metavar="NAME", help="Only this one; JSON holds one.")] = None,
 ) -> None:
     """Write the scores of finished runs: algorithm,game,seed,score or {"Game": [...]}."""
+    from remctl.commands.before_start import aside
     from remctl.report.export import export_scores
     from remctl.sweep.named import folder
 
-    text = export_scores(tuple(folder(name, Path("runs")) for name in runs or ()), out, algorithm)
-    if out is None:
-        print(text, end="")
-    else:
-        print(out)
+    text, notes = export_scores(tuple(folder(name, Path("runs")) for name in runs or ()), out, algorithm)
+    print(text if out is None else f"{out}\n", end="")
+    for note in notes:
+        aside(note)

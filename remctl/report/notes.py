@@ -75,7 +75,7 @@ def notes_on(
     """All that a reader must know before comparing the columns."""
     return [
         *_games_notes(algorithms, games, common, raw_games),
-        *_missing_notes(missing),
+        *missing_notes(missing),
         *_count_notes(algorithms, common, raw_games, ragged),
         *_interval_notes(algorithms, (*common, *raw_games)),
         *_origin_notes(algorithms),
@@ -105,7 +105,8 @@ def _games_notes(
     return notes
 
 
-def _missing_notes(missing: Sequence[MissingRun]) -> list[str]:
+def missing_notes(missing: Sequence[MissingRun]) -> list[str]:
+    """Return the sentence that says how many runs are missing, which, and why; none if none is."""
     if not missing:
         return []
     seeds = ["" if m.seed is None else f" seed {m.seed}" for m in missing]

@@ -271,6 +271,8 @@ def _by_place(run: RunFolder) -> _About:
 
 def _describe(run: RunFolder) -> _About:
     """Whose run it is: from result.json, or from config.yaml while there is none."""
+    if not run.config.is_file():
+        raise UserError(f"{run.config} is gone: restore it from a copy, or move the run's folder away")
     if run.is_done:
         result = read_result(run)
         return _About(str(result.get("variant") or run.path.parents[1].name), result["game"], result["seed"])

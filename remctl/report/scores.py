@@ -20,14 +20,18 @@ from remctl.errors import UserError
 from remctl.paths import refuse_nowhere, user_path
 from remctl.report.numbers import is_number
 from remctl.report.results import Algorithm, MissingRun, RunScore
-from remctl.report.score_files import ENDINGS, SEED_TEXT, Entry, read_entries, shown
+from remctl.report.score_files import ENDINGS, read_entries
+from remctl.report.score_names import SEED_TEXT, Entry, shown
+from remctl.report.score_tables import MINUS
 from remctl.runs.files import named_errors
 
 MAX_BYTES = 64 << 20
 MAX_SEED_DIGITS = 18
 COLUMNS = ("algorithm", "game", "seed", "score")
 UNNAMED = ""
-NO_SCORE = frozenset({"", "nan", "null", "none", "na", "n/a", "<na>", "-"})  # as pandas, R and spreadsheets write it
+# As pandas, R and spreadsheets write it
+NO_SCORE = frozenset(("", "nan", "-nan", "null", "none", "nil", "na", "n/a", "n.a.", "<na>", "#na", "#n/a"))
+NO_SCORE |= {"-", "--", "---", "\u2013", "\u2014", "\u2212"}
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def _score(entry: Entry) -> float | None:
         return None
     if isinstance(value, str):
         with suppress(ValueError):
-            value = float(value.replace("_", "x"))  # 1_000 is Python's, not a number's
+            value = float(MINUS.sub("-", value.strip()).replace("_", "x"))  # 1_000 is Python's, not a number's
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"{what} is {shown(value)}, not a number; give the run's mean score, or remove it")
     if not is_number(value):

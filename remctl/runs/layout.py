@@ -87,18 +87,24 @@ def _folder_name(name: str) -> str:
 
 
 def find_runs(root: Path) -> list[RunFolder]:
-    """Every folder at or below `root` that holds a `config.yaml`, sorted by path; none if `root` does not exist.
+    """Return every run's folder at or below `root`, sorted by path; none if `root` does not exist.
 
+    A run has a `config.yaml`, or has lost it and is known by its other files: any of them in a `seed_<n>`, elsewhere two.
     Does not look inside a run for further runs, nor into hidden folders, and follows no links. Raises `MachineError` for a
     folder it may not read.
     """
     runs = []
     for folder, subfolders, names in os.walk(root, onerror=_unreadable if root.exists() else None):
-        if "config.yaml" in names:
+        if "config.yaml" in names or _lost_its_config(Path(folder), names):
             runs.append(RunFolder(Path(folder)))
             subfolders.clear()
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
     return sorted(runs, key=lambda run: run.path)
+
+
+def _lost_its_config(folder: Path, names: list[str]) -> bool:
+    left = {"result.json", "metrics.jsonl", "provenance.json"}.intersection(names)
+    return len(left) >= (1 if folder.name.startswith("seed_") else 2)
 
 
 def _unreadable(error: OSError) -> NoReturn:

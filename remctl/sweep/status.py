@@ -111,11 +111,11 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
     out = out.absolute()
     records = records or read_records(out)
     if is_by_hand(out, name):
-        configs = _configs_by_hand(out, name)
+        configs, damaged = _configs_by_hand(out, name)
         refs = [_ref(out, run, config) for run, config in configs]
         experiment = {"question": "runs started by hand"}
     else:
-        experiment = read_experiment(out, name)
+        experiment, damaged = read_experiment(out, name), ()
         refs = refs_of(out, name, experiment)
     asked = {ref.config_hash for ref in refs}
     left = {ref.config_hash: ref for s in records.known if s.path.parents[1].name == name for t in s.tasks for ref in t}
@@ -130,7 +130,7 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
     finished = cache(lambda: evidence(out, device))
     config_of = partial(_config_of, known, places)
     hours = estimate([(row.ref, row.state) for row in rows], packing(known), config_of, device, finished)
-    return Standing(name, experiment["question"], rows, hours, known, records.notes, records.is_blind)
+    return Standing(name, experiment["question"], rows, hours, known, (*records.notes, *damaged), records.is_blind)
 
 
 def device_of(submission: Submission | None) -> Device:
@@ -155,14 +155,17 @@ def is_by_hand(out: Path, name: str) -> bool:
     return not (out / name / EXPERIMENT).is_file()
 
 
-def _configs_by_hand(out: Path, name: str) -> list[tuple[RunFolder, RunConfig]]:
-    found = []
+def _configs_by_hand(out: Path, name: str) -> tuple[list[tuple[RunFolder, RunConfig]], tuple[str, ...]]:
+    """The runs, and a sentence for each that cannot be shown."""
+    found, damaged = [], []
     for run in find_runs(out / name):
-        with suppress(UserError):  # of a newer remctl, or damaged
+        try:
             found.append((run, from_yaml(run.config)))
+        except UserError as error:  # gone, damaged, or of a newer remctl
+            damaged.append(f"not shown: {error}" if run.config.is_file() else f"not shown: {run.config} is gone")
     if not found:
         raise UserError(f"no experiment {name!r} in {out}, and no run with a config.yaml that can be read")
-    return found
+    return found, tuple(damaged)
 
 
 def _ref(out: Path, run: RunFolder, config: RunConfig) -> RunRef:

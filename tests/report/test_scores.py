@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy
@@ -274,6 +275,177 @@ def test_bad_entries_are_named(tmp_path: Path, name: str, content: str, message:
     assert "\n" not in str(error.value)
 
 
+LOST = [  # two methods, two moments or two tests that would have been the runs of one
+    *(
+        (f"{name},game,score\nREM,Pong,1\nIRIS,Pong,2\n", name)
+        for name in ("name", "variant", "Experiment", "exp_name")
+    ),
+    *((f"{name},game,score\nREM,Pong,1\nIRIS,Pong,2\n", name) for name in ("policy", "baseline", "whatever it is")),
+    ("variant,game,seed,score\nREM,Pong,0,1\nIRIS,Pong,1,2\n", "variant"),
+    ("variant,game,seed,score\nREM,Pong,0,1\nIRIS,Alien,0,2\n", "variant"),  # of one algorithm on two games
+    ("method,variant,game,seed,score\nREM,a,Pong,0,1\nREM,b,Pong,1,2\n", "variant"),
+    ("split,game,score\ntrain,Pong,1\ntest,Pong,2\n", "split"),
+    ("game,seed,learning_rate,score\nPong,0,0.1,1\nPong,1,0.2,2\n", "learning_rate"),
+    ("game,wall_time,score\nPong,10,1\nPong,20,2\n", "wall_time"),
+    ([{"name": "REM", "scores": {"Pong": [1]}}, {"name": "IRIS", "scores": {"Pong": [2]}}], "name"),
+    ([{"name": "REM", "scores": {"Pong": [1]}}, {"name": "IRIS", "scores": {"Alien": [2]}}], "name"),
+    ({"algorithms": [{"name": "REM", "scores": {"Pong": [1]}}, {"name": "IRIS", "scores": {"Pong": [2]}}]}, "name"),
+    ({"Pong": [{"config": {"lr": 1}, "score": 1}, {"config": {"lr": 2}, "score": 2}]}, "config"),
+    ({"Pong": {"scores": [1, 2], "variant": ["REM", "IRIS"]}}, "variant"),
+    ({"game": ["Pong", "Pong"], "variant": ["REM", "IRIS"], "score": [1, 2]}, "variant"),
+    ([{"game": "Pong", "index": 0, "score": 1}, {"game": "Pong", "index": 1, "score": 2}] * 2, "index"),
+]
+
+
+@pytest.mark.parametrize(("content", "column"), LOST)
+def test_a_column_that_tells_rows_apart_is_never_dropped(tmp_path: Path, content: object, column: str) -> None:
+    name, text = ("a.csv", content) if isinstance(content, str) else ("a.json", json.dumps(content))
+    with pytest.raises(UserError, match=f"{column!r} is .*; call it algorithm, seed or step if it is one") as error:
+        read(tmp_path / name, text)
+    assert "\n" not in str(error.value)
+
+
+STEPS = ["step", "_step", "checkpoint", "num_frames", "total_steps", "Global Step", "env_steps", "iteration", "ckpt_id"]
+
+
+@pytest.mark.parametrize("name", [*STEPS, "total_env_steps", "timesteps_total", "epoch_number"])
+def test_moments_of_a_run_are_no_runs(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="rows of several steps|call it algorithm, seed or step"):
+        read(tmp_path / "a.csv", f"game,{name},score\nPong,100,1\nPong,200,2\n")
+    with pytest.raises(UserError, match="rows of several steps"):
+        read(tmp_path / "a.json", json.dumps({"Pong": {"scores": [1, 2], name: [100, 200]}}))
+    with pytest.raises(UserError, match="seed 0 of Pong is at"):
+        read(tmp_path / "a.csv", f"game,{name},seed,score\nPong,100,0,1\nPong,200,0,2\n")
+
+
+@pytest.mark.parametrize("keys", [("step_100", "step_200"), ("100k", "epoch 7"), ("Checkpoint-1",), ("100k steps",)])
+def test_a_step_is_no_algorithm(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="is a step, not an algorithm"):
+        read(tmp_path / "a.json", json.dumps({"Pong": dict.fromkeys(keys, [1])}))
+
+
+def test_what_describes_a_run_with_a_seed_may_differ(tmp_path: Path) -> None:
+    header = "game,seed,score,num_episodes,hardware,path,std,human_normalized_score,wall_time_s,global_step,note"
+    rows = "Pong,0,1,100,a,x/0,.1,.5,10,1,n\nPong,1,2,101,b,x/1,.2,.6,20,2,n\n"
+    assert read(tmp_path / "a.csv", f"{header}\n{rows}") == {"A": [("Pong", 0, 1.0), ("Pong", 1, 2.0)]}
+    rows = "Pong,1,10\nPong,2,20\n"  # another column of scores tells nothing apart
+    assert read(tmp_path / "a.csv", f"game,score,final_return\n{rows}") == {
+        "A": [("Pong", None, 1.0), ("Pong", None, 2.0)]
+    }
+    without = json.dumps({"Pong": {"scores": [1, 2], "normalized_scores": [0.1, 0.2], "games": [1]}})
+    assert read(tmp_path / "a.json", without) == {"A": [("Pong", None, 1.0), ("Pong", None, 2.0)]}
+    text = json.dumps({"date": "today", "results": {"Pong": [1, 2]}})
+    assert read(tmp_path / "a.json", text) == {"A": [("Pong", None, 1.0), ("Pong", None, 2.0)]}
+
+
+@pytest.mark.parametrize(
+    ("content", "column"),
+    [
+        ("game,mean_score,std_score,n_seeds\nPong,1,2,5\n", "std_score"),
+        ("game,score,num_runs\nPong,1,5\n", "num_runs"),
+        ("game,score,score_std\nPong,1,5\n", "score_std"),
+        ("game,score,ci_low,ci_high\nPong,1,0,2\n", "ci_low"),
+        *(
+            (f"game,score,{name}\nPong,1,5\n", name)
+            for name in ("standard deviation", "sigma", "Confidence Interval (95%)")
+        ),
+        *(
+            (f"game,score,{name}\nPong,1,5\n", name)
+            for name in ("max_score", "seed_list", "#seeds", "n", "\u00b1", "q1")
+        ),
+        ({"Pong": {"REM_mean": [1], "REM_std": [2]}}, "REM_std"),
+        ({"Pong": {"mean_score": 1.0, "seeds": 3}}, "seeds"),
+        ({"Pong": {"mean_score": [1.0], "std": [0.5]}}, "std"),
+        ({"Pong": {"std": [0.5], "mean": [3]}}, "std"),
+        ({"Pong": {"mean": [3]}}, "mean"),
+        ({"Pong": {"human_normalized": [0.5, 0.6]}}, "human_normalized"),
+        ({"IQM": {"Pong": [0.5]}}, "IQM"),
+        ({"REM": {"normalized_scores_mean": {"Pong": [0.5]}}}, "normalized_scores_mean"),
+    ],
+)
+def test_an_aggregate_is_no_run(tmp_path: Path, content: object, column: str) -> None:
+    name, text = ("a.csv", content) if isinstance(content, str) else ("a.json", json.dumps(content))
+    with pytest.raises(
+        UserError, match=f"{re.escape(repr(column))} (says that the score is a mean|is a statistic or normalised)"
+    ):
+        read(tmp_path / name, text)
+
+
+SEEDS = [
+    "random_seed",
+    "seed_number",
+    "rng",
+    "rng_seed",
+    "level_1",
+    "Seed No.",
+    "trial_id",
+    "env_seed",
+    "np_random_seed",
+    "replica",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_no_seed_is_lost(tmp_path: Path, name: str) -> None:
+    text = f"game,{name},score\nPong,3,1\nPong,4,2\nAlien,3,5\n"
+    assert read(tmp_path / "a.csv", text) == {"A": [("Alien", 3, 5.0), ("Pong", 3, 1.0), ("Pong", 4, 2.0)]}
+    with pytest.raises(UserError, match="line 4: seed 3 of Pong is at .* line 2 already"):
+        read(tmp_path / "a.csv", text.replace("Alien", "Pong"))
+
+
+def test_seeds_beside_scores_and_numbers_of_rows(tmp_path: Path) -> None:
+    two = {"A": [("Pong", 3, 1.0), ("Pong", 4, 2.0)]}
+    assert read(tmp_path / "a.json", '{"Pong": {"seeds": [3, 4], "scores": [1, 2]}}') == two
+    assert read(tmp_path / "a.csv", ",game,score,seed\n7,Pong,1,3\n9,Pong,2,4\n") == two
+    without = {"A": [("Pong", None, 1.0), ("Pong", None, 2.0)]}
+    assert read(tmp_path / "a.csv", ",game,score\n0,Pong,1\n1,Pong,2\n") == without
+    rows = [{"index": 0, "game": "Pong", "score": 1}, {"index": 1, "game": "Pong", "score": 2}]
+    assert read(tmp_path / "a.json", json.dumps(rows)) == without
+
+
+def test_what_spreadsheets_and_logs_write(tmp_path: Path) -> None:
+    two = {"A": [("Pong", 0, -1.5), ("Pong", 1, 2.0)]}
+    assert read(tmp_path / "a.csv", "sep=;\r\ngame;seed;score\r\nPong;0;-1,5\r\nPong;1;2\r\n") == two
+    assert read(tmp_path / "a.csv", '"sep=,"\ngame,seed,score\nPong,0,\u22121.5\nPong,1,2\n') == two
+    assert read(tmp_path / "a.csv", "game;seed;score\nPong;0;\u22121,5\nPong;1;2\n") == two
+    assert read(tmp_path / "a.csv", "env,seed,score\nPongNoFrameskip-v4,0,-1.5\nALE/Pong-v5,1,2\n") == two
+    lines = '{"game": "Pong", "seed": 0, "score": "\u22121.5"}\n\n{"game": "Pong", "seed": 1, "score": 2}\n'
+    assert read(tmp_path / "a.json", lines) == two
+    with pytest.raises(UserError, match=r"a.csv line 4: score is \"x\""):
+        read(tmp_path / "a.csv", "sep=;\ngame;seed;score\nPong;0;1\nPong;1;x\n")
+    with pytest.raises(UserError, match="line 2: not JSON"):
+        read(tmp_path / "a.json", '{"game": "Pong", "seed": 0, "score": 1}\n{"game"\n')
+    for row in ("PongNoFrameskip-v4,1", "ALE/Pong-v5,0"):
+        with pytest.raises(UserError, match="are one game|seed 0 of Pong is at"):
+            read(tmp_path / "a.csv", f"env,seed,score\nPong,0,1\n{row},2\n".replace(",1,2", ",0,2"))
+
+
+@pytest.mark.parametrize("mark", ["-", "--", "---", "\u2013", "\u2014", "\u2212", "#N/A", "N/A", "NULL", "nan"])
+def test_marks_of_missing_scores(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "a.csv").write_text(f"game,seed,score\nPong,0,1\nPong,1,{mark}\n")
+    found = read_scores(ScoreFile("A", tmp_path / "a.csv"))
+    assert (len(found.runs["A"]), [m.seed for m in found.missing]) == (1, [1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("Pong,0,1\nPong,1,2\n", 'line 1: "Pong,0,1" is no header'),
+        ("REM,Pong,0,1.5\nREM,Alien,0,2\n", "is no header"),
+        ("Pong,18\nAlien,600\n", "is no header"),
+        ("Pong,0,18.5\n", "is no header"),
+        ("game,seed,score\nPong,0,1\n,1,2\n", "line 3: the game is empty; give its name"),
+        ("game,score\n  ,2\n", "line 2: the game is empty; give its name"),
+    ],
+)
+def test_a_table_gets_the_advice_of_a_table(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        read(tmp_path / "a.csv", content)
+    assert message in str(error.value)
+    assert "{" not in str(error.value)
+
+
 KEYS = st.sampled_from(
     [
         "Pong",
@@ -290,6 +462,7 @@ KEYS = st.sampled_from(
         "0",
         "seed_1",
     ]
+    + ["name", "variant", "std", "seeds", "n_seeds", "index"]
     + ["step", "data", "results", "scores", "columns", "index", "", "mean", "gym:a"]
 )
 VALUES = st.sampled_from([1, 2.5, None, "3", "x", True, float("nan"), float("inf"), "Pong", -1, 10**30, "nan", ""])

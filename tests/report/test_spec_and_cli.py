@@ -193,13 +193,32 @@ def test_scores_export(cli: Callable, make_run: MakeRun, tmp_path: Path, monkeyp
     make_run("no_pop", "Pong", 0, 2.0)
     make_run("no_pop", "Pong", 1, None)
     expected = "algorithm,game,seed,score\nrem,Pong,0,3.0\nrem,Pong,1,0.30000000000000004\nno_pop,Pong,0,2.0\n"
-    assert cli("scores", "export", "runs") == (0, expected, "")
-    assert cli("scores", "export", "runs", "--out", "d/a.csv") == (0, "d/a.csv\n", "")
+    missing = "1 run missing, not scored: no_pop Pong seed 1 (epoch 0 of 600).\n"
+    assert cli("scores", "export", "runs") == (0, expected, missing)
+    assert cli("scores", "export", "runs", "--out", "d/a.csv") == (0, "d/a.csv\n", missing)
     assert Path("d/a.csv").read_text() == expected
-    assert cli("scores", "export", "runs", "--algorithm", "rem", "--out", "a.json").status == 0
+    assert cli("scores", "export", "runs", "--algorithm", "rem", "--out", "a.json") == (0, "a.json\n", "")
     assert json.loads(Path("a.json").read_text()) == {"Pong": [3.0, 0.1 + 0.2]}
     done = cli("report", "--scores", "d/a.csv", "--scores", "other=a.json", "--format", "csv", "--reps", "100")
     assert done.status == 0
+
+
+def test_damaged_runs_are_said_by_export_and_report(
+    cli: Callable, make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run("rem", "Pong", 0, 3.0)
+    (make_run("rem", "Pong", 1, 4.0) / "result.json").write_text("{")
+    (make_run("rem", "Pong", 2, 5.0) / "config.yaml").unlink()
+    status, out, err = cli("scores", "export", "runs")
+    assert (status, out) == (0, "algorithm,game,seed,score\nrem,Pong,0,3.0\n")
+    assert err.startswith("2 runs missing, not scored: rem Pong seed 1 (")
+    assert "seed_1/result.json is damaged" in err
+    assert "seed_2/config.yaml is gone: restore it" in err
+    reported = cli("report", "runs", "--format", "csv", "--reps", "100", "--out", "r")
+    assert err in reported.out
+    shown = cli("status", "quick")
+    assert "seed_2/config.yaml is gone" in shown.out + shown.err
 
 
 BAD = [

@@ -67,6 +67,16 @@ def test_find_runs_sorts_and_looks_into_no_run(tmp_path: Path, monkeypatch: pyte
     assert find_runs(runs[0].path) == [runs[0]]
 
 
+def test_find_runs_knows_one_that_lost_its_config(tmp_path: Path) -> None:
+    runs = [RunFolder(tmp_path / "e" / "v" / "Pong" / "seed_0"), RunFolder(tmp_path / "moved")]
+    for run in runs:
+        run.path.mkdir(parents=True)
+        run.result.write_text("{}")
+    assert find_runs(tmp_path) == runs[:1]  # elsewhere any file may be called that
+    runs[1].provenance.write_text("[]")
+    assert find_runs(tmp_path) == runs
+
+
 def test_find_runs_of_nothing(tmp_path: Path) -> None:
     assert find_runs(tmp_path / "gone") == []
 
