@@ -75,7 +75,7 @@ class GymPixels:
         with self._named("describing its actions"):
             self._first_action, self.num_actions = _discrete(self._env, env_id)
             self.action_names = _action_names(self._env, self.num_actions)
-            self._pictures = Pictures(env_id, self._env.observation_space)
+            self._pictures = Pictures(env_id, getattr(self._env, "observation_space", None))
         # Drawn once now, under one seed: rather than fail after the first steps of a run, and so that training and test
         # take their pictures alike.
         self._pictures.rgb(_first_picture(self._env, env_id, arguments))

@@ -158,19 +158,12 @@ def launch(
         look = survey(out, spec, may_write=True, same_code=options.same_code)
         actions = plan(look.wanted, forgiven(look.states, retrying or set()), replace(rules, code=this_code()))
         starting = [a for a in actions if a.starts and (retrying is None or a.run.config_hash in retrying)]
+        if starting and target.executor == "slurm":
+            _checked(out / spec.name, target, say)
         if any(state.status != "blocked" for state in look.states.values()):  # else the folder is another experiment's
             write_experiment(out, spec, look.places, look.wanted)
         submission = None
         if starting:
-            if target.executor == "slurm":
-                if unused := unused_wishes():
-                    say(
-                        f"note: {', '.join(unused)} of the environment not used: write what jobs should get into {target.file}"
-                    )
-                slurm.check(target.profile, target.file)
-                doubt = slurm.probe(out / spec.name, target.profile)
-                if doubt:
-                    say(f"note: {doubt}")
             starting = make_room(out, spec.name, starting, look.known)
             look.places.update({a.run.config_hash: a.state.folder for a in starting})
             write_experiment(out, spec, look.places, look.wanted)
@@ -180,6 +173,15 @@ def launch(
         if options.then_report:
             _report(look, submission, target, say)
     return actions, submission
+
+
+def _checked(folder: Path, target: Target, say: Say) -> None:
+    """Have SLURM judge profile and folder before anything is recorded. Raises UserError if it refuses, MachineError."""
+    if unused := unused_wishes():
+        say(f"note: {', '.join(unused)} of the environment not used: write what jobs should get into {target.file}")
+    slurm.check(target.profile, target.file)
+    if doubt := slurm.probe(folder, target.profile):
+        say(f"note: {doubt}")
 
 
 def forgiven(states: dict[str, RunState], hashes: set[str]) -> dict[str, RunState]:

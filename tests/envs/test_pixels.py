@@ -174,6 +174,11 @@ def test_what_cannot_be_used_is_refused_in_one_line(env_id: str, message: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_an_environment_needs_no_observation_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Walk, "observation_space")
+    assert walk().reset(np.random.default_rng(0)).any()
+
+
 # --- skipped frames, rewards and pictures of other kinds
 
 
