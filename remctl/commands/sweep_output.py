@@ -15,7 +15,7 @@ from typing import Any
 from remctl.commands.before_start import aside, hours_of, planned
 from remctl.commands.output import show, show_json, table
 from remctl.config import differing
-from remctl.errors import MachineError, UserError
+from remctl.errors import UserError
 from remctl.explain import plain
 from remctl.sweep.device import device_for
 from remctl.sweep.hours import Hours
@@ -170,7 +170,7 @@ def show_experiments(records: Records, json: bool) -> None:
     for name in experiment_names(records.out):
         try:
             found.append(standing(records.out, name, records))
-        except MachineError as error:
+        except UserError as error:
             notes.append(str(error))
     if json:
         show_json([standing_as_json(s) for s in found])
