@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -130,7 +131,7 @@ def train(
         raise UserError("no game given: add --game Pong (see `remctl list games`), or --from a run's config.yaml")
     else:
         resolved = resolve(game, preset, variant, config, sets or (), seed)
-        refuse_without_effect(resolved, keys_of(sets or ()))
+        refuse_without_effect(resolved, keys_of(sets or ()), partial(resolve, game, preset, variant, config))
     from remctl import runner
 
     experiment = resolved.preset if name is None else name

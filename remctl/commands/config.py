@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -42,7 +43,7 @@ def show(
         resolved = of_run(like)
     else:
         resolved = resolve(game or "Pong", preset, variant, config, sets or (), seed)
-        refuse_without_effect(resolved, keys_of(sets or ()))
+        refuse_without_effect(resolved, keys_of(sets or ()), partial(resolve, game or "Pong", preset, variant, config))
     if json:
         show_json(explain.differences(resolved) if diff else explain.shown(resolved))
     else:

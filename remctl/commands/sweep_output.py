@@ -15,7 +15,7 @@ from typing import Any
 from remctl.commands.before_start import aside, hours_of, planned
 from remctl.commands.output import show, show_json, table
 from remctl.config import differing
-from remctl.errors import MachineError, UserError
+from remctl.errors import UserError
 from remctl.explain import plain
 from remctl.sweep.device import device_for
 from remctl.sweep.hours import Hours
@@ -23,6 +23,7 @@ from remctl.sweep.launch import Options, script, target_of
 from remctl.sweep.named import experiment_names
 from remctl.sweep.plan import Action
 from remctl.sweep.records import Submission
+from remctl.sweep.spec import wanted_runs
 from remctl.sweep.status import Records, Row, Standing, standing
 from remctl.sweep.wanted import Spec, WantedRun
 
@@ -34,12 +35,14 @@ def show_dry_run(out: Path, spec: Spec, options: Options, json: bool) -> None:
     target = target_of(options, only_shown=True)
     look, actions = planned(out, spec, options, say=aside)
     hours = hours_of(look, actions, device_for(target.executor, target.profile))
+    changed, own = changes(look.wanted, spec.control), changes_of_control(spec, look.wanted)
     if json:
-        about = {"name": spec.name, "variants": changes(look.wanted, spec.control), "sets": list(spec.sets)}
+        about = {"name": spec.name, "variants": changed, "sets": list(spec.sets)}
+        about["control"] = {"name": spec.control, "preset": spec.preset, "changes": own}
         show_json(about | {"actions": [as_json(a) for a in actions], "gpu_hours": hours._asdict()})
         return
     show(spec.title)
-    show_changes(spec, changes(look.wanted, spec.control))
+    show_changes(spec, changed, own)
     columns = ("action", "variant", "game", "seed", "reason")
     show(
         table(
@@ -61,12 +64,29 @@ def changes(wanted: Sequence[WantedRun], control: str) -> dict[str, dict[str, tu
     return found
 
 
-def show_changes(spec: Spec, changed: Mapping[str, Mapping[str, tuple[Any, Any]]]) -> None:
-    """What each variant changes against the control, and what is set for all."""
+def changes_of_control(spec: Spec, wanted: Sequence[WantedRun]) -> dict[str, tuple[Any, Any]]:
+    """The keys that the control itself changes of the preset, with what is set for all; for the first game that has any."""
+    control = next(variant for variant in spec.variants if variant.name == spec.control)
+    plain_spec = replace(spec, variants=(replace(control, overrides={}),), seeds=spec.seeds[:1])
+    try:
+        without = {run.game: run.config for run in wanted_runs(plain_spec)}
+    except UserError:  # what is set for all is possible only with the control's own
+        return {key: ("?", value) for key, value in control.overrides.items()}
+    first = (run for run in wanted if run.variant == spec.control and run.seed == spec.seeds[0])
+    return next(filter(None, (differing(without[run.game], run.config) for run in first)), {})
+
+
+def show_changes(
+    spec: Spec, changed: Mapping[str, Mapping[str, tuple[Any, Any]]], of_control: Mapping[str, tuple[Any, Any]]
+) -> None:
+    """What each variant changes against the control, the control against the preset, and what is set for all."""
     rows = []
-    for name, keys in changed.items():
-        lines = [f"{key}: {plain(old)} -> {plain(new)}" for key, (old, new) in keys.items()]
-        rows.append((name, "\n".join(lines) or f"the control: preset {spec.preset}"))
+    for name, against in changed.items():
+        is_control = name == spec.control
+        keys = of_control if is_control else against
+        lines = [f"the control: preset {spec.preset}{', but' if keys else ''}"] if is_control else []
+        lines += [f"{key}: {plain(old)} -> {plain(new)}" for key, (old, new) in keys.items()]
+        rows.append((name, "\n".join(lines)))
     show(table(("variant", "changes"), rows))
     common = ", ".join(f"{key}={plain(value)}" for key, value in spec.overrides.items())
     if common:
@@ -170,7 +190,7 @@ def show_experiments(records: Records, json: bool) -> None:
     for name in experiment_names(records.out):
         try:
             found.append(standing(records.out, name, records))
-        except MachineError as error:
+        except UserError as error:
             notes.append(str(error))
     if json:
         show_json([standing_as_json(s) for s in found])

@@ -7,7 +7,7 @@ earlier one and changes what both give; an empty mapping takes off what earlier 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -48,6 +48,12 @@ def lay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     upper = spread(upper)
     kept = {key: value for key, value in spread(lower).items() if not any(_clash(key, other) for other in upper)}
     return kept | upper
+
+
+def without_keys(overrides: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The overrides of other configuration keys than those that `names` are, or stand inside of."""
+    left_out = set(map(key_of, names))
+    return {key: value for key, value in overrides.items() if key_of(key) not in left_out}
 
 
 def _clash(a: str, b: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from remctl.config.arguments import key_of
@@ -49,11 +49,16 @@ def without_effect(config: RunConfig) -> dict[str, str]:
     return {key: why for holds, why, names in (*_environment(config), *_agent(config)) if holds for key in names}
 
 
-def refuse_without_effect(config: RunConfig, given: Iterable[str]) -> None:
-    """Raise UserError for the first of the keys given by a user that changes nothing, unless it is set to its default."""
-    reasons, values, defaults = without_effect(config), keys(config), keys()
-    for key in map(key_of, given):
-        if key in reasons and key not in LIMITS and values[key] != defaults[key]:
+def refuse_without_effect(config: RunConfig, given: Iterable[str], without: Callable[[], RunConfig]) -> None:
+    """Raise UserError for the first of the keys given by a user that changes nothing.
+
+    Unless it has the value that it would have had anyway, in the configuration `without` the keys given.
+    """
+    reasons, values = without_effect(config), keys(config)
+    idle = [key for key in map(key_of, given) if key in reasons and key not in LIMITS]
+    before = keys(without()) if idle else {}
+    for key in idle:
+        if values[key] != before[key]:
             raise UserError(f"{key} has no effect here: {reasons[key]}; leave it out")
 
 

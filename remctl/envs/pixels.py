@@ -8,7 +8,8 @@ import inspect
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +20,8 @@ from gymnasium.envs.registration import load_env_creator
 from PIL import Image
 
 from remctl.config.resolve import short
-from remctl.errors import UserError
+from remctl.envs.pictures import Pictures
+from remctl.errors import Interrupted, UserError, one_line
 from remctl.interfaces import EnvStep, Frame
 
 # What Gymnasium takes for itself, or the program sets.
@@ -34,6 +36,10 @@ SET_HERE = {
 
 MAX_TRIED, MAX_NAMED = 8, 3  # environments of a similar name
 SURELY_MEANT = 0.8  # a typing error or another version: that much of the name is the same
+MAX_REWARD = 1e12  # float32 holds the squares of sums of many
+FIVE = "step() must return (observation, reward, terminated, truncated, info)"
+# What somebody else's code may raise that says nothing against it; SystemExit is caught with its errors.
+NOT_ITS_FAULT = (UserError, Interrupted, MemoryError, BrokenPipeError)
 
 
 class GymPixels:
@@ -63,13 +69,16 @@ class GymPixels:
         self._frame_skip = frame_skip
         self._time_limit_frames = time_limit_frames
         self._seed = seed
-        self._largest = 0.0  # number rendered so far
         self._episode_seed: int | None = None
         self._actions: list[int] = []
         self._env = _make(env_id, arguments)
-        self._first_action, self.num_actions = _discrete(self._env, env_id)
-        self.action_names = _action_names(self._env, self.num_actions)
-        _check_render(self._env, env_id, arguments)
+        with self._named("describing its actions"):
+            self._first_action, self.num_actions = _discrete(self._env, env_id)
+            self.action_names = _action_names(self._env, self.num_actions)
+            self._pictures = Pictures(env_id, getattr(self._env, "observation_space", None))
+        # Drawn once now, under one seed: rather than fail after the first steps of a run, and so that training and test
+        # take their pictures alike.
+        self._pictures.rgb(_first_picture(self._env, env_id, arguments))
 
     def reset(self, rng: np.random.Generator) -> Frame:
         """Start an episode under a seed drawn from `rng`."""
@@ -96,6 +105,7 @@ class GymPixels:
             "episode_seed": self._episode_seed,
             "actions": list(self._actions),
             "picture": zlib.crc32(self._frame().tobytes()) if started else None,
+            "range": self._pictures.range and list(self._pictures.range),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -106,6 +116,9 @@ class GymPixels:
         """
         if state["env_id"] != self.env_id:
             raise ValueError(f"this is {self.env_id}, the state is of {state['env_id']}: make that environment")
+        if state.get("range"):  # none in states of earlier versions
+            low, high = state["range"]
+            self._pictures.range = (float(low), float(high))
         if state["episode_seed"] is None:
             self._episode_seed, self._actions = None, []
             return
@@ -117,29 +130,77 @@ class GymPixels:
 
     def close(self) -> None:
         """Close the environment and its window, if any."""
-        self._env.close()
+        with self._named("in close()"):
+            self._env.close()
 
     def _start(self, episode_seed: int) -> None:
         self._episode_seed = episode_seed
         self._actions = []
-        self._env.reset(seed=episode_seed)
+        with self._named("in reset()"):
+            self._env.reset(seed=episode_seed)
 
     def _play(self, action: int) -> tuple[float, bool, bool]:
         self._actions.append(action)
-        _, reward, terminated, truncated, _ = self._env.step(self._first_action + action)
-        if not np.isfinite(float(reward)):
+        with self._named("in step()"):
+            answer: Any = self._env.step(self._first_action + action)
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            given = f"{len(answer)} values" if isinstance(answer, tuple) else _shown(answer)
+            raise UserError(f"gym:{self.env_id} returned {given}{self._when()}: {FIVE}")
+        _, reward, terminated, truncated, _ = answer
+        number = self._single("the reward", reward, "buif", "a finite number")
+        if not abs(number) <= MAX_REWARD:
+            what = "finite" if not np.isfinite(number) else f"at most {MAX_REWARD:g} in size"
             raise UserError(
-                f"gym:{self.env_id} returned the reward {float(reward)} at step {len(self._actions)} of an episode (seed "
-                f"{self._episode_seed}): rewards must be finite; fix the environment"
+                f"gym:{self.env_id} returned the reward {number}{self._when()}: rewards must be {what}; fix the environment"
             )
-        return float(reward), bool(terminated), bool(truncated) or len(self._actions) == self._time_limit_frames
+        ended = bool(self._single("terminated", terminated, "bui", "True or False"))
+        cut = bool(self._single("truncated", truncated, "bui", "True or False"))
+        return number, ended, cut or len(self._actions) == self._time_limit_frames
+
+    def _single(self, name: str, value: Any, kinds: str, allowed: str) -> float:
+        """A number, also as an array of one element. Raises UserError for another value of step()."""
+        try:
+            found = np.asarray(value)
+        except Exception:  # of whatever object it is
+            found = np.empty(0)
+        if found.size != 1 or found.dtype.kind not in kinds:
+            raise UserError(
+                f"gym:{self.env_id} returned {_shown(value)} as {name}{self._when()}: {name} must be {allowed}; "
+                "fix the environment"
+            )
+        return float(found.item())
 
     def _frame(self) -> Frame:
-        picture: Any = self._env.render()
-        if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
-            self._largest = max(self._largest, float(picture.max(initial=0)))
-        image = Image.fromarray(as_rgb(picture, self.env_id, self._largest))
+        with self._named("in render()"):
+            picture: Any = self._env.render()
+        image = Image.fromarray(self._pictures.rgb(picture))
         return np.array(image.resize(self._frame_size, Image.Resampling.BILINEAR))
+
+    def _when(self) -> str:
+        if self._episode_seed is None:
+            return ""
+        return f" at step {len(self._actions)} of an episode (seed {self._episode_seed})"
+
+    @contextmanager
+    def _named(self, place: str) -> Iterator[None]:
+        """What the environment raises becomes a UserError with its name and the step; --debug shows the traceback."""
+        try:
+            yield
+        except NOT_ITS_FAULT:
+            raise
+        except (Exception, SystemExit) as error:
+            mend = (
+                FIVE if "values to unpack (expected 5" in str(error) else "fix the environment; --debug shows the line"
+            )
+            raise UserError(f"gym:{self.env_id} {_raised(error)} {place}{self._when()}: {mend}") from error
+
+
+def _shown(value: Any) -> str:
+    return "None" if value is None else " ".join(short(value).split())
+
+
+def _raised(error: BaseException) -> str:
+    return f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {one_line(error)}"
 
 
 def _make(env_id: str, arguments: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
@@ -150,11 +211,11 @@ def _make(env_id: str, arguments: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
         # A copy: an environment may change its lists, and the run's configuration is not to change with them.
         given = deepcopy(dict(arguments))
         return gymnasium.make(env_id, render_mode="rgb_array", disable_env_checker=True, **given)
-    except UserError:
+    except NOT_ITS_FAULT:
         raise
     except gymnasium.error.UnregisteredEnv as error:
         raise UserError(f"Gymnasium knows no environment {env_id!r}{_nearest(env_id)}") from error
-    except Exception as error:  # whatever somebody else's constructor raises, the user wants one line
+    except (Exception, SystemExit) as error:  # whatever somebody else's constructor raises, the user wants one line
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and refused and refused[1] in arguments:
             raise UserError(_not_accepted(env_id, refused[1], _accepted(env_id)[0])) from error
@@ -233,11 +294,13 @@ def _why_not_played(env_id: str) -> str:
     return ""
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: BaseException) -> str:
     """One line about a failure: where a missing module is looked for, else the error's first line.
 
     Which package has a module is for its author to say: that of the module's own name may be a stranger's.
     """
+    if isinstance(error, SystemExit):
+        return f"it {_raised(error)}; fix the environment"
     first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
     pip = re.search(r"pip install [^`]+", first_line)
     missing = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
@@ -262,35 +325,11 @@ def _action_names(env: gymnasium.Env[Any, Any], num_actions: int) -> tuple[str, 
     return tuple(meanings()) if meanings else tuple(str(action) for action in range(num_actions))
 
 
-def _check_render(env: gymnasium.Env[Any, Any], env_id: str, arguments: Mapping[str, Any]) -> None:
-    """Draw once now, rather than fail after the first steps of a run."""
+def _first_picture(env: gymnasium.Env[Any, Any], env_id: str, arguments: Mapping[str, Any]) -> Any:
     try:
         env.reset(seed=0)
-        picture = env.render()
-    except Exception as error:  # as in _make
+        return env.render()
+    except NOT_ITS_FAULT:
+        raise
+    except (Exception, SystemExit) as error:  # as in _make
         raise UserError(f"gym:{env_id}{_with(arguments)} cannot render: {_remedy(error)}") from error
-    as_rgb(picture, env_id)
-
-
-def as_rgb(picture: Any, env_id: str, largest: float = 0.0) -> Frame:
-    """Return what an environment renders as uint8 (H, W, 3).
-
-    Grayscale images (H, W) or (H, W, 1) become RGB, alpha is dropped. Floats are 0 to 1, or 0 to 255 if `largest`, the largest
-    number that this environment has rendered, is above 1. Raises UserError for anything else, and for numbers that are not
-    finite.
-    """
-    given = np.asarray(picture)
-    if given.ndim == 2:
-        given = given[..., None]
-    if given.ndim != 3 or given.shape[2] not in (1, 3, 4) or not given.size or given.dtype.kind not in "buif":
-        what = f"{given.dtype} {given.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
-        raise UserError(
-            f"gym:{env_id} renders {what}, no image of shape (H, W), (H, W, 3) or (H, W, 4): choose another"
-        )
-    colors = given[..., :3] if given.shape[2] > 1 else given.repeat(3, axis=2)
-    if colors.dtype == np.uint8:
-        return np.ascontiguousarray(colors)
-    if not np.isfinite(colors).all():
-        raise UserError(f"gym:{env_id} renders numbers that are not finite: fix the environment")
-    scale = 255.0 if colors.dtype == bool or (colors.dtype.kind == "f" and max(largest, colors.max()) <= 1) else 1.0
-    return (colors * scale).round().clip(0, 255).astype(np.uint8)

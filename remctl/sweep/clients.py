@@ -78,13 +78,19 @@ def ask_rows(*command: str, fields: Sequence[str]) -> list[list[str]]:
     Raises MachineError like `ask`, and for an answer of another form: to take that for no rows would be to lose jobs.
     """
     text = ask(*command, "-o", MARK + "|".join(fields))
-    marked = [line.partition(MARK)[2].split("|", len(fields) - 1) for line in text.splitlines() if MARK in line]
+    marked = marked_rows(text, len(fields))
     if not marked or any(len(row) != len(fields) for row in marked):
         shown = next(iter(text.split("\n")), "").strip()[:80]
         raise MachineError(
             f"{command[0]} answers in a form that was not asked for ({shown!r}): put SLURM's own {command[0]} on the PATH"
         )
-    return [[cell.strip() for cell in row] for row in marked]
+    return marked
+
+
+def marked_rows(text: str, num_fields: int) -> list[list[str]]:
+    """The fields of the lines with the mark; fewer than asked for in one of another form."""
+    lines = (line.partition(MARK)[2].split("|", num_fields - 1) for line in text.splitlines() if MARK in line)
+    return [[cell.strip() for cell in row] for row in lines]
 
 
 def job_number(text: str) -> str | None:

@@ -24,6 +24,7 @@ from remctl.sweep.again import make_room
 from remctl.sweep.clients import has_slurm, settings, unused_wishes
 from remctl.sweep.observe import OPEN, RunState, find_places, observe
 from remctl.sweep.plan import Action, Rules, plan
+from remctl.sweep.playable import refuse_unplayable
 from remctl.sweep.profile import Profile, read_profile
 from remctl.sweep.records import (
     Executor,
@@ -146,7 +147,7 @@ def launch(
 
     `retrying`: only these configuration hashes, their failures forgiven once they are handed over. `say` gets what the
     user should know. `target`: to whom, if that was settled before. Raises UserError for a profile or folder that cannot
-    work, MachineError where a scheduler or the disk refuses.
+    work, or an environment that cannot be used, MachineError where a scheduler or the disk refuses.
     """
     target = target or target_of(options)
     choose_executor(target.executor)  # it may have gone meanwhile
@@ -158,19 +159,13 @@ def launch(
         look = survey(out, spec, may_write=True, same_code=options.same_code)
         actions = plan(look.wanted, forgiven(look.states, retrying or set()), replace(rules, code=this_code()))
         starting = [a for a in actions if a.starts and (retrying is None or a.run.config_hash in retrying)]
+        refuse_unplayable(spec, [action.run for action in starting], target.executor, say)
+        if starting and target.executor == "slurm":
+            _checked(out / spec.name, target, say)
         if any(state.status != "blocked" for state in look.states.values()):  # else the folder is another experiment's
             write_experiment(out, spec, look.places, look.wanted)
         submission = None
         if starting:
-            if target.executor == "slurm":
-                if unused := unused_wishes():
-                    say(
-                        f"note: {', '.join(unused)} of the environment not used: write what jobs should get into {target.file}"
-                    )
-                slurm.check(target.profile, target.file)
-                doubt = slurm.probe(out / spec.name, target.profile)
-                if doubt:
-                    say(f"note: {doubt}")
             starting = make_room(out, spec.name, starting, look.known)
             look.places.update({a.run.config_hash: a.state.folder for a in starting})
             write_experiment(out, spec, look.places, look.wanted)
@@ -180,6 +175,15 @@ def launch(
         if options.then_report:
             _report(look, submission, target, say)
     return actions, submission
+
+
+def _checked(folder: Path, target: Target, say: Say) -> None:
+    """Have SLURM judge profile and folder before anything is recorded. Raises UserError if it refuses, MachineError."""
+    if unused := unused_wishes():
+        say(f"note: {', '.join(unused)} of the environment not used: write what jobs should get into {target.file}")
+    slurm.check(target.profile, target.file)
+    if doubt := slurm.probe(folder, target.profile):
+        say(f"note: {doubt}")
 
 
 def forgiven(states: dict[str, RunState], hashes: set[str]) -> dict[str, RunState]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -120,6 +121,8 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
         what = f"configuration {found[0]}{' of an earlier version' if _is_earlier(run) else ''}"
         why = f"{run.path} belongs to {what}: choose another --out, or another name in the spec"
         return RunState("blocked", run.path, reason=why)
+    if not found and os.path.lexists(run.config):
+        return damaged(run)
     if run.is_done:
         return _done(run)
     events, cancelled, forgiven = attempts(run), requested(run, "cancel"), requested(run, "retry")
@@ -147,6 +150,17 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
         slurm_log=last.log,
         codes=codes_of(run) if run.checkpoints.exists() else (),
     )
+
+
+def damaged(run: RunFolder) -> RunState:
+    """The state of a run whose config.yaml cannot be read."""
+    why = "it is not to be read"
+    try:
+        from_yaml(run.config)
+    except UserError as error:
+        why = str(error).removeprefix(f"{run.config}: ")
+    reason = f"{run.config} is damaged ({why}): restore it from a copy, or move the run away"
+    return RunState("blocked", run.path, progress(run), reason=reason)
 
 
 def _is_earlier(run: RunFolder) -> bool:
@@ -244,12 +258,14 @@ def progress(run: RunFolder) -> Progress:
 def _done(run: RunFolder) -> RunState:
     try:
         result = read_json(run.result)
-        score, wall_s = float(result["score"]), sum(result["wall_s"].values())
-    except (MachineError, AttributeError, KeyError, TypeError, ValueError):
+        score, wall_s = result["score"], sum(result["wall_s"].values())
+        if isinstance(score, bool | str) or not (math.isfinite(score) and math.isfinite(wall_s)):
+            raise ValueError("no numbers")
+    except (MachineError, AttributeError, KeyError, OverflowError, TypeError, ValueError):
         why = f"{run.result} is damaged: remove it, and the trained agent is tested again"
         return RunState("blocked", run.path, progress(run), reason=why)
     codes = codes_of(run) or distinct([result])
-    return RunState("done", run.path, Progress(progress(run).epoch, None, score, wall_s), codes=codes)
+    return RunState("done", run.path, Progress(progress(run).epoch, None, float(score), wall_s), codes=codes)
 
 
 def codes_of(run: RunFolder) -> tuple[Code, ...]:

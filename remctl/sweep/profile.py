@@ -30,10 +30,18 @@ RESERVED = (
     "test-only",
     "wait",
 )
+ONE_TASK = ("nodes", "ntasks", "ntasks-per-node", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-socket")
+_SHORT = (  # sbatch's options of one letter
+    "A=account a=array B=extra-node-info b=begin C=constraint c=cpus-per-task D=chdir d=dependency e=error F=nodefile G=gpus "
+    "H=hold i=input J=job-name k=no-kill L=licenses M=clusters m=distribution N=nodes n=ntasks O=overcommit o=output "
+    "p=partition Q=quiet q=qos S=core-spec s=oversubscribe t=time v=verbose W=wait w=nodelist x=exclude"
+)
+LETTERS = dict(pair.split("=") for pair in _SHORT.split())
 MEMORY_OPTIONS = ("mem", "mem-per-cpu", "mem-per-gpu")
 GPU_OPTIONS = ("gres", "gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 OWN_KEYS = {name: name for name in ("partition", "account", "qos", "time", "constraint", "exclude")} | {
     "cpus-per-task": "cpus",
+    "cpus-per-gpu": "cpus",
     "mem": "memory_gb",
 }
 TIMES = "minutes (90), HH:MM:SS or D-HH:MM:SS, or another form that sbatch knows (MM:SS, D-HH, D-HH:MM)"
@@ -59,8 +67,15 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _one_word(value: str) -> str:
+    if len(_one_line(value).split()) != 1 or value != value.strip():
+        raise ValueError("not one word")
+    return value
+
+
 Line = Annotated[str, AfterValidator(_one_line)]
-A_LINE = "text of one line"
+Word = Annotated[str, AfterValidator(_one_word)]
+A_LINE, A_WORD = "text of one line", "text without blanks"
 
 
 class Profile(BaseModel):
@@ -71,17 +86,17 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    partition: Line | None = Field(None, description=A_LINE)
-    account: Line | None = Field(None, description=A_LINE)
-    qos: Line | None = Field(None, description=A_LINE)
+    partition: Word | None = Field(None, description=A_WORD)
+    account: Word | None = Field(None, description=A_WORD)
+    qos: Word | None = Field(None, description=A_WORD)
     gpus: int = Field(1, ge=0, le=1, description="0 or 1: a run uses one GPU")
-    gpu_type: Line | None = Field(None, description=A_LINE)
+    gpu_type: Word | None = Field(None, description=A_WORD)
     device: Literal["cpu", "cuda", "auto"] | None = Field(None, description="cpu, cuda or auto")
     cpus: int = Field(4, ge=1, le=1024, description="a whole number from 1 to 1024")
     memory_gb: float | None = Field(16, ge=0.1, le=1e5, description="a number from 0.1, or null to ask for none")
     time: Annotated[int, BeforeValidator(minutes), Field(ge=1, le=525_600)] = Field(24 * 60, description=TIMES)
     constraint: Line | None = Field(None, description=A_LINE)
-    exclude: Line | None = Field(None, description=A_LINE)
+    exclude: Word | None = Field(None, description=A_WORD)
     signal_delay_s: int = Field(120, ge=10, le=3600, description="a whole number of seconds from 10 to 3600")
     max_parallel: int = Field(64, ge=1, le=100_000, description="a whole number from 1 to 100000")
     setup: tuple[Line, ...] = Field(
@@ -95,7 +110,12 @@ class Profile(BaseModel):
     def gpu_option(self) -> str | None:
         """Return the option in `extra` that asks for the GPU instead of `--gres`, as `gpus-per-node`; None without one."""
         asks = (name for name in self.options if name in GPU_OPTIONS)
-        return next((name for name in asks if name != "gres" or re.search(r"(^|,)gpu", str(self.options[name]))), None)
+        return next((name for name in asks if name != "gres" or self.asks_gres), None)
+
+    @property
+    def asks_gres(self) -> bool:
+        """Whether `gres` in `extra` asks for a GPU, not for something else alone."""
+        return re.search(r"(^|,)(gres[:/])?gpu", str(self.options.get("gres", ""))) is not None
 
     @property
     def options(self) -> dict[str, str | int | bool]:
@@ -179,29 +199,50 @@ def read_profile(path: Path) -> Profile:
 def _contradictions(profile: Profile) -> Iterator[tuple[str, str]]:
     """Keys that cannot be as they are, with the reason and the fix."""
     given, options = profile.model_fields_set, profile.options
+    if len(options) < len(profile.extra):
+        yield "extra", "one option is written in two forms: keep one of them"
     for name, value in options.items():
-        if any(reserved.startswith(name) for reserved in RESERVED):  # sbatch takes abbreviations
-            yield f"extra.{name}", f"{name} is set by remctl itself; leave it out"
+        yield from _not_for_extra(name)
         own = OWN_KEYS.get(name)
         if own is not None and (own != "memory_gb" or "memory_gb" in given):
             yield f"extra.{name}", f"{own} is a key of its own, which asks for the same: keep one of them"
         if name in MEMORY_OPTIONS and profile.memory:
             yield f"extra.{name}", f"memory_gb asks for memory too (--mem={profile.memory}): set memory_gb: null"
-        if name in GPU_OPTIONS and name != profile.gpu_option and (name != "gres" or profile.gres):
-            yield (
-                f"extra.{name}",
-                f"--{profile.gpu_option or f'gres={profile.gres}'} asks for a GPU too: write all in one",
-            )
         if name == profile.gpu_option:
             own = next((key for key in ("gpu_type", "gpus") if key in given), None)
             if own is not None:
                 yield own, f"given with extra.{name}, which asks for the GPU instead: leave one of them out"
             if _num_gpus(name, str(value)) not in ("", "1"):
                 yield f"extra.{name}", f"given {short(value)}; a run uses one GPU: write 1, or TYPE:1"
+    yield from _twice("memory", [name for name in options if name in MEMORY_OPTIONS])
+    asking = [name for name in options if name in GPU_OPTIONS and (name != "gres" or profile.gres or profile.asks_gres)]
+    yield from _twice("a GPU", [*([f"gres={profile.gres}"] if profile.gres else []), *asking])
+    if profile.device == "cuda" and not profile.gpus and not profile.gpu_option:
+        yield "device", "given cuda with gpus: 0, so that runs would find no GPU: leave one of them out"
     if profile.gpu_type and not profile.gpus:
         yield "gpu_type", f"given {profile.gpu_type!r} with gpus: 0; leave one of them out"
     if profile.time * 60 <= profile.signal_delay_s:
         yield "signal_delay_s", f"the warning would come before the start (time is {profile.time} minutes); shorten it"
+
+
+def _not_for_extra(name: str) -> Iterator[tuple[str, str]]:
+    """Why an option of sbatch is no further one, with the fix."""
+    if len(name) == 1:
+        long = LETTERS.get(name)
+        yield f"extra.{name}", f"a letter is no name of an option: write {long or 'its long form'}"
+    elif any(reserved.startswith(name) for reserved in RESERVED):  # sbatch takes abbreviations
+        yield f"extra.{name}", f"{name} is set by remctl itself; leave it out"
+    elif name in ONE_TASK:
+        yield f"extra.{name}", "one task on one node is one run, and more would train it several times: leave it out"
+    known = (*OWN_KEYS, *MEMORY_OPTIONS, *GPU_OPTIONS, *ONE_TASK)
+    if len(name) > 1 and name not in known and (meant := [full for full in known if full.startswith(name)]):
+        yield f"extra.{name}", f"sbatch may take it for {meant[0]}: write the option's whole name"
+
+
+def _twice(what: str, options: list[str]) -> Iterator[tuple[str, str]]:
+    """The last of several options that ask for the same."""
+    if len(options) > 1:
+        yield f"extra.{options[-1]}", f"--{options[0]} asks for {what} too: write all in one"
 
 
 def _num_gpus(option: str, value: str) -> str:

@@ -7,12 +7,13 @@ import shlex
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from remctl.errors import MachineError, UserError
 from remctl.runs.files import discard, make_folder, named_errors, write_atomic
-from remctl.sweep.clients import answer, ask, job_number, settings
+from remctl.sweep.clients import MARK, answer, ask, job_number, marked_rows, settings
 from remctl.sweep.job import Task
 from remctl.sweep.profile import Profile, minutes
 from remctl.sweep.records import Chunk, Submission, add_chunk
@@ -61,12 +62,15 @@ def _refusal(flags: Sequence[str]) -> str | None:
 
 
 def time_limit_min(partition: str | None) -> int | None:
-    """The longest time limit of a partition, by default the cluster's; None for infinite or unknown. Raises MachineError."""
-    for line in ask("sinfo", "-h", "-o", "%P|%l").splitlines():
-        name, _, limit = line.partition("|")
+    """The longest time limit of a partition, by default the cluster's; None for infinite or unknown.
+
+    Lines of another form than the one asked for say nothing. Raises MachineError.
+    """
+    for row in marked_rows(ask("sinfo", "-h", "-o", f"{MARK}%P|%l"), num_fields=2):
+        name, limit = (*row, "")[:2]
         if name.rstrip("*") == partition or (partition is None and name.endswith("*")):
             try:
-                return minutes(limit if limit.count(":") == 2 else f"00:{limit.strip():0>5}")
+                return minutes(limit if limit.count(":") == 2 else f"00:{limit:0>5}") or None
             except ValueError:
                 return None
     return None
@@ -112,6 +116,8 @@ def probe(folder: Path, profile: Profile) -> str | None:
     finally:
         discard(file)
     if f"{file.name}=1" in said.out:
+        with suppress(OSError):  # what else is in it stays
+            folder.rmdir()
         raise UserError(
             f"--out {folder}: the cluster's nodes do not see this folder: choose one on a shared file system"
         )

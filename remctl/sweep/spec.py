@@ -31,16 +31,17 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from yaml import MappingNode, ScalarNode
 
 from remctl.config import RunConfig, build, config_hash, one_of
-from remctl.config.arguments import lay, spread
+from remctl.config.arguments import lay, spread, without_keys
 from remctl.config.effects import refuse_without_effect
 from remctl.config.hashing import NOT_IDENTITY
 from remctl.config.presets import DESCRIPTIONS, preset_overrides
@@ -138,7 +139,7 @@ def _read(root: Marked, sets: Sequence[str], name: str | None, preset: str | Non
     unique((draft.variant.name, draft.given) for draft in drafts)
     _check_size(given["grid" if axes else "variants"], spec, len(drafts), axes)
     if own:
-        _check_sets(spec, own, drafts, axes)
+        _check_sets(spec, own, replace(spec, overrides=_values(common)), drafts, axes)
     points = [point for draft in drafts for point in _points(spec, draft, axes)]
     _check_points(points, given.get("control", root), spec.control)
     return replace(spec, variants=tuple(point.variant for point in points))
@@ -199,7 +200,7 @@ def _base(keys: Mapping[str, Marked], name: str) -> str:
 # Overrides and grid
 
 
-def _check_sets(spec: Spec, own: Mapping[str, Any], drafts: Sequence[_Draft], axes: Mapping[str, Any]) -> None:
+def _check_sets(spec: Spec, own: Iterable[str], file: Spec, drafts: Sequence[_Draft], axes: Iterable[str]) -> None:
     """Raises UserError for a value that is not allowed, a key that a variant or the grid sets, or one without any effect."""
     for key in own:
         setting = [f"variant {d.variant.name!r}" for d in drafts if key in d.variant.overrides]
@@ -208,14 +209,15 @@ def _check_sets(spec: Spec, own: Mapping[str, Any], drafts: Sequence[_Draft], ax
             raise UserError(f"--set {key}: {setting[0]} sets it: leave it out, or change {spec.path}")
     build(preset_overrides(spec.preset, spec.games[0]) | spec.overrides | {"game": spec.games[0]})
     for key in () if axes else own:  # a grid may give it one
-        _refuse_idle(spec, key, [draft.variant for draft in drafts])
+        _refuse_idle(spec, key, file, [draft.variant for draft in drafts])
 
 
-def _refuse_idle(spec: Spec, key: str, variants: Sequence[SpecVariant]) -> None:
+def _refuse_idle(spec: Spec, key: str, file: Spec, variants: Sequence[SpecVariant]) -> None:
     refused = UserError("")
     for variant, game in itertools.product(variants, spec.games):
         try:
-            return refuse_without_effect(_configuration(spec, variant, game), [key])
+            without = partial(_configuration, file, variant, game)
+            return refuse_without_effect(_configuration(spec, variant, game), [key], without)
         except UserError as error:
             refused = error
     raise refused
@@ -305,11 +307,11 @@ def _at(draft: _Draft, point: Mapping[str, Marked]) -> _Draft:
 
 def _hashes(spec: Spec, draft: _Draft) -> tuple[str, ...]:
     """Of the configurations, game by game. Raises UserError with the line of the key that is wrong."""
-    hashes = []
+    hashes, base = [], replace(draft.variant, overrides=without_keys(draft.variant.overrides, draft.own))
     for game in spec.games:
         try:
             config = _configuration(spec, draft.variant, game)
-            refuse_without_effect(config, sorted(draft.own))
+            refuse_without_effect(config, sorted(draft.own), partial(_configuration, spec, base, game))
             hashes.append(config_hash(config))
         except UserError as error:
             where = f"{spec.path}:{_line(draft, str(error))}"

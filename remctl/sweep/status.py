@@ -16,7 +16,7 @@ from remctl.runs.layout import RunFolder, find_runs
 from remctl.shipped import find
 from remctl.sweep.device import Device, device_for
 from remctl.sweep.hours import Hours, config_at, epoch_s, estimate, evidence, read_config
-from remctl.sweep.observe import OPEN, RunState, observe
+from remctl.sweep.observe import OPEN, RunState, damaged, observe
 from remctl.sweep.plan import Rules
 from remctl.sweep.profile import Profile, read_profile
 from remctl.sweep.records import EXPERIMENT, RunRef, Submission, read_experiment, refs_of, submissions
@@ -111,11 +111,10 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
     out = out.absolute()
     records = records or read_records(out)
     if is_by_hand(out, name):
-        configs, damaged = _configs_by_hand(out, name)
-        refs = [_ref(out, run, config) for run, config in configs]
+        refs, unreadable = _runs_by_hand(out, name)
         experiment = {"question": "runs started by hand"}
     else:
-        experiment, damaged = read_experiment(out, name), ()
+        experiment, unreadable = read_experiment(out, name), []
         refs = refs_of(out, name, experiment)
     asked = {ref.config_hash for ref in refs}
     left = {ref.config_hash: ref for s in records.known if s.path.parents[1].name == name for t in s.tasks for ref in t}
@@ -130,7 +129,8 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
     finished = cache(lambda: evidence(out, device))
     config_of = partial(_config_of, known, places)
     hours = estimate([(row.ref, row.state) for row in rows], packing(known), config_of, device, finished)
-    return Standing(name, experiment["question"], rows, hours, known, (*records.notes, *damaged), records.is_blind)
+    rows += unreadable
+    return Standing(name, experiment["question"], rows, hours, known, records.notes, records.is_blind)
 
 
 def device_of(submission: Submission | None) -> Device:
@@ -155,17 +155,20 @@ def is_by_hand(out: Path, name: str) -> bool:
     return not (out / name / EXPERIMENT).is_file()
 
 
-def _configs_by_hand(out: Path, name: str) -> tuple[list[tuple[RunFolder, RunConfig]], tuple[str, ...]]:
-    """The runs, and a sentence for each that cannot be shown."""
-    found, damaged = [], []
+def _runs_by_hand(out: Path, name: str) -> tuple[list[RunRef], list[Row]]:
+    """The runs in a folder, and those whose config.yaml cannot be read. Raises UserError if there is none of either."""
+    refs, unreadable = list[RunRef](), list[Row]()
     for run in find_runs(out / name):
         try:
-            found.append((run, from_yaml(run.config)))
-        except UserError as error:  # gone, damaged, or of a newer remctl
-            damaged.append(f"not shown: {error}" if run.config.is_file() else f"not shown: {run.config} is gone")
-    if not found:
-        raise UserError(f"no experiment {name!r} in {out}, and no run with a config.yaml that can be read")
-    return found, tuple(damaged)
+            refs.append(_ref(out, run, from_yaml(run.config)))
+        except UserError:  # of a newer remctl, or damaged
+            variant, game, seed = ("?", "?", *run.path.relative_to(out).parts)[-3:]
+            number = int(seed.removeprefix("seed_")) if seed.removeprefix("seed_").isdecimal() else 0
+            path = str(run.path.relative_to(out))
+            unreadable.append(Row(RunRef(variant, game, number, "", path, 0), damaged(run)))
+    if not refs and not unreadable:
+        raise UserError(f"no experiment {name!r} in {out}, and no run with a config.yaml")
+    return refs, unreadable
 
 
 def _ref(out: Path, run: RunFolder, config: RunConfig) -> RunRef:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from remctl.errors import UserError
+from remctl.runs.code import this_code
 from remctl.runs.files import read_json
 from remctl.shipped import find
 from remctl.sweep.profile import read_profile
@@ -26,6 +27,7 @@ SHORT = "variants: [rem, no_pop]\ngames: [Catch]\nseeds: 2\n"
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where there is no SLURM."""
+    this_code()  # asked of git while it can be, and kept
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
     (tmp_path / "mine.yaml").write_text(SHORT)
@@ -73,6 +75,45 @@ def test_a_dry_run_says_what_each_variant_changes(cli: Cli, here: Path) -> None:
     plan = json.loads(cli("ablate", "mine.yaml", "--dry-run", "--json").out)
     assert plan["variants"]["rem"] == {}
     assert plan["variants"]["no_pop"] == {"world_model.observation_prediction": ["pop", "token_by_token"]}
+
+
+@pytest.mark.parametrize(
+    ("control", "changes"),
+    [
+        ("{name: rem, overrides: {collection.epsilon: 0.5}}", {"collection.epsilon": [0.01, 0.5]}),
+        (
+            "{name: mine, base: no_pop, overrides: {imagination.horizon: 5}}",
+            {"world_model.observation_prediction": ["pop", "token_by_token"], "imagination.horizon": [10, 5]},
+        ),
+    ],
+)
+def test_a_dry_run_says_what_the_control_itself_changes(
+    control: str, changes: dict[str, list[object]], cli: Cli, here: Path
+) -> None:
+    name = control[1:].partition(",")[0].removeprefix("name: ")
+    (here / "mine.yaml").write_text(
+        SHORT.replace("[rem, no_pop]", f"[{control}, no_action_inputs]") + f"control: {name}\n"
+    )
+    plan = json.loads(cli("ablate", "mine.yaml", "--dry-run", "--json").out)
+    assert plan["control"] == {"name": name, "preset": "paper", "changes": changes}
+    assert plan["variants"][name] == {}
+    text = " ".join(cli("ablate", "mine.yaml", "--dry-run", "--set", "training.num_epochs=60").out.split())
+    lines = " ".join(f"{key}: {old} -> {new}" for key, (old, new) in changes.items())
+    assert f"{name} the control: preset paper, but {lines}" in text
+    assert "all variants: training.num_epochs=60" in text
+
+
+def test_a_control_that_makes_the_rest_possible_is_shown_too(cli: Cli, here: Path) -> None:
+    own = "{name: rem, overrides: {world_model.context_blocks: 1}}"
+    (here / "mine.yaml").write_text(
+        SHORT.replace(
+            "[rem, no_pop]",
+            f"[{own}, {{name: b, overrides: {{world_model.context_blocks: 1, controller.discount: 0.9}}}}]",
+        )
+        + "overrides: {imagination.burn_in_frames: 0}\n"
+    )
+    plan = json.loads(cli("ablate", "mine.yaml", "--dry-run", "--json").out)
+    assert plan["control"]["changes"] == {"world_model.context_blocks": ["?", 1]}
 
 
 def test_a_dry_run_for_slurm_needs_none(cli: Cli, here: Path) -> None:

@@ -74,6 +74,24 @@ def test_status_shows_every_state_with_its_reason(cli: Cli, tmp_path: Path) -> N
     assert cli("retry", "tiny", "rem/Pong", "--out", str(out)).status == 2
 
 
+@pytest.mark.parametrize("num_good", [0, 1])
+def test_a_run_whose_configuration_cannot_be_read_hides_no_other(num_good: int, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    _, runs = tiny_spec(tmp_path)
+    bad, *good = [begin(out, run, epoch=4, done=True, experiment="by_hand") for run in runs[: num_good + 1]]
+    begin(out, runs[3], done=True, experiment="other")
+    (bad / "config.yaml").write_text("a: [")
+    every = cli("status", "--out", str(out))
+    assert (every.status, "by_hand" in every.out, "other" in every.out) == (0, True, True)
+    shown = cli("status", "by_hand", "--out", str(out))
+    assert (shown.status, f"{bad}/config.yaml is damaged" in shown.out) == (0, True)
+    asked = json.loads(cli("status", "by_hand", "--out", str(out), "--json").out)
+    assert [(run["variant"], run["seed"], run["state"]) for run in asked["runs"]] == [
+        *(("rem", 1, "done") for _ in good),
+        ("rem", 0, "blocked"),
+    ]
+
+
 def test_a_shipped_spec_is_retried_from_any_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from remctl.shipped import find
 

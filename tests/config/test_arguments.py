@@ -162,8 +162,8 @@ def test_arguments_make_other_runs_of_gym_environments_and_of_no_others() -> Non
         with pytest.raises(
             UserError, match=r"environment\.arguments has no effect here: only gym: environments have it"
         ):
-            refuse_without_effect(idle, keys_of(dotted(".a=1")))
-    refuse_without_effect(five, keys_of(dotted(".a=1")))
+            refuse_without_effect(idle, keys_of(dotted(".a=1")), lambda without=without: without)
+    refuse_without_effect(five, keys_of(dotted(".a=1")), lambda: base)
 
 
 def test_the_order_in_which_they_are_given_makes_no_other_run() -> None:

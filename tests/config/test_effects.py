@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from remctl.cli import run
 from remctl.config import config_hash, differing, keys, resolve
 from remctl.config.effects import LIMITS, TOYS_LACK, refuse_without_effect, without_effect
 from remctl.config.resolve import keys_of
@@ -68,10 +71,10 @@ def test_a_key_without_effect_is_refused_and_makes_no_other_run(
     assert config_hash(before) == config_hash(after)
     assert differing(before, after) == {}
     if idle.split("=")[0] in LIMITS:
-        refuse_without_effect(after, keys_of([idle]))
+        refuse_without_effect(after, keys_of([idle]), lambda: before)
         return
     with pytest.raises(UserError, match=r"has no effect here: .*; leave it out"):
-        refuse_without_effect(after, keys_of([idle]))
+        refuse_without_effect(after, keys_of([idle]), lambda: before)
 
 
 @pytest.mark.parametrize("game", ["Pong", "Catch", "gym:CartPole-v1"])
@@ -93,10 +96,33 @@ def test_with_effect_nothing_is_refused() -> None:
         "tokenizer.warmup_steps=3",
         "controller.conv_channels=[8]",
     ]
-    refuse_without_effect(resolve("Pong", sets=sets), keys_of(sets))
+    refuse_without_effect(resolve("Pong", sets=sets), keys_of(sets), lambda: resolve("Pong"))
     gym = ["environment.frame_skip=2", "environment.time_limit_train_frames=50"]
-    refuse_without_effect(resolve("gym:CartPole-v1", sets=gym), keys_of(gym))
+    refuse_without_effect(resolve("gym:CartPole-v1", sets=gym), keys_of(gym), lambda: resolve("gym:CartPole-v1"))
     assert config_hash(resolve("gym:CartPole-v1", sets=gym)) != config_hash(resolve("gym:CartPole-v1"))
+
+
+@pytest.mark.parametrize("preset", ["paper", "quick", "iris", "corrected"])
+@pytest.mark.parametrize("game", ["Pong", "Catch", "gym:CartPole-v1"])
+def test_only_the_value_that_a_key_would_have_anyway_is_accepted(game: str, preset: str) -> None:
+    """Whatever the schema's default is."""
+    config = resolve(game, preset)
+    values, defaults = keys(config), keys()
+    for key in without_effect(config).keys() - set(LIMITS):
+        own = f"{key}={json.dumps(values[key])}"
+        refuse_without_effect(resolve(game, preset, sets=[own]), keys_of([own]), lambda: config)
+        if values[key] == defaults[key] or key == "environment.frame_skip":
+            continue
+        default = f"{key}={json.dumps(defaults[key])}"
+        with pytest.raises(UserError, match=f"{key} has no effect here"):
+            refuse_without_effect(resolve(game, preset, sets=[default]), keys_of([default]), lambda: config)
+
+
+def test_the_command_line_refuses_a_default_without_effect(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ("config", "show", "--preset", "quick", "--game", "Catch", "--set")
+    assert run([*args, "environment.dead_starts=true"]) == 2
+    assert "environment.dead_starts has no effect here: Catch has none" in capsys.readouterr().err
+    assert run([*args, "environment.dead_starts=false"]) == 0
 
 
 SPEC = """name: idle
@@ -126,6 +152,18 @@ def test_a_spec_whose_variant_changes_nothing_is_refused(tmp_path: Path, own: st
     file.write_text(SPEC.format(own=own, games=games))
     with pytest.raises(UserError, match=message):
         read_spec(file)
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_specs_and_their_sets_are_judged_by_what_they_would_be_without(value: str, tmp_path: Path) -> None:
+    """quick has no dead starts, the schema's default has."""
+    file, plain = tmp_path / "own.yaml", tmp_path / "plain.yaml"
+    file.write_text(SPEC.format(own=f"controller.discount: 0.9, environment.dead_starts: {value}", games="[Catch]"))
+    plain.write_text(SPEC.format(own="controller.discount: 0.9", games="[Catch]"))
+    with pytest.raises(UserError, match="dead_starts has no effect") if value == "true" else nullcontext():
+        read_spec(file)
+    with pytest.raises(UserError, match="dead_starts has no effect") if value == "true" else nullcontext():
+        read_spec(plain, sets=[f"environment.dead_starts={value}"])
 
 
 def test_a_grid_over_a_key_without_effect_is_refused(tmp_path: Path) -> None:

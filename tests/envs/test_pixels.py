@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from remctl.envs.pixels import GymPixels, as_rgb
-from remctl.errors import UserError
+from remctl.envs.pictures import Pictures
+from remctl.envs.pixels import GymPixels
+from remctl.errors import Interrupted, UserError
 
 
 class Walk(gymnasium.Env[np.ndarray, Any]):
@@ -172,6 +174,11 @@ def test_what_cannot_be_used_is_refused_in_one_line(env_id: str, message: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_an_environment_needs_no_observation_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Walk, "observation_space")
+    assert walk().reset(np.random.default_rng(0)).any()
+
+
 # --- skipped frames, rewards and pictures of other kinds
 
 
@@ -224,16 +231,94 @@ RGB = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
     ids=["RGB", "grey", "one channel", "alpha", "floats to 255", "floats to 1", "integers", "bool", "lists"],
 )
 def test_what_environments_render_becomes_rgb(picture: Any, expected: np.ndarray) -> None:
-    found = as_rgb(picture, "X-v0")
+    found = Pictures("X-v0").rgb(picture)
     assert found.dtype == np.uint8
     assert (found == expected).all()
 
 
-def test_dark_images_are_scaled_as_the_bright_ones_of_their_environment() -> None:
-    dark = np.full((3, 4, 3), 1.0)
-    assert as_rgb(dark, "X-v0").max() == 255
-    assert as_rgb(dark, "X-v0", largest=200.0).max() == 1
-    assert as_rgb(dark.astype(np.int64), "X-v0").max() == 1
+def first_then(*pictures: np.ndarray, space: gymnasium.Space[Any] | None = None) -> np.ndarray:
+    taken = Pictures("X-v0", space)
+    return [taken.rgb(picture) for picture in pictures][-1]
+
+
+def flat(value: float, dtype: Any = np.float32, size: int = 3) -> np.ndarray:
+    return np.full((size, size, 3), value, dtype)
+
+
+def box(low: float, high: float, dtype: Any = np.float32, size: int = 3) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(low, high, (size, size, 3), dtype)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([flat(0.5), flat(1.0000001), flat(0.5)], 128),  # what overshoots by rounding changes nothing
+        ([flat(1.0000001), flat(0.5)], 128),
+        ([flat(-0.0005), flat(-0.0005)], 0),
+        ([flat(200), flat(1)], 1),
+        ([flat(200, np.int64), flat(1, np.int64)], 1),
+        ([flat(200), flat(255.1)], 255),
+        ([flat(51400, np.uint16), flat(257, np.uint16)], 1),
+        ([flat(200), flat(1, np.uint8), flat(True, bool)], 255),
+    ],
+)
+def test_the_first_picture_decides_what_is_white(given: list[np.ndarray], expected: int) -> None:
+    assert (first_then(*given) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("picture", "space", "expected"),
+    [
+        (flat(1), box(0, 255), 1),
+        (flat(0), box(-1, 1), 128),
+        (flat(1, np.uint8), box(0, 1, np.uint8), 255),
+        (flat(1, np.int64), box(0, 1, np.int64), 255),
+        (flat(257, np.uint16), box(0, 65535, np.uint16), 1),
+        (flat(1, np.uint8), box(0, 255, np.uint8), 1),
+        (flat(1), box(0, 255, size=4), 255),  # the picture is no observation
+        (flat(1), box(-np.inf, np.inf), 255),
+        (flat(7, np.uint8), box(0, 10, np.uint8), 7),
+    ],
+)
+def test_the_observation_space_decides_where_the_picture_is_one(
+    picture: np.ndarray, space: gymnasium.Space[Any], expected: int
+) -> None:
+    assert (first_then(picture, space=space) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "space", "message"),
+    [
+        ([flat(0.5), flat(200)], None, "numbers from 200 to 200, but its first picture says 0 to 1: let render"),
+        ([flat(0.5), flat(1.01)], None, "its first picture says 0 to 1"),
+        ([flat(0.5), flat(-0.1)], None, "its first picture says 0 to 1"),
+        ([flat(2.0)], box(0, 1), "its observation_space says 0 to 1"),
+        ([flat(-0.5)], None, "below 0: let render"),
+        ([flat(-1, np.int8)], None, "below 0: let render"),
+        ([flat(1, np.int64)], None, "which may be dark, or of a smaller range"),
+        ([flat(200, np.uint16)], None, "which may be dark, or of a smaller range"),
+        ([flat(300)], None, "above 255"),
+        ([flat(300, np.int32)], None, "above 255"),
+    ],
+)
+def test_a_picture_of_an_uncertain_or_another_range_is_refused(
+    given: list[np.ndarray], space: gymnasium.Space[Any] | None, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"gym:X-v0 renders .*{message}"):
+        first_then(*given, space=space)
+
+
+def test_a_range_is_part_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Walk, "render", lambda self: flat(200))
+    env = walk()
+    env.reset(np.random.default_rng(0))
+    state = json.loads(json.dumps(env.get_state()))
+    monkeypatch.setattr(Walk, "render", lambda self: flat(1))
+    copy = walk()
+    with pytest.warns(UserWarning, match="not deterministic"):
+        copy.set_state(state)
+    assert copy.step(0).frame.max() == 1
+    copy.set_state({key: value for key, value in copy.get_state().items() if key != "range"})  # of an earlier version
 
 
 @pytest.mark.parametrize(
@@ -248,7 +333,7 @@ def test_dark_images_are_scaled_as_the_bright_ones_of_their_environment() -> Non
 )
 def test_what_is_no_picture_is_refused_by_name(picture: Any, message: str) -> None:
     with pytest.raises(UserError, match=f"gym:X-v0 renders .*{message.removeprefix('renders ')}"):
-        as_rgb(picture, "X-v0")
+        Pictures("X-v0").rgb(picture)
 
 
 @pytest.mark.parametrize("picture", [None, "text", np.full((3, 4), np.nan)])
@@ -260,3 +345,119 @@ def test_what_stops_being_a_picture_within_an_episode_is_refused_too(
     monkeypatch.setattr(Walk, "render", lambda self: picture)
     with pytest.raises(UserError, match="gym:WalkPixels-v0 renders "):
         env.step(0)
+
+
+# --- mistakes of an environment
+
+
+def raising(error: BaseException) -> Any:
+    def method(self: object, *args: object, **options: object) -> None:
+        raise error
+
+    return method
+
+
+FIVE = "must return (observation, reward, terminated, truncated, info)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((0, None, False, False, {}), "returned None as the reward at step 2 of an episode (seed "),
+        ((0, "x", False, False, {}), "returned 'x' as the reward at step 2"),
+        ((0, "1.0", False, False, {}), "the reward must be a finite number; fix the environment"),
+        ((0, np.zeros(2), False, False, {}), "returned array([0., 0.]) as the reward"),
+        ((0, np.zeros((9, 9)), False, False, {}), "as the reward at step 2"),
+        ((0, 10**400, False, False, {}), "as the reward at step 2"),
+        ((0, 1j, False, False, {}), "returned 1j as the reward"),
+        ((0, 1e300, False, False, {}), "the reward 1e+300 at step 2 of an episode"),
+        ((0, 0.0, None, False, {}), "returned None as terminated at step 2"),
+        ((0, 0.0, False, "no", {}), "returned 'no' as truncated at step 2"),
+        ((0, 0.0, False, {}), f"returned 4 values at step 2 of an episode (seed 0): step() {FIVE}"),
+        (None, f"returned None at step 2 of an episode (seed 0): step() {FIVE}"),
+    ],
+)
+@pytest.mark.parametrize("env_id", ["Walk", "ShortWalk"])
+def test_what_step_returns_is_refused_by_name(
+    env_id: str, answer: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = GymPixels(f"{env_id}Pixels-v0")
+    env._start(0)
+    env.step(0)
+    monkeypatch.setattr(Walk, "step", lambda self, action: answer)
+    with pytest.raises(UserError) as caught:
+        env.step(0)
+    said = str(caught.value)
+    assert said.startswith(f"gym:{env_id}Pixels-v0 ")
+    assert "\n" not in said
+    if env_id == "Walk" or (isinstance(answer, tuple) and len(answer) == 5):
+        assert message in said
+    elif answer is not None:  # Gymnasium's own time limit has unpacked it
+        assert FIVE in said
+
+
+@pytest.mark.parametrize("reward", [np.array([1.0]), np.float32(1), np.array(1), 1, True, np.array([[1]])])
+def test_a_reward_may_be_any_single_number(reward: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Walk, "step", lambda self, action: (0, reward, np.bool_(False), np.array([False]), {}))
+    env = walk()
+    env.reset(np.random.default_rng(0))
+    step = env.step(0)
+    assert (type(step.reward), step.reward, step.terminated, step.truncated) == (float, 1.0, False, False)
+
+
+@pytest.mark.parametrize("method", ["step", "reset", "render", "close"])
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (KeyError("k"), "raised KeyError: 'k'"),
+        (RuntimeError("one\ntwo"), "raised RuntimeError: one"),
+        (SystemExit(), "called sys.exit(None)"),
+        (SystemExit("bye"), "called sys.exit('bye')"),
+        (FileNotFoundError(2, "No such file", "level.txt"), "raised FileNotFoundError"),
+    ],
+)
+def test_what_an_environment_raises_is_named_with_the_step(
+    method: str, error: BaseException, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = walk()
+    env._start(7)
+    env.step(0)
+    monkeypatch.setattr(Walk, method, raising(error))
+    with pytest.raises(UserError) as caught:
+        {"step": lambda: env.step(0), "reset": lambda: env._start(7), "render": env._frame, "close": env.close}[
+            method
+        ]()
+    said = str(caught.value)
+    assert f"gym:WalkPixels-v0 {says}" in said
+    assert f"in {method}() at step " in said
+    assert "(seed 7): fix the environment; --debug shows the line" in said
+    assert "\n" not in said
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [Interrupted(15), KeyboardInterrupt(), MemoryError(), BrokenPipeError()])
+@pytest.mark.parametrize("method", ["__init__", "reset", "step", "render"])
+def test_what_is_not_an_environments_fault_passes_through(
+    method: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = walk()
+    env._start(0)
+    monkeypatch.setattr(Walk, method, raising(error))
+    with pytest.raises(type(error)):
+        env.step(0) if method == "step" else walk()
+
+
+@pytest.mark.parametrize("method", ["__init__", "reset", "render"])
+def test_an_environment_that_exits_as_it_is_made_does_not_end_the_command(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Walk, method, raising(SystemExit(0)))
+    with pytest.raises(UserError, match=r"gym:WalkPixels-v0.*: it called sys.exit\(0\); fix the environment"):
+        walk()
+
+
+def test_a_module_that_exits_on_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "leaving_module.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"cannot make gym:leaving_module:X-v0: it called sys.exit\(0\)"):
+        GymPixels("leaving_module:X-v0")

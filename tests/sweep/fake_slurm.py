@@ -37,7 +37,8 @@ elif name == "scontrol":
     text = "ClusterName = here\nMaxArraySize            = 1001\nPrivateData             = none\n"
     text = text if "config" in args else "UP\n"
 elif name == "sinfo":
-    text = "main*|1-00:00:00\n"
+    assert args[-1] == "remctl|%P|%l"
+    text = "remctl|main*|1-00:00:00\n"
 elif name == "srun":
     text = os.popen(args[-1]).read()
 site = here / f"{{name}}.site"

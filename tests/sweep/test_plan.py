@@ -93,13 +93,34 @@ def test_a_run_handed_over_by_another_experiment_is_waited_for(tmp_path: Path, r
     assert look(tmp_path, runs, slurm(other, "PENDING"))[0].status == "queued"
 
 
-@pytest.mark.parametrize("text", ["", '{"sco', '{"score": null}', '"x"', "[1]", '{"score": 1}'])
+BAD_NUMBERS = [
+    *(
+        f'{{"score": {score}, "wall_s": {{}}}}'
+        for score in ("NaN", "Infinity", "-Infinity", "true", '"7"', "1" + "0" * 400)
+    ),
+    '{"score": 1, "wall_s": {"test": NaN}}',
+]
+
+
+@pytest.mark.parametrize("text", ["", '{"sco', '{"score": null}', '"x"', "[1]", '{"score": 1}', *BAD_NUMBERS])
 def test_a_damaged_result_is_held_and_named(text: str, tmp_path: Path, runs: list[WantedRun]) -> None:
     folder = begin(tmp_path, runs[0], epoch=4)
     (folder / "result.json").write_text(text)
     state = look(tmp_path, runs)[0]
     assert state.status == "blocked"
     assert "result.json is damaged: remove it" in state.reason
+
+
+@pytest.mark.parametrize("content", [b"", b"a: [", b"\xff\x00", None], ids=["empty", "no YAML", "binary", "folder"])
+def test_a_run_whose_configuration_cannot_be_read_is_held_and_named(
+    content: bytes | None, tmp_path: Path, runs: list[WantedRun]
+) -> None:
+    folder = begin(tmp_path, runs[0], epoch=2)
+    (folder / "config.yaml").unlink()
+    (folder / "config.yaml").mkdir() if content is None else (folder / "config.yaml").write_bytes(content)
+    state = look(tmp_path, runs)[0]
+    assert state.status == "blocked"
+    assert "config.yaml is damaged" in state.reason or "choose another --out" in state.reason
 
 
 def test_a_folder_of_another_configuration_is_blocked(tmp_path: Path, runs: list[WantedRun]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remctl.errors import MachineError, UserError
-from remctl.sweep import clients
+from remctl.sweep import clients, slurm
 from remctl.sweep.launch import Options, follow, launch, survey
 from remctl.sweep.plan import Action, plan
 from remctl.sweep.records import submissions
@@ -168,6 +168,40 @@ def test_a_job_that_was_not_submitted_is_an_error_with_slurms_words(
         lab.launch()
     fake.site("sbatch", "")
     assert lab.launch() == ["run", "run"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit"),
+    [
+        ("*** Welcome ***\\nremctl|main*|1-00:00:00\\n", 1440),
+        ("remctl|*** x\\nremctl|main*|30:00\\n", 30),
+        ("*** Welcome ***\\n", None),
+        ("*** Welcome | 0 ***\\nmain*|0\\n", None),
+        ("remctl|main*|infinite\\n", None),
+        ("remctl|main*\\n", None),
+        ("", None),
+    ],
+)
+def test_a_limit_is_read_from_lines_of_the_form_asked_for(answer: str, limit: int | None, fake: FakeSlurm) -> None:
+    fake.site("sinfo", f"text = '{answer}'")
+    assert slurm.time_limit_min(None) == limit
+    assert slurm.time_limit_min("main") == limit
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ("sbatch", "sys.stderr.write('sbatch: error: no such QOS\\n'); sys.exit(1)"),
+        ("srun", "text = args[-1].split()[-1][:-3] + '=1'"),
+    ],
+    ids=["profile", "folder"],
+)
+def test_what_is_refused_leaves_no_record(refusal: tuple[str, str], lab: Lab, fake: FakeSlurm) -> None:
+    fake.site(*refusal)
+    with pytest.raises(UserError, match=r"SLURM refuses|do not see this folder"):
+        lab.launch()
+    assert not [path for path in lab.out.rglob("*") if path.is_file() and path.name != ".launching"]
+    assert not lab.out.joinpath("tiny").exists()
 
 
 @pytest.mark.parametrize("name", ["squeue", "sinfo", "scontrol", "srun", "sacct"])
