@@ -154,12 +154,13 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
 
 def damaged(run: RunFolder) -> RunState:
     """The state of a run whose config.yaml cannot be read."""
-    why = "it is not to be read"
-    try:
-        from_yaml(run.config)
-    except UserError as error:
-        why = str(error).removeprefix(f"{run.config}: ")
-    reason = f"{run.config} is damaged ({why}): restore it from a copy, or move the run away"
+    what = "gone"
+    if run.config.is_file():
+        try:
+            from_yaml(run.config)
+        except UserError as error:
+            what = f"damaged ({str(error).removeprefix(f'{run.config}: ')})"
+    reason = f"{run.config} is {what}: restore it from a copy, or move the run away"
     return RunState("blocked", run.path, progress(run), reason=reason)
 
 

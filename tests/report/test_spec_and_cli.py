@@ -217,8 +217,8 @@ def test_damaged_runs_are_said_by_export_and_report(
     assert "seed_2/config.yaml is gone: restore it" in err
     reported = cli("report", "runs", "--format", "csv", "--reps", "100", "--out", "r")
     assert err in reported.out
-    shown = cli("status", "quick")
-    assert "seed_2/config.yaml is gone" in shown.out + shown.err
+    rows = {row["seed"]: row for row in json.loads(cli("status", "quick", "--json").out)["runs"]}
+    assert "seed_2/config.yaml is gone: restore it" in rows[2]["reason"]
 
 
 BAD = [
