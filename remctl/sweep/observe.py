@@ -155,7 +155,7 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
 def damaged(run: RunFolder) -> RunState:
     """The state of a run whose config.yaml cannot be read."""
     what = "gone"
-    if run.config.is_file():
+    if run.config.exists():
         try:
             from_yaml(run.config)
         except UserError as error:
