@@ -10,6 +10,7 @@ from pathlib import Path
 
 from remctl.bench import expected
 from remctl.config import RunConfig
+from remctl.errors import MachineError
 from remctl.runs.cores import usable_cores
 from remctl.runs.provenance import cpu_model
 from remctl.sweep.local import visible_gpus
@@ -57,7 +58,7 @@ def device_for(executor: Executor, profile: Profile) -> Device:
 def this_device() -> Device:
     """The GPUs of this machine, else its processor with the cores that may be used."""
     gpus: list[str] = []
-    with suppress(OSError, subprocess.SubprocessError):  # a driver that hangs computes nothing
+    with suppress(OSError, subprocess.SubprocessError, MachineError):  # a driver that hangs computes nothing
         gpus = visible_gpus()
     if gpus:
         return Device("cuda", _gpu_name(), len(gpus))

@@ -244,6 +244,8 @@ def last_line(log: Path, max_bytes: int = 4096) -> str:
 
 def slurm_log(run: RunFolder) -> Path | None:
     """What SLURM kept of the last job that was to start a run, for one that never came to it. Raises MachineError."""
+    if len(run.path.absolute().parents) < 4:
+        return None  # started by hand, and not below a folder of runs
     out = run.path.absolute().parents[3]
     logs = [
         submission.slurm_log(submission.job_id(number) or "")

@@ -66,4 +66,4 @@ def adopt(source: RunFolder, run: RunFolder, config: RunConfig) -> None:
             data = path.read_bytes()
         write_atomic(copy, data)
     truncate_jsonl(run.episodes, lambda entry: entry.get("kind") != "final")
-    checkpoint.save(run, loaded.epoch, config_hash(config), loaded.agent, loaded.trainer)
+    checkpoint.save(run, loaded.epoch, config_hash(config), loaded.agent, loaded.trainer, precisions=loaded.precisions)

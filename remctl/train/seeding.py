@@ -41,7 +41,7 @@ class Randomness:
     component: str
 
     def stream_seed(self, *purpose: str | int) -> int:
-        """63 bits."""
+        """Return the 63-bit seed of the stream that `purpose` names."""
         return derive_seed(self.seed, self.epoch, self.component, *purpose)
 
     def numpy(self, *purpose: str | int) -> np.random.Generator:
