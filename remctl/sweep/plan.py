@@ -72,7 +72,7 @@ def _action(run: WantedRun, state: RunState, rules: Rules) -> Action:
     if not others or state.status not in ("done", "stopped", "failed"):
         return Action(kind, run, state, reason, others)
     made = f"{'made' if state.status == 'done' else 'begun'} by other code ({', '.join(others)})"
-    if rules.same_code:
+    if rules.same_code and not why_not_trained(run.config):
         return Action("run", run, state, f"again: {made}", others, again=True)
     return Action(kind, run, state, f"{reason}; {made}", others)
 

@@ -216,4 +216,7 @@ def _near(name: str, rows: Sequence[Row]) -> str:
 
 
 def _is_part(name: str, row: Row) -> bool:
-    return f"/{name.strip('/')}/" in f"/{row.ref.path}/" or row.ref.variant == name
+    """Whether a path or a part of one means this run; the experiment's own name counts only as the beginning of a path."""
+    part, path = f"/{name.strip('/')}/", f"/{row.ref.path}/"
+    within = path[path.index("/", 1) :]
+    return part in within or ("/" in part.strip("/") and path.startswith(part)) or row.ref.variant == name

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from remctl.runs.layout import RunFolder
-from remctl.sweep.observe import find_places
-from remctl.sweep.records import requested, write_experiment
+from remctl.sweep.observe import RunState, find_places
+from remctl.sweep.records import RunRef, requested, write_experiment
+from remctl.sweep.status import Row, choose
 from tests.cli.conftest import Outcome
 from tests.sweep.support import attempt, begin, record, tiny_spec
 
@@ -195,3 +196,11 @@ def test_a_wrong_part_gets_the_nearest(args: tuple[str, ...], says: str, cli: Cl
 def test_eval_takes_the_path_that_status_prints(cli: Cli, runner: object) -> None:
     cli("eval", RUN)
     assert str(runner.calls[0][1][0]) == os.path.join("runs", RUN)  # type: ignore[attr-defined]
+
+
+def test_a_variant_with_the_experiments_name_is_not_the_whole_experiment() -> None:
+    refs = [RunRef(variant, "Catch", 0, "", f"no_pop/{variant}/Catch/seed_0", 1) for variant in ("rem", "no_pop")]
+    rows = [Row(ref, RunState("absent", Path("x"))) for ref in refs]
+    for name in ("no_pop", "no_pop/no_pop", "no_pop/Catch", "no_pop/no_pop/Catch/seed_0"):
+        assert [row.ref.variant for row in choose(rows, [name])] == ["no_pop"], name
+    assert len(choose(rows, ["Catch"])) == 2
