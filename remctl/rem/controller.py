@@ -98,7 +98,6 @@ class Controller(nn.Module):
                 with torch.set_grad_enabled(trains):
                     new = self.record_action(new, actions[:, f])
             state = new.where(real[:, f], state)
-        torch.clear_autocast_cache()  # torch before 2.11 would use weights converted here, without a gradient, with one
         return state
 
     def _advance(self, state: ControllerState, features: Tensor, frozen: bool = False) -> ControllerState:
