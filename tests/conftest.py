@@ -18,6 +18,8 @@ LIMITS_S = {"slow": 3600, "slurm": 600}  # instead of pyproject's `timeout`
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 if IN_PARALLEL:  # one core each; a test of several threads asks for them
     os.environ["OMP_NUM_THREADS"] = "1"
+for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)  # how wide and how coloured the caller wants things; a test says it where it matters
 
 
 @pytest.hookimpl(optionalhook=True)
