@@ -41,10 +41,14 @@ class EnvStep(NamedTuple):
 
 
 class Env(Protocol):
-    """Discrete actions, square RGB frames of `environment.frame_size`. What is random comes from `reset`'s generator."""
+    """Discrete actions, square RGB frames of `environment.frame_size`. What is random comes from `reset`'s generator.
+
+    `is_new_game`: whether the last `reset` began a game; False where it went on with one in which a life was lost.
+    """
 
     num_actions: int
     action_names: tuple[str, ...]
+    is_new_game: bool
 
     def reset(self, rng: np.random.Generator) -> Frame: ...
 

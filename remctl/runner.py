@@ -11,18 +11,16 @@ import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from remctl.config import (
-    Precision,
     RunConfig,
     build,
     config_hash,
     differing,
     from_yaml,
-    precision_of_schema_1,
     to_yaml,
     why_not_trained,
 )
@@ -40,7 +38,7 @@ from remctl.runs.files import make_folder, read_json, refuse_target, truncate_js
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
-from remctl.runs.places import Places
+from remctl.runs.places import Places, is_nameless, why_nameless
 from remctl.stopping import StopFlag
 from remctl.train import checkpoint, threads
 from remctl.train.build import Agent, build_agent, build_image_loss
@@ -48,6 +46,7 @@ from remctl.train.continuing import adopt
 from remctl.train.diagnosis import diagnose
 from remctl.train.estimate import announce
 from remctl.train.evaluate import Episode, as_steps, play
+from remctl.train.restoring import precision_before, restorable
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained, episode_record
 from remctl.train.trainer import Trainer, has_clipped
@@ -96,19 +95,6 @@ def train(
     return run
 
 
-def precision_before(run: RunFolder) -> Precision | None:
-    """Return what a run's newest checkpoint was computed in; None if nothing of it is kept.
-
-    A start that trained no epoch changes nothing. Earlier versions kept it with their starts, or in the configuration.
-    """
-    if not checkpoint.generations(run):
-        return None
-    kept = checkpoint.precisions(run)
-    found: Any = kept[-1] if kept else None
-    found = found or provenance.last_device(run).get("precision") or precision_of_schema_1(run.config)
-    return found if found in get_args(Precision) else None
-
-
 def codes_before(run: RunFolder) -> tuple[Code, ...]:
     """Return the code of every earlier start of a run; none if nothing of it is kept. Raises MachineError."""
     return distinct(provenance.starts(run)) if checkpoint.generations(run) else ()
@@ -116,18 +102,28 @@ def codes_before(run: RunFolder) -> tuple[Code, ...]:
 
 def _train(config: RunConfig, run: RunFolder, device: torch.device, command: list[str], reporter: Reporter) -> None:
     load = Load()  # looks on while the agent is built
-    precision, why = decide(config.runtime.precision, precision_before(run), native_precision(device))
-    reporter.log(f"{run.path}  config {config_hash(config)}  device {device}, {why}")
     about = {**config.model_dump(mode="json", by_alias=True), "config_hash": config_hash(config)}
     trackers = open_trackers(run, config.runtime.trackers, about)
     with closing(MetricsLog(run, trackers)) as log:
-        _run(Trainer(config.at_precision(precision), run, device, reporter, log), config, command, load)
+        _run(_resumed(config, run, device, reporter, log), config, command, load)
+
+
+def _resumed(config: RunConfig, run: RunFolder, device: torch.device, reporter: Reporter, log: MetricsLog) -> Trainer:
+    """The trainer after the last complete epoch, in the precision of that; what was loaded is not kept with it."""
+    notes: list[str] = []
+    with reporter.doing("loading"):
+        found = restorable(run, config, notes.append)
+    precision, why = decide(config.runtime.precision, precision_before(run, found.checkpoint), native_precision(device))
+    for line in (f"{run.path}  config {config_hash(config)}  device {device}, {why}", *notes):
+        reporter.log(line)
+    trainer = Trainer(config.at_precision(precision), run, device, reporter, log)
+    with reporter.doing("loading"):
+        trainer.resume(found)
+    return trainer
 
 
 def _run(trainer: Trainer, asked: RunConfig, command: list[str], load: Load) -> None:
     config, run, device, reporter = trainer.config, trainer.folder, trainer.device, trainer.reporter
-    with reporter.doing("loading"):
-        trainer.resume()
     threads.settle(trainer, load)
     about = describe_device(device, config.runtime.precision)
     others = [code.version for code in codes_before(run) if code.is_other(this_code())]
@@ -262,10 +258,10 @@ def _agent_of(
         config = build({"imagination.horizon": horizon}, over=config)
     prepare_torch(config)
     env, where = make_env(config.game, config.environment, training=False, seed=0), pick_device(device)
-    precision, why = decide(config.runtime.precision, precision_before(run), native_precision(where))
+    loaded = checkpoint.load_agent(run)
+    precision, why = decide(config.runtime.precision, precision_before(run, loaded), native_precision(where))
     agent = build_agent(config.at_precision(precision), env.num_actions, where)
     env.close()
-    loaded = checkpoint.load_agent(run)
     agent.load_state_dict(loaded.agent)
     for module in agent.components.values():
         module.eval()
@@ -275,7 +271,12 @@ def _agent_of(
 
 
 def refuse_other_configuration(run: RunFolder, config: RunConfig) -> None:
-    """Nothing is touched where the folder belongs to another configuration: UserError naming the keys that differ."""
+    """Nothing is touched where the folder belongs to another configuration: UserError naming the keys that differ.
+
+    Nor where it holds a finished run of which nothing says whose it is.
+    """
+    if is_nameless(run):
+        raise UserError(why_nameless(run))
     if not run.config.exists():
         return
     changes = differing(from_yaml(run.config), config)

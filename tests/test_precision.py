@@ -15,6 +15,7 @@ from remctl.runs.files import read_json, write_json
 from remctl.runs.layout import RunFolder
 from remctl.train import checkpoint
 from remctl.train.build import build_agent
+from remctl.train.restoring import precision_before
 from tests.train.support import tiny
 
 CPU = torch.device("cpu")
@@ -111,9 +112,9 @@ def test_a_start_that_trained_nothing_and_a_lost_provenance_change_no_precision(
 ) -> None:
     run = cut_run(tmp_path, native)
     write_json(run.provenance, [*read_json(run.provenance), {"device": {"precision": "fp32"}}])
-    assert runner.precision_before(run) == "bf16"
+    assert precision_before(run, checkpoint.load_latest(run)) == "bf16"
     run.provenance.unlink()
-    assert runner.precision_before(run) == "bf16"
+    assert precision_before(run, checkpoint.load_latest(run)) == "bf16"
 
 
 def cut_run(folder: Path, native: SimpleNamespace) -> RunFolder:
@@ -141,5 +142,40 @@ def test_a_run_that_changed_its_precision_says_both(tmp_path: Path) -> None:
     checkpoint.drop_after(run, 1)
     run = runner.train(config.at_precision("fp32"), **arguments)
     assert read_json(run.result)["device"]["precision"] == "bf16 + fp32"
-    assert checkpoint.precisions(run) == ("bf16", "fp32")
+    assert checkpoint.load_latest(run).precisions == ("bf16", "fp32")
     assert "fp32 after bf16" in run.log.read_text()
+
+
+@pytest.mark.parametrize("lost", ["checkpoints/epoch_000002/agent.pt", "replay/epoch_000002.npz"])
+def test_a_run_continues_in_the_precision_of_the_generation_that_is_restored(
+    lost: str, tmp_path: Path, native: SimpleNamespace
+) -> None:
+    arguments = {"out": tmp_path, "experiment": "x", "device": "cpu", "command": [], "quiet": True}
+    config = tiny("training.num_epochs=2", "runtime.precision=auto")
+    run = runner.train(config, **arguments)
+    run.result.unlink()
+    checkpoint.drop_after(run, 1)
+    runner.train(config.at_precision("fp32"), **arguments)
+    run.result.unlink()
+    (run.path / lost).unlink()
+    run.log.unlink()
+    runner.train(config, **arguments)
+    first, second, *_ = run.log.read_text().splitlines()
+    assert first.endswith("device cpu, bf16")
+    assert "epoch_000002" in second
+    assert "using epoch_000001" in second
+    assert read_json(run.result)["device"]["precision"] == "bf16"
+
+
+def test_a_run_is_evaluated_in_the_precision_of_the_generation_that_is_read(
+    tmp_path: Path, native: SimpleNamespace
+) -> None:
+    arguments = {"out": tmp_path, "experiment": "x", "device": "cpu", "command": [], "quiet": True}
+    config = tiny("training.num_epochs=2", "runtime.precision=auto")
+    run = runner.train(config, **arguments)
+    run.result.unlink()
+    checkpoint.drop_after(run, 1)
+    runner.train(config.at_precision("fp32"), **arguments)
+    (run.checkpoints / "epoch_000002" / "agent.pt").unlink()
+    found = runner.evaluate(run.path, 1, "cpu")
+    assert (found["epoch"], found["device"]["precision"]) == (1, "bf16")

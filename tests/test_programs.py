@@ -11,7 +11,7 @@ from remctl.errors import MachineError
 from remctl.programs import Answer, ask_program
 from remctl.runs.lock import is_held
 from remctl.sweep import local
-from remctl.sweep.launch import survey
+from remctl.sweep.launch import Options, launch, survey
 from remctl.sweep.schedulers import QUEUE_LOCK
 from tests.sweep.support import record, tiny_spec
 
@@ -79,6 +79,55 @@ def test_gpus_are_numbered_as_nvidia_smi_does(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     write(program, f"#!/bin/sh\n{script}")
     assert local.visible_gpus() == gpus
+
+
+LOST = "Unable to determine the device handle for GPU 0000:41:00.0: Unknown Error"
+
+
+@pytest.mark.parametrize(
+    ("script", "gpus", "says"),
+    [
+        (
+            'echo "NVIDIA-SMI has failed because it couldn\'t communicate with the NVIDIA driver."; echo; exit 9',
+            [],
+            "note: nvidia-smi failed (NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.): runs "
+            "go to the CPU",
+        ),
+        ("exit 12", [], "note: nvidia-smi failed (exit status 12): runs go to the CPU"),
+        ("echo no driver >&2; yes text | head -999; exit 1", [], f"(no driver{' text' * 21} ...): runs go to the CPU"),
+        (
+            f"cat << E\n{GPUS}{LOST}\nE\nexit 15",
+            ["0", "1"],
+            f"({LOST}): runs go to the GPUs that it lists (0, 1) alone",
+        ),
+    ],
+    ids=["no driver", "silent", "long", "one lost"],
+)
+def test_an_nvidia_smi_that_fails_is_said_by_the_launch_and_by_its_queue(
+    script: str,
+    gpus: list[str],
+    says: str,
+    program: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("remctl.sweep.launch.has_slurm", lambda: False)
+    monkeypatch.setattr(local, "start_queue", lambda submission, out: 0)
+    monkeypatch.setattr(local, "LEAVING", ())  # this process keeps its own handlers
+    monkeypatch.setattr(local.Pool, "work", lambda pool: rooms.append([slot.gpu for slot in pool.free]))
+    rooms: list[list[str]] = []
+    write(program, f"#!/bin/sh\n{script}\n")
+    said: list[str] = []
+    _, submission = launch(
+        tmp_path / "runs", tiny_spec(tmp_path, seeds="[0]")[0], Options(max_parallel=2), say=said.append
+    )
+    assert submission is not None
+    local.main([str(submission.path), str(tmp_path / "runs")])
+    assert [line for line in said if says in line] == said != []
+    assert said == capsys.readouterr().out.splitlines()
+    assert rooms == [gpus or ["", ""]]
 
 
 def test_gpus_that_cannot_be_asked_for_are_not_taken_for_none(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,9 @@ class EnvironmentConfig(Section):
 class CollectionConfig(Section):
     """Acting in the real environment (Algorithm 4)."""
 
-    initial_steps: int = option(0, "steps added to the first epoch, random actions", "agent steps", "ours", ge=0)
+    initial_steps: int = option(
+        0, "steps added to the first epoch; who acts in them: collection.untrained_policy", "agent steps", "ours", ge=0
+    )
     steps_per_epoch: int = option(200, "agent steps per epoch", "agent steps", "code", ge=1)
     last_epoch: int = option(500, "last epoch that collects: 500 x 200 = 100,000 steps", "epochs", "Section 3", ge=1)
     untrained_policy: Literal["controller", "uniform"] = option(

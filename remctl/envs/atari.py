@@ -77,6 +77,7 @@ class Atari:
         self._played = bytearray()  # the emulator's action at each raw frame of this game
         self._lives = 0
         self._phase: Phase = "new"
+        self.is_new_game = True
         actions = self._ale.getLegalActionSet() if full_action_space else self._ale.getMinimalActionSet()
         self._actions = tuple(int(action.value) for action in actions)  # plain numbers: act() takes them twice as fast
         self.num_actions = len(actions)
@@ -87,9 +88,10 @@ class Atari:
 
         After a lost life the same game goes on with one no-op (an agent step, so `frame_skip` raw frames); its points
         are nobody's. In every other case, after a time limit too, the game starts anew: also where it ends during that
-        no-op, unless `dead_starts`.
+        no-op, unless `dead_starts`. `is_new_game` says which it was.
         """
         frame = self._continue_game() if self._phase == "life_lost" else None
+        self.is_new_game = frame is None
         if frame is None:
             frame = self._new_game(rng)
         self._lives = self._ale.lives()

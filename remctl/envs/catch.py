@@ -30,6 +30,7 @@ class Catch:
 
     num_actions: int = 3
     action_names: tuple[str, ...] = ("LEFT", "STAY", "RIGHT")
+    is_new_game: bool = True
 
     def __init__(self, *, frame_size: int = 64) -> None:
         if frame_size < GRID or frame_size % GRID:

@@ -54,6 +54,8 @@ class GymPixels:
     environment cannot render pictures.
     """
 
+    is_new_game: bool = True
+
     def __init__(
         self,
         env_id: str,

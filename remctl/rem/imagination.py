@@ -36,6 +36,10 @@ class Trajectory(NamedTuple):
     rewards: Tensor
     ends: Tensor
 
+    def only(self, present: Tensor) -> Trajectory:
+        """Zeros in the rows that are not `present` (B,) bool, be they NaN: a weight of 0 would leave NaN what it is."""
+        return Trajectory(*(x.masked_fill(~present.view(-1, *[1] * (x.dim() - 1)), 0) for x in self))
+
 
 def imagine(
     world_model: WorldModel[Any],
@@ -102,6 +106,8 @@ def controller_loss(
     `present` (B,) bool: rollouts that count, where some only fill the batch up.
     """
     c = config.controller
+    if present is not None:
+        trajectory = trajectory.only(present)
     returns = lambda_returns(trajectory.rewards, trajectory.values, trajectory.ends, c.discount, c.lambda_)
     values = trajectory.values[:, :-1]
     log_policy = F.log_softmax(trajectory.logits, dim=-1)

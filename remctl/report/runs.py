@@ -19,7 +19,7 @@ from remctl.report.results import MissingRun, RunScore
 from remctl.runs.code import distinct
 from remctl.runs.files import named_errors, read_json, read_jsonl
 from remctl.runs.layout import RunFolder, find_runs
-from remctl.runs.places import Places
+from remctl.runs.places import Places, is_nameless, why_nameless
 from remctl.runs.provenance import starts
 from remctl.variants import VARIANTS
 
@@ -113,7 +113,7 @@ class _Search:
             return
         folder = _ancestor(run.path, 3)
         try:
-            about, result = _describe(run), read_result(run) if run.is_done else None
+            about, result = _describe(run), _finished(run)
         except UserError as error:  # a damaged run is missing, and the others are compared
             about = _by_place(run)
             _miss(self.group(folder.resolve().name, about.variant, folder, None), run, about, str(error))
@@ -135,7 +135,7 @@ class _Search:
         group = self.group(experiment.name, entry.variant, experiment.folder, None)
         about = _About(entry.variant, entry.game, entry.seed)
         try:
-            result = read_result(run) if run.is_done else None
+            result = _finished(run)
         except UserError as error:
             _miss(group, run, about, str(error))
             return
@@ -220,6 +220,13 @@ def _expect(run: RunFolder, result: dict[str, Any], about: _About) -> None:
         )
 
 
+def _finished(run: RunFolder) -> dict[str, Any] | None:
+    """Its result, None before its end. Raises UserError where nothing says whose it is, else like `read_result`."""
+    if is_nameless(run):
+        raise UserError(why_nameless(run))
+    return read_result(run) if run.is_done else None
+
+
 def read_result(run: RunFolder) -> dict[str, Any]:
     """A finished run's result.json. Raises MachineError for a damaged one, UserError for a score that is no number."""
     result = read_json(run.result)
@@ -271,8 +278,8 @@ def _by_place(run: RunFolder) -> _About:
 
 def _describe(run: RunFolder) -> _About:
     """Whose run it is: from result.json, or from config.yaml while there is none."""
-    if not run.config.is_file():
-        raise UserError(f"{run.config} is gone: restore it from a copy, or move the run's folder away")
+    if is_nameless(run) or not run.config.is_file():
+        raise UserError(why_nameless(run))
     if run.is_done:
         result = read_result(run)
         return _About(str(result.get("variant") or run.path.parents[1].name), result["game"], result["seed"])

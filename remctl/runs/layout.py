@@ -6,6 +6,7 @@
     checkpoints/      complete generations only       replay/           append-only
     media/            pictures and videos             result.json       written last: its presence means done
     lock              held while a process runs       train.log         what was said
+    requests.jsonl    what users asked of its jobs
 
 * two where an epoch ends with an earlier one's test beside its own: see `remctl.runs.metrics`
 """
@@ -65,6 +66,10 @@ class RunFolder:
     @property
     def log(self) -> Path:
         return self.path / "train.log"
+
+    @property
+    def requests(self) -> Path:
+        return self.path / "requests.jsonl"
 
     @property
     def is_done(self) -> bool:

@@ -1,4 +1,7 @@
-"""Where runs lie. Records name a run's folder as it was; folders are renamed and copied since. What lies in a folder counts."""
+"""Where runs lie, and whose they are.
+
+Records name a run's folder as it was; folders are renamed and copied since. What lies in a folder counts.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,43 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from remctl.config import known_hashes
-from remctl.errors import MachineError
+from remctl.config import from_yaml, known_hashes
+from remctl.errors import MachineError, UserError
+from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder, find_runs
+
+AGAIN = "again"  # the request by which a launcher keeps a folder for a run that other code has made elsewhere
+
+
+def is_nameless(run: RunFolder) -> bool:
+    """Whether it is finished and has no config.yaml that can be read, by which alone every version knows whose score it is.
+
+    One that is not finished finds its identity in its checkpoints too.
+    """
+    return run.is_done and not known_hashes(run.config)
+
+
+def why_nameless(run: RunFolder) -> str:
+    """What is wrong with the config.yaml of a run, which cannot be read, and what to do."""
+    what = "gone"
+    if run.config.exists():
+        try:
+            from_yaml(run.config)
+        except UserError as error:
+            what = f"damaged ({str(error).removeprefix(f'{run.config}: ')})"
+    return f"{run.config} is {what}: restore it from a copy, or move the run's folder away"
+
+
+def is_again(run: RunFolder) -> bool:
+    """Whether `remctl ablate --same-code` had the run begun there, though other code has made it: it goes before copies."""
+    with suppress(MachineError):  # whoever works with the file says so
+        return any(entry.get("event") == AGAIN for entry in read_jsonl(run.requests))
+    return False
+
+
+def is_awaited(run: RunFolder) -> bool:
+    """Whether it `is_again` and has no configuration yet by which it could be found."""
+    return not run.config.exists() and is_again(run)
 
 
 class Places:
@@ -21,14 +58,16 @@ class Places:
     def find(self, experiment: Path, recorded: str, config_hash: str) -> Path:
         """The folder of the run of this configuration that `experiment` records as `recorded`, relative to `out`.
 
-        It is looked for below `experiment` itself (which may be a copy, or renamed), where it is recorded, and then among
-        all of the same game and seed; a finished one goes first. Without any, where it would be.
+        It is looked for below `experiment` itself (which may be a copy, or renamed), where it is recorded, and then, unless
+        it is to be begun again there, among all of the same game and seed; a finished one goes first. Without any, where it
+        would be.
         """
 
         def is_it(path: Path) -> bool:
             return config_hash in known_hashes(path / "config.yaml")
 
-        found = list(filter(is_it, self._known(experiment, recorded)))
+        known = list(self._known(experiment, recorded))
+        found = list(filter(is_it, known)) or [path for path in known if is_awaited(RunFolder(path))]
         found = found or list(filter(is_it, self._by_tail.get(Path(recorded).parts[-2:], ())))
         done = [path for path in found if RunFolder(path).is_done]
         return next(iter(done or found), None) or self._planned(experiment, recorded)

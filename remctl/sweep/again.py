@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from remctl.errors import UserError
+from remctl.errors import MachineError, UserError
 from remctl.runs.files import make_folder, named_errors
 from remctl.runs.layout import RunFolder
+from remctl.runs.places import is_nameless, why_nameless
 from remctl.sweep.observe import RunState
 from remctl.sweep.plan import Action
 from remctl.sweep.records import Submission, add_request, default_path
@@ -20,20 +22,34 @@ def make_room(out: Path, name: str, actions: Iterable[Action], known: Sequence[S
     """Return the actions, those with `again` as new runs of the experiment `name`.
 
     A run of this experiment moves to <experiment>/.other-code/; one of another experiment stays, and the new one is
-    begun in this experiment. Raises UserError if that place is taken, MachineError if the disk refuses.
+    begun in this experiment. Nothing moves before every place was looked at. Raises UserError if one is taken, MachineError
+    if the disk refuses.
     """
-    return [_fresh(out, name, a, known) if a.again else a for a in actions]
+    actions = list(actions)
+    places = [_place(out / name, default_path(out, name, a.run), a.state.folder) if a.again else None for a in actions]
+    return [_fresh(out / name, a, place, known) if place else a for a, place in zip(actions, places, strict=True)]
 
 
-def _fresh(out: Path, name: str, action: Action, known: Sequence[Submission]) -> Action:
-    old, place = action.state.folder, default_path(out, name, action.run)
-    if old.is_relative_to(out / name):
-        place = old
-        _set_aside(old, out / name)
-    elif RunFolder(place).config.exists():
-        raise UserError(f"{place} belongs to another configuration: move it away, or choose another --out")
+def _place(experiment: Path, default: Path, old: Path) -> Path:
+    """Where the new run will be, if that can be: raises UserError or MachineError and changes nothing."""
+    if old.is_relative_to(experiment):
+        for folder in (old, old.parent, experiment):  # to be moved, out of one folder into another
+            if not os.access(folder, os.W_OK):
+                raise MachineError(f"{folder} may not be written: ask its owner, or choose another --out")
+        return old
+    if is_nameless(RunFolder(default)):
+        raise UserError(why_nameless(RunFolder(default)))
+    if RunFolder(default).config.exists():
+        raise UserError(f"{default} belongs to another configuration: move it away, or choose another --out")
+    return default
+
+
+def _fresh(experiment: Path, action: Action, place: Path, known: Sequence[Submission]) -> Action:
+    if place == action.state.folder:
+        _set_aside(place, experiment)
     # What became of earlier jobs says nothing about the new run.
     add_request(RunFolder(place), "retry", [s.id for s in known])
+    add_request(RunFolder(place), "again", [s.id for s in known])
     return replace(action, state=RunState("absent", place))
 
 

@@ -169,7 +169,7 @@ def launch(
             starting = make_room(out, spec.name, starting, look.known)
             look.places.update({a.run.config_hash: a.state.folder for a in starting})
             write_experiment(out, spec, look.places, look.wanted)
-            submission = _hand_over(look, starting, target, options)
+            submission = _hand_over(look, starting, target, options, say)
         for action in starting if retrying else ():
             add_request(RunFolder(action.state.folder), "retry", [s.id for s in look.known])
         if options.then_report:
@@ -181,7 +181,10 @@ def _checked(folder: Path, target: Target, say: Say) -> None:
     """Have SLURM judge profile and folder before anything is recorded. Raises UserError if it refuses, MachineError."""
     if unused := unused_wishes():
         say(f"note: {', '.join(unused)} of the environment not used: write what jobs should get into {target.file}")
-    slurm.check(target.profile, target.file)
+    try:
+        slurm.check(target.profile, target.file)
+    except MachineError as error:  # the clients of a SLURM that does not answer may be all that there is of it
+        raise MachineError(f"{error}; or `remctl ablate --executor local` for this machine") from None
     if doubt := slurm.probe(folder, target.profile):
         say(f"note: {doubt}")
 
@@ -207,13 +210,13 @@ def target_of(options: Options, *, only_shown: bool = False) -> Target:
     return Target(executor, profile, file, reference("slurm", file))
 
 
-def _hand_over(look: Survey, starting: Sequence[Action], target: Target, options: Options) -> Submission:
+def _hand_over(look: Survey, starting: Sequence[Action], target: Target, options: Options, say: Say) -> Submission:
     executor = target.executor
     runs = sorted(
         (_in_its_place(a.run, look.places) for a in starting), key=lambda run: run.seed
     )  # stable: even coverage
     refs = [ref_of(look.out, run, look.places[run.config_hash]) for run in runs]
-    if executor == "local" and not local.visible_gpus():
+    if executor == "local" and not local.visible_gpus(say):
         options = replace(options, runs_per_gpu=1)
     tasks = tasks_of(refs, options.runs_per_gpu if executor == "slurm" else 1)  # the local queue packs by its slots
     report = report_command(look.out, look.spec.name) if options.then_report else None

@@ -14,7 +14,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from textwrap import shorten
 
 from remctl.errors import MachineError, UserError
 from remctl.programs import ask_program
@@ -30,9 +33,10 @@ QUEUES_LOCK = ".local-queue"  # in the folder of runs
 PATIENCE_S = 1.0  # a glance of `remctl status` is over by then
 
 
-def visible_gpus() -> list[str]:
+def visible_gpus(say: Callable[[str], None] = lambda line: None) -> list[str]:
     """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them, without loading torch.
 
+    An nvidia-smi that fails, as one without its driver does, counts none beyond those that it lists; `say` gets a line.
     Raises MachineError if nvidia-smi is there and cannot be asked.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -44,7 +48,13 @@ def visible_gpus() -> list[str]:
         said = ask_program("nvidia-smi", "-L", timeout_s=NVIDIA_SMI_S)
     except MachineError as error:  # there may be GPUs: to crawl on the CPU instead is nothing to guess
         raise MachineError(f"{error}; or name the GPUs in CUDA_VISIBLE_DEVICES (empty: none)") from None
-    return re.findall(r"^GPU (\d+):", said.out, re.MULTILINE)
+    found = re.findall(r"^GPU (\d+):", said.out, re.MULTILINE)
+    if said.status != 0:
+        lines = [line for line in f"{said.err}\n{said.out}".splitlines() if not re.match(r"GPU \d+:|\s+MIG ", line)]
+        words = shorten(" ".join(lines), 120, placeholder=" ...") or f"exit status {said.status}"
+        go = f"the GPUs that it lists ({', '.join(found)}) alone" if found else "the CPU"
+        say(f"note: nvidia-smi failed ({words}): runs go to {go}")
+    return found
 
 
 def slots(gpus: list[str], runs_per_gpu: int, max_parallel: int | None, num_cores: int) -> list[Slot]:
@@ -89,7 +99,9 @@ def main(arguments: list[str]) -> None:
     path, out = map(Path, arguments)
     submission = read_submission(path)
     options = submission.options
-    room = slots(visible_gpus(), options["runs_per_gpu"], options["max_parallel"], usable_cores())
+    room = slots(
+        visible_gpus(partial(print, flush=True)), options["runs_per_gpu"], options["max_parallel"], usable_cores()
+    )
     runs = [
         run for number in range(len(submission.tasks)) for run in supervised(submission, number, out, "local queue")
     ]

@@ -18,6 +18,7 @@ from remctl.runs.code import Code, distinct
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
+from remctl.runs.places import is_again, is_awaited, is_nameless, why_nameless
 from remctl.runs.provenance import starts
 from remctl.sweep.records import LAST_WORDS, Submission, attempts, default_path, last_line, log_path, requested
 from remctl.sweep.schedulers import NO_FAULT, UNKNOWN, JobState, States
@@ -75,20 +76,25 @@ def find_places(
 ) -> dict[str, Path]:
     """By configuration hash: the folder in which a run was begun, whoever asked for it, else where it will be.
 
-    Of several a finished one is taken, then one that somebody works in, then the furthest; given a code, before all
-    one that was made by no other, then one of this experiment.
+    Of several a finished one is taken, then one that somebody works in, then the furthest; but before all, of this
+    experiment, one that was begun again for its code, or is about to be. Given a code, before all one that was made, or will
+    be, by no other, then one of this experiment.
     """
 
     def preference(folder: RunFolder) -> tuple[object, ...]:
+        is_own = folder.path.is_relative_to(out / name)
         usual = (folder.is_done, holder(folder) is not None, progress(folder).epoch)
         if code is None:
-            return usual
+            return (is_own and is_again(folder), *usual)
         made_by = codes_of(folder)
-        is_same = bool(made_by) and not any(code.is_other(c) for c in made_by)
-        return (is_same, folder.path.is_relative_to(out / name), *usual)
+        is_same = not any(code.is_other(c) for c in made_by) and (bool(made_by) or is_awaited(folder))
+        return (is_same, is_own, *usual)
 
     wanted = list(wanted)
-    recorded = {ref.config_hash: out / ref.path for s in submitted for task in s.tasks for ref in task}
+    recorded: dict[str, list[Path]] = {}
+    for submission in submitted:
+        for ref in (ref for task in submission.tasks for ref in task):
+            recorded.setdefault(ref.config_hash, []).append(out / ref.path)
     begun: dict[str, list[RunFolder]] = {}
     for folder in find_runs(out):
         known = known_hashes(folder.config)
@@ -96,11 +102,12 @@ def find_places(
             begun.setdefault(known[0], []).append(folder)
     places: dict[str, Path] = {}
     for run in wanted:  # of two names for one configuration the first gives the folder
-        folders = begun.get(run.config_hash, [])
+        handed_over = recorded.get(run.config_hash, [])
+        folders = [*begun.get(run.config_hash, []), *filter(is_awaited, map(RunFolder, dict.fromkeys(handed_over)))]
         if len(folders) > 1:
             folders = [max(folders, key=preference)]
-        found = folders[0].path if folders else recorded.get(run.config_hash) or default_path(out, name, run)
-        places.setdefault(run.config_hash, found)
+        found = [folder.path for folder in folders] or handed_over[-1:] or [default_path(out, name, run)]
+        places.setdefault(run.config_hash, found[0])
     return places
 
 
@@ -121,7 +128,7 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
         what = f"configuration {found[0]}{' of an earlier version' if _is_earlier(run) else ''}"
         why = f"{run.path} belongs to {what}: choose another --out, or another name in the spec"
         return RunState("blocked", run.path, reason=why)
-    if not found and os.path.lexists(run.config):
+    if is_nameless(run) or (not found and os.path.lexists(run.config)):
         return damaged(run)
     if run.is_done:
         return _done(run)
@@ -154,14 +161,7 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
 
 def damaged(run: RunFolder) -> RunState:
     """The state of a run whose config.yaml cannot be read."""
-    what = "gone"
-    if run.config.exists():
-        try:
-            from_yaml(run.config)
-        except UserError as error:
-            what = f"damaged ({str(error).removeprefix(f'{run.config}: ')})"
-    reason = f"{run.config} is {what}: restore it from a copy, or move the run away"
-    return RunState("blocked", run.path, progress(run), reason=reason)
+    return RunState("blocked", run.path, progress(run), reason=why_nameless(run))
 
 
 def _is_earlier(run: RunFolder) -> bool:

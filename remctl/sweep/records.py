@@ -7,7 +7,7 @@
                       configs/          one resolved configuration per run
                       ...               the executor's own files and logs
     <variant>/<game>/seed_<n>/attempts.jsonl   every start and end of a run, written by its supervisor alone
-                              requests.jsonl   what users asked: cancel, retry
+                              requests.jsonl   what users asked: cancel, retry, and again where --same-code begins it
 
 A submission is written before anything is handed over and completed as job ids come in.
 """
@@ -36,7 +36,7 @@ from remctl.sweep.wanted import Spec, WantedRun
 EXPERIMENT, SUBMISSIONS, SUBMISSION, FINALS = "experiment.json", ".submissions", "submission.json", "finals.jsonl"
 LAST_WORDS = "remctl: "  # with which a queue that cannot work ends its log
 Executor = Literal["slurm", "local"]
-Event = Literal["start", "end", "cancel", "retry"]
+Event = Literal["start", "end", "cancel", "retry", "again"]
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,12 @@ def add_attempt(run: RunFolder, event: Event, submission: str, **more: Any) -> N
 
 
 def add_request(run: RunFolder, event: Event, submissions: Iterable[str]) -> None:
-    """One line of requests.jsonl: cancel the run, or forgive its failures, in these submissions. Raises MachineError."""
+    """One line of requests.jsonl: cancel the run, or forgive its failures, in these submissions. Raises MachineError.
+
+    Or that it is begun again, after these, and goes before what other code has made elsewhere.
+    """
     make_folder(run.path)
-    append_line(run.path / "requests.jsonl", {"event": event, "submissions": list(submissions), "time": now()})
+    append_line(run.requests, {"event": event, "submissions": list(submissions), "time": now()})
 
 
 def attempts(run: RunFolder, submission: str | None = None) -> list[dict[str, Any]]:
@@ -221,7 +224,7 @@ def attempts(run: RunFolder, submission: str | None = None) -> list[dict[str, An
 
 def requested(run: RunFolder, event: Event) -> set[str]:
     """The submissions in which a run was cancelled, or forgiven (retry). Raises MachineError."""
-    entries = read_jsonl(run.path / "requests.jsonl")
+    entries = read_jsonl(run.requests)
     return {submission for entry in entries if entry.get("event") == event for submission in entry["submissions"]}
 
 

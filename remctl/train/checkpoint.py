@@ -21,7 +21,6 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -223,14 +222,6 @@ def load_latest(run: RunFolder, log: Log = _to_stderr, before: int | None = None
     format this version does not know.
     """
     return _newest_intact(run, (AGENT, TRAINER), "cpu", log, before)
-
-
-def precisions(run: RunFolder) -> tuple[str, ...]:
-    """What the epochs of the newest generation that says so were computed in, the last one last. Reads no tensors."""
-    for folder in generations(run):
-        with suppress(_DamageError, UserError):
-            return tuple(_manifest(folder).get("precisions", ()))
-    return ()
 
 
 def load_agent(

@@ -47,6 +47,8 @@ class Collector:
             steps.first[i] = self.frame is None
             if self.frame is None:
                 self.frame = self.env.reset(resets)
+                if self.game_steps and self.env.is_new_game:  # the last one ended unseen, after a lost life
+                    games.append(self._game_ended())
                 self.controller_state = policy.initial_state(1)
             assert self.controller_state is not None
             self.controller_state, actions = policy.act(self.controller_state, self.frame[None], acting)
@@ -62,11 +64,12 @@ class Collector:
         """Returns are of whole games: a lost life ends an episode for the learner, not the game."""
         self.game_return += result.reward
         self.game_steps += 1
-        if not (result.game_over or result.truncated):
-            return []
+        return [self._game_ended()] if result.game_over or result.truncated else []
+
+    def _game_ended(self) -> Record:
         record: Record = {"kind": "train", "return": self.game_return, "length_steps": self.game_steps}
         self.game_return, self.game_steps = 0.0, 0
-        return [record]
+        return record
 
     def get_state(self) -> dict[str, Any]:
         """Tensors and JSON-compatible values."""

@@ -8,15 +8,17 @@ ends with the numbers, of one that was trained for 20 epochs from the start.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from remctl.config import RunConfig, build, config_hash, differing, from_yaml, same_run
 from remctl.config.resolve import parse_set
-from remctl.errors import UserError
+from remctl.errors import MachineError, UserError
 from remctl.replay.store import shard_path
-from remctl.runs.files import make_folder, named_errors, truncate_jsonl, write_atomic
+from remctl.runs.files import make_folder, named_errors, read_jsonl, truncate_jsonl, write_atomic
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import why_no_checkpoint
 from remctl.train import checkpoint
+from remctl.train.testing import untested
 
 LENGTHS = ("training.num_epochs", "collection.last_epoch")
 
@@ -66,4 +68,21 @@ def adopt(source: RunFolder, run: RunFolder, config: RunConfig) -> None:
             data = path.read_bytes()
         write_atomic(copy, data)
     truncate_jsonl(run.episodes, lambda entry: entry.get("kind") != "final")
-    checkpoint.save(run, loaded.epoch, config_hash(config), loaded.agent, loaded.trainer, precisions=loaded.precisions)
+    waiting = _waiting_for_its_test(source, config, loaded)
+    for made in (*waiting, loaded):  # a kill between the two costs the epochs between them
+        kept = [other.epoch for other in waiting]
+        checkpoint.save(run, made.epoch, config_hash(config), made.agent, made.trainer, kept, made.precisions)
+
+
+def _waiting_for_its_test(
+    source: RunFolder, config: RunConfig, loaded: checkpoint.Checkpoint
+) -> list[checkpoint.Checkpoint]:
+    """An earlier generation whose test `source` had under way, or not begun, after the epoch of `loaded`; mostly none."""
+    entries = [entry for entry in read_jsonl(source.metrics) if entry.get("epoch", 0) <= loaded.epoch]
+    epoch = untested(config, loaded.epoch, entries)
+    if epoch is None or epoch == loaded.epoch:
+        return []
+    with suppress(MachineError):  # damaged or gone: the longer run says that the test stays missing
+        found = checkpoint.load_latest(source, before=epoch + 1)
+        return [found] if found and (found.epoch, found.config_hash) == (epoch, loaded.config_hash) else []
+    return []

@@ -12,20 +12,20 @@ import math
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from remctl.config import RunConfig, config_hash, same_run
+from remctl.config import RunConfig, config_hash
 from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
 from remctl.games import kind
 from remctl.progress import Reporter
 from remctl.replay.buffer import ReplayBuffer
-from remctl.replay.store import load_shard, save_shard, shard_path
+from remctl.replay.store import load_shard, save_shard
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import OF_EPOCH, MetricsLog
 from remctl.train import checkpoint
@@ -38,6 +38,7 @@ from remctl.train.learner import Learner
 from remctl.train.overlap import RunTests
 from remctl.train.phases import Metrics, num_steps, train_controller, train_tokenizer, train_world_model
 from remctl.train.remaining import ENCODE, guess_episodes, measured, work_left
+from remctl.train.restoring import Restorable, restorable
 from remctl.train.seeding import Randomness, derive_seed
 from remctl.train.testing import Findings, controller_trained
 
@@ -90,16 +91,13 @@ class Trainer:
             return time.time_ns() % 2**31
         return derive_seed(self.config.seed, "train env") % 2**31
 
-    def resume(self) -> None:
-        """Load the newest intact checkpoint, if there is one, and drop what came after it.
+    def resume(self, found: Restorable | None = None) -> None:
+        """Continue from what was `found` to be restorable, None: which is looked for now; drop what came after it.
 
         Raises UserError for a checkpoint of another configuration, MachineError for a run whose checkpoints or replay
         are lost; nothing is dropped before everything was read.
         """
-        newest = checkpoint.load_latest(self.folder, self.reporter.log)
-        if newest:
-            refuse_other_hash(self.folder, newest.config_hash, self.config)
-        loaded = newest and self._with_its_shard(newest)
+        loaded, is_newest = found or restorable(self.folder, self.config, self.reporter.log)
         logged = {entry.get("epoch") for entry in self.log.entries()}
         if not loaded and len(logged) > 1:  # one entry may stand without: it is written just before its checkpoint
             raise MachineError(
@@ -112,37 +110,13 @@ class Trainer:
             self.reporter.log(f"metrics.jsonl lacks epochs {lost[0]}-{lost[-1]}: they stay missing, training goes on")
         if loaded:
             self._restore(loaded)
-        if loaded is not newest:  # its epoch's shard is about to be written again, and would not be the one it knows
+        if not is_newest:  # its epoch's shard is about to be written again, and would not be the one it knows
             checkpoint.drop_after(self.folder, self.epoch)
         self.log.rewind(self.epoch)
         entries = self.log.entries()
         self.tests.resume(self.epoch, entries)
         self.reporter.pace.measured |= measured(self.config, entries, not self.tests.overlapped)
         self._look_ahead()
-
-    def _with_its_shard(self, loaded: checkpoint.Checkpoint) -> checkpoint.Checkpoint:
-        """`loaded`, or the generation before it where what its last epoch collected is lost: that epoch is run again.
-
-        Raises MachineError where there is none before it.
-        """
-        if loaded.epoch > self.config.collection.last_epoch:
-            return loaded
-        try:
-            load_shard(self.folder, loaded.epoch)
-        except MachineError:
-            earlier = self._generation_before(loaded)
-            if earlier is None:
-                raise
-            shard = shard_path(self.folder, loaded.epoch)
-            self.reporter.log(f"{shard} is missing or damaged; using epoch_{earlier.epoch:06d}")
-            return earlier
-        return loaded
-
-    def _generation_before(self, loaded: checkpoint.Checkpoint) -> checkpoint.Checkpoint | None:
-        with suppress(MachineError):
-            earlier = checkpoint.load_latest(self.folder, self.reporter.log, before=loaded.epoch)
-            return earlier if earlier and earlier.config_hash == loaded.config_hash else None
-        return None
 
     def _restore(self, loaded: checkpoint.Checkpoint) -> None:
         self.agent.load_state_dict(loaded.agent)
@@ -297,17 +271,6 @@ class Trainer:
             "num_threads": torch.get_num_threads(),
             "form": self.learner.form,
         }
-
-
-def refuse_other_hash(run: RunFolder, found: str, config: RunConfig) -> None:
-    """UserError where a checkpoint of configuration `found` is not of `config`, with what the difference comes from."""
-    now = config_hash(config)
-    if same_run(found, now, run.config):
-        return
-    raise UserError(
-        f"{run.path}: its checkpoint belongs to configuration {found}, not to {now}: restore its config.yaml, or choose "
-        "another --name or --out"
-    )
 
 
 def refuse_divergence(epoch: int, metrics: Metrics) -> None:

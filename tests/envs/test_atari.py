@@ -134,12 +134,13 @@ def test_a_game_that_ends_in_the_noop_after_a_lost_life_is_left_by_one_step_as_p
     frame = env.reset(np.random.default_rng(0))
     step = env.step(env.action_names.index("FIRE"))
     if has_dead_starts:
-        assert step[1:] == (0.0, True, False, True)
+        assert (env.is_new_game, step[1:]) == (False, (0.0, True, False, True))
         env.reset(np.random.default_rng(0))
         step = env.step(0)
     else:
         assert (frame == Atari("Breakout", noops=(1, 1)).reset(np.random.default_rng(0))).all()
     assert not step.terminated
+    assert env.is_new_game
 
 
 class EndingGame:

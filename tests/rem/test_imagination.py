@@ -256,6 +256,27 @@ def test_c_is_rewarded_for_what_it_did_and_pushed_to_explore() -> None:
     assert to_values[0].tolist() == pytest.approx([-advantages[0], -advantages[1], 0.0], rel=1e-5)
 
 
+def test_rollouts_that_only_fill_the_batch_up_leave_no_trace_be_they_nan() -> None:
+    g = torch.Generator().manual_seed(0)
+    present, bad = torch.tensor([True, True, False]), float("nan")
+    found = []
+    for hidden in (0.5, bad, float("inf")):
+        logits, values = (torch.rand(3, n, *more, generator=g.manual_seed(1)) for n, more in ((2, (4,)), (3, ())))
+        rewards, actions = torch.rand(3, 2, generator=g), torch.zeros(3, 2, dtype=torch.int64)
+        for x in (logits, values, rewards):
+            x[2] = hidden
+        logits.requires_grad_(), values.requires_grad_()
+        ends = torch.tensor([[False, True], [False, False], [True, False]])
+        whole = Trajectory(torch.zeros(3, 3, K), logits, actions, values, rewards, ends)
+        loss, terms = controller_loss(whole, make_config(), present)
+        found.append((loss, terms, torch.autograd.grad(loss, (logits, values))))
+        two = controller_loss(Trajectory(*(x[:2] for x in whole)), make_config())
+        torch.testing.assert_close((loss, terms), two)
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=0, atol=0)
+    assert all((gradient[2] == 0).all() for gradient in found[0][2])
+
+
 def test_m_is_given_the_action_that_c_sampled_on_the_observation_that_c_saw() -> None:
     config, start = make_config(), make_start()
     model, controller, codes = make_parts(config)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from remctl.config import to_yaml
 from remctl.runs.files import append_line, write_json
 from remctl.runs.layout import RunFolder
+from remctl.sweep import local
+from remctl.sweep.job import end_with_parent
 from remctl.sweep.records import (
     Chunk,
     RunRef,
@@ -81,3 +90,12 @@ def attempt(out: Path, run: WantedRun, event: str, submission: Submission, **mor
 def request(out: Path, run: WantedRun, event: str, *submissions: Submission) -> None:
     """What a user asked of a run."""
     add_request(RunFolder(out / ref(run).path), event, [s.id for s in submissions])  # type: ignore[arg-type]
+
+
+@contextmanager
+def queues_end_with_this_process() -> Iterator[None]:
+    """Local queues started inside end, with their runs, when this process does, however: real ones outlive a launcher."""
+    with pytest.MonkeyPatch.context() as patched:
+        programs = vars(subprocess) | {"Popen": partial(subprocess.Popen, preexec_fn=end_with_parent)}
+        patched.setattr(local, "subprocess", SimpleNamespace(**programs))
+        yield

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,15 +25,17 @@ from remctl.sweep.requests import cancel, to_retry
 from remctl.sweep.schedulers import QUEUE_LOCK
 from remctl.sweep.spec import read_spec
 from remctl.sweep.status import choose, standing
-from tests.sweep.support import write_spec
+from tests.sweep.support import queues_end_with_this_process, write_spec
 
+ROOT = Path(__file__).parents[2]
 ENDLESS = ("training.num_epochs=10000",)
 TWO_AT_ONCE = Options("local", max_parallel=2)
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "runs"
+    with queues_end_with_this_process():
+        yield tmp_path / "runs"
     wait_for(lambda: not any(stop_queue(submission) for submission in submissions(tmp_path / "runs")))
 
 
@@ -96,6 +101,33 @@ def test_a_queue_that_is_killed_takes_its_runs_along_and_they_go_on_in_the_next(
     actions, _ = launch(out, spec, TWO_AT_ONCE)
     assert sorted(action.kind for action in actions) == ["resume", "resume", "run", "run"]
     wait_for_epoch(out, 2, 2)
+
+
+LAUNCHER = """
+import sys
+from pathlib import Path
+from remctl.sweep.launch import launch
+from tests.sweep.support import queues_end_with_this_process, write_spec
+from tests.sweep.test_local import ENDLESS, TWO_AT_ONCE, read_spec
+folder = Path(sys.argv[1])
+with queues_end_with_this_process():
+    launch(folder / "runs", read_spec(write_spec(folder, more=ENDLESS)), TWO_AT_ONCE)
+    print("launched", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_tests_that_are_killed_leave_no_queue_and_no_run_behind(tmp_path: Path, out: Path) -> None:
+    command = [sys.executable, "-c", LAUNCHER, str(tmp_path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as tests:
+        assert tests.stdout is not None
+        assert tests.stdout.readline() == "launched\n"
+        wait_for_epoch(out, 1, 2)
+        runs = _process(out)
+        assert len(queues(tmp_path)) == 1
+        tests.kill()
+    wait_for(lambda: not queues(tmp_path) and not any(Path(f"/proc/{pid}").exists() for pid in runs if pid))
 
 
 def test_a_second_queue_waits_for_the_first(tmp_path: Path, out: Path) -> None:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remctl.errors import UserError
+from remctl.errors import MachineError, UserError
+from remctl.report.runs import read_runs
 from remctl.runs.code import Code, this_code
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
-from remctl.sweep.launch import Options, launch
+from remctl.sweep.again import make_room
+from remctl.sweep.launch import Options, launch, survey
 from remctl.sweep.observe import RunState
 from remctl.sweep.plan import Rules, plan
 from remctl.sweep.records import add_request, submissions
+from remctl.sweep.requests import cancel
 from remctl.sweep.schedulers import JobState
+from remctl.sweep.status import standing
 from remctl.sweep.wanted import Spec, WantedRun
+from tests.runs.test_lock import in_another_users_process, public_folder  # noqa: F401 - a fixture
 from tests.sweep.support import begin, record, tiny_spec
 
 HERE = Path("somewhere")
@@ -167,3 +175,138 @@ def test_a_place_of_another_configuration_is_refused_before_anything_moves(
     with pytest.raises(UserError, match="belongs to another configuration: move it away"):
         launch(out, spec, Options(same_code=True), Rules(same_code=True), say=lambda text: None)
     assert not submissions(out)
+
+
+# --- handed over again, and still queued
+
+
+@pytest.fixture
+def queues_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remctl.sweep.schedulers.is_held", lambda lock: True)
+
+
+PLAIN, AGAIN = (Options(), Rules()), (Options(same_code=True), Rules(same_code=True))
+
+
+def one_seed(folder: Path, name: str = "tiny") -> Spec:
+    return tiny_spec(folder, name=name, seeds="[0]")[0]
+
+
+@pytest.mark.parametrize("its_own_too", [False, True], ids=["theirs", "theirs and its own"])
+def test_a_run_that_is_queued_again_goes_before_copies_of_other_code(
+    its_own_too: bool, tmp_path: Path, runs: list[WantedRun], handed: list[list[str]], queues_live: None
+) -> None:
+    out, spec, place = tmp_path / "runs", one_seed(tmp_path), tmp_path / "runs/tiny/rem/Catch/seed_0"
+    made_by(begin(out, runs[0], 4, done=True, experiment="other"), OLD)
+    if its_own_too:
+        made_by(begin(out, runs[0], 4, done=True), OLD)
+    launch(out, spec, *AGAIN, say=lambda text: None)
+    assert handed.pop() == ["tiny/rem/Catch/seed_0", "tiny/no_action_inputs/Catch/seed_0"]
+
+    def places() -> set[Path]:
+        looks = [launch(out, spec, *how, say=lambda text: None)[0][0] for how in (AGAIN, (AGAIN[0], PLAIN[1]), PLAIN)]
+        assert handed == []
+        row, (group,) = (
+            standing(out, "tiny").rows[0],
+            [g for g in read_runs([out / "tiny"]).groups if g.variant == "rem"],
+        )
+        assert group.missing or row.label == "done"
+        assert [RunFolder(Path(run.path)).path for run in (*group.runs, *group.missing)] == [row.state.folder]
+        return {row.state.folder, *(action.state.folder for action in looks)}
+
+    assert places() == {place}
+    assert standing(out, "tiny").rows[0].label == "queued"
+    actions, _ = launch(out, one_seed(tmp_path, "second"), *AGAIN, say=lambda text: None)  # what one does no other does
+    assert [(a.kind, a.state.folder) for a in actions][0] == ("wait", place)
+    made_by(place, SELF)  # started
+    assert places() == {place}
+    made_by(begin(out, runs[0], 1), SELF)
+    assert places() == {place}
+    made_by(begin(out, runs[0], 4, done=True), SELF)
+    assert places() == {place}
+
+
+def test_another_experiment_without_same_code_takes_what_is_finished(
+    tmp_path: Path, runs: list[WantedRun], queues_live: None
+) -> None:
+    out = tmp_path / "runs"
+    theirs = made_by(begin(out, runs[0], 4, done=True, experiment="other"), OLD)
+    launch(out, one_seed(tmp_path), *AGAIN, say=lambda text: None)
+    actions, _ = launch(out, one_seed(tmp_path, "second"), *PLAIN, say=lambda text: None)
+    assert (actions[0].kind, actions[0].state.folder) == ("skip", theirs)
+
+
+def test_a_run_that_was_cancelled_before_it_began_is_done_where_it_was_done_since(
+    tmp_path: Path, runs: list[WantedRun]
+) -> None:
+    out, spec = tmp_path / "runs", one_seed(tmp_path)
+    launch(out, spec, *PLAIN, say=lambda text: None)
+    cancel(standing(out, "tiny"), [])
+    theirs = made_by(begin(out, runs[0], 4, done=True, experiment="other"), SELF)
+    actions, _ = launch(out, spec, *PLAIN, say=lambda text: None)
+    assert (actions[0].kind, actions[0].state.folder) == ("skip", theirs)
+    assert standing(out, "tiny").rows[0].label == "done"
+
+
+# --- what cannot be run again
+
+
+@pytest.mark.parametrize("status", ["done", "stopped", "failed"])
+def test_what_cannot_be_trained_any_more_is_not_started_for_its_code(status: Any, runs: list[WantedRun]) -> None:
+    training = runs[0].config.training.model_copy(update={"random_streams": "shared"})
+    run = replace(runs[0], config=runs[0].config.model_copy(update={"training": training}))
+    state = RunState(status, HERE, codes=(Code("0.1.0"),))
+    (action,) = plan([run], {run.config_hash: state}, Rules(code=NEW, same_code=True))
+    assert (action.kind, action.again) == ("skip" if status == "done" else "hold", False)
+    assert "made by other code" in action.reason if status == "done" else "random_streams" in action.reason
+
+
+def test_an_environment_that_is_gone_moves_nothing(
+    tmp_path: Path, spec: Spec, runs: list[WantedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs"
+    old = made_by(begin(out, runs[0], 4, done=True), OLD)
+
+    def gone(*_: object, **__: object) -> None:
+        raise UserError("no such environment")
+
+    monkeypatch.setattr("remctl.sweep.playable.make_env", gone)
+    with pytest.raises(UserError, match="no such environment; nothing was started"):
+        launch(out, spec, *AGAIN, say=lambda text: None)
+    assert ((old / "result.json").is_file(), submissions(out)) == (True, [])
+
+
+def test_nothing_moves_where_one_place_is_taken(tmp_path: Path, spec: Spec, runs: list[WantedRun]) -> None:
+    out = tmp_path / "runs"
+    old = made_by(begin(out, runs[0], 4, done=True), OLD)
+    made_by(begin(out, runs[3], 4, done=True, experiment="other"), OLD)
+    place = out / "tiny" / runs[3].variant / "Catch" / f"seed_{runs[3].seed}"
+    for name, says in (("config.yaml", "belongs to another configuration"), ("result.json", "config.yaml is gone")):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("# config_hash: 0123456789ab\n")
+        with pytest.raises(UserError, match=says):
+            launch(out, spec, *AGAIN, say=lambda text: None)
+        assert ((old / "result.json").is_file(), (out / "tiny/.other-code").exists()) == (True, False)
+        assert submissions(out) == []
+        assert not list(out.rglob("requests.jsonl"))
+        shutil.rmtree(place)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_nothing_moves_where_one_run_may_not_be_moved(public_folder: Path) -> None:  # noqa: F811
+    out, (spec, runs) = public_folder / "runs", tiny_spec(public_folder)
+    mine, yours = (made_by(begin(out, run, 4, done=True), OLD) for run in (runs[0], runs[2]))
+    for folder in (out, *out.rglob("*")):
+        folder.chmod(0o777)
+    yours.parent.chmod(0o755)
+
+    def look() -> None:
+        actions = plan(runs, survey(out, spec).states, Rules(code=this_code(), same_code=True))
+        try:
+            make_room(out, "tiny", actions, [])
+        except MachineError as error:
+            os._exit(3 if f"{yours.parent} may not be written" in str(error) else 4)
+        os._exit(5)
+
+    assert in_another_users_process(look) == 3
+    assert (mine / "result.json").is_file()

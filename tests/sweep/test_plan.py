@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from remctl import runner
+from remctl.cli import run as cli
+from remctl.errors import UserError
+from remctl.report.runs import read_runs
 from remctl.runs.files import read_jsonl
+from remctl.sweep.launch import Options, launch
 from remctl.sweep.observe import Progress, RunState, find_places, observe
 from remctl.sweep.plan import Rules, plan
-from remctl.sweep.records import now, submissions
+from remctl.sweep.records import now, submissions, write_experiment
 from remctl.sweep.schedulers import JobState, States, expand, keep_finals
+from remctl.sweep.status import standing
 from remctl.sweep.wanted import WantedRun
 from tests.sweep.support import attempt, begin, record, request, tiny_spec
 
@@ -121,6 +127,44 @@ def test_a_run_whose_configuration_cannot_be_read_is_held_and_named(
     state = look(tmp_path, runs)[0]
     assert state.status == "blocked"
     assert "config.yaml is damaged" in state.reason or "choose another --out" in state.reason
+
+
+@pytest.mark.parametrize("damage", [None, "a: ["], ids=["gone", "damaged"])
+def test_a_finished_run_whose_configuration_cannot_be_read_is_held_everywhere_in_the_same_words(
+    damage: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("remctl.sweep.launch.has_slurm", lambda: False)
+    spec, runs = tiny_spec(tmp_path, seeds="[0]")
+    out = tmp_path / "runs"
+    for run in runs:
+        folder = begin(out, run, epoch=4, done=True)
+    write_experiment(out, spec, find_places(out, "tiny", runs, []), runs)
+    (folder / "config.yaml").unlink()
+    if damage:
+        (folder / "config.yaml").write_text(damage)
+    state = look(out, runs)[1]
+    says = state.reason
+    assert state.status == "blocked"
+    assert says.startswith(f"{folder}/config.yaml is {'damaged (' if damage else 'gone: '}")
+    assert says.endswith(": restore it from a copy, or move the run's folder away")
+    actions, submission = launch(out, spec, Options(), say=lambda text: None)
+    assert ([(a.kind, a.reason == says) for a in actions], submission) == ([("skip", False), ("hold", True)], None)
+    assert [(row.label, row.note == says) for row in standing(out, "tiny").rows] == [("done", False), ("blocked", True)]
+    for by_hand in (False, True):
+        found = read_runs([out / "tiny"]).groups
+        assert [len(group.runs) for group in found] == ([1, 0] if not by_hand else [0, 1])
+        assert [run.reason for group in found for run in group.missing] == [says]
+        assert cli(["scores", "export", str(out)]) == 0
+        printed = capsys.readouterr()
+        assert (printed.out.count("\n"), says in printed.err) == (2, True)
+        (out / "tiny" / "experiment.json").unlink(missing_ok=True)
+    assert [row.note for row in standing(out, "tiny").rows if row.label == "blocked"] == [says]
+    with pytest.raises(UserError) as refused:
+        runner.train(runs[1].config, out=out, experiment="tiny", device="cpu", command=[])
+    assert str(refused.value) == says
+    (folder / "result.json").unlink()
+    assert look(out, runs)[1].status == ("blocked" if damage else "stopped")  # its checkpoints say whose it is
 
 
 def test_a_folder_of_another_configuration_is_blocked(tmp_path: Path, runs: list[WantedRun]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from remctl.cli import run as cli
 from remctl.errors import MachineError, UserError
 from remctl.sweep import clients, slurm
 from remctl.sweep.launch import Options, follow, launch, survey
@@ -202,6 +203,27 @@ def test_what_is_refused_leaves_no_record(refusal: tuple[str, str], lab: Lab, fa
         lab.launch()
     assert not [path for path in lab.out.rglob("*") if path.is_file() and path.name != ".launching"]
     assert not lab.out.joinpath("tiny").exists()
+
+
+@pytest.mark.parametrize("name", ["scontrol", "sinfo"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unable to contact slurm controller (connect failure)",
+        "fatal: Could not establish a configuration source",
+        "Slurmctld(primary) at head is DOWN",
+    ],
+)
+def test_clients_without_a_controller_name_the_other_executor(
+    words: str, name: str, lab: Lab, fake: FakeSlurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.site(name, f"sys.stderr.write('{name}: {words}\\n'); sys.exit(1)")
+    profile = lab.options.profile
+    assert cli(["ablate", str(lab.spec.path), "--out", str(lab.out), "--profile", profile]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name} failed ({name}: {words}): " in line
+    assert line.endswith("; or `remctl ablate --executor local` for this machine")
+    assert not submissions(lab.out)
 
 
 @pytest.mark.parametrize("name", ["squeue", "sinfo", "scontrol", "srun", "sacct"])

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from remctl.config import resolve
+from remctl.envs.atari import Atari
 from remctl.interfaces import EnvStep
 from remctl.train import evaluate
 from remctl.train.acting import Policy
 from remctl.train.build import Agent, build_agent
 from remctl.train.collector import Collector
 from remctl.train.seeding import Randomness
+from tests.envs.test_atari import EndingGame
 from tests.tiny import TINY
 
 
@@ -21,7 +23,7 @@ def make_agent(*sets: str) -> Agent:
 class Counting:
     """Episode e of a game lasts `lengths[e]` steps, reward e each step; frames show (episode, step)."""
 
-    num_actions, action_names = 3, ("a", "b", "c")
+    num_actions, action_names, is_new_game = 3, ("a", "b", "c"), False
 
     def __init__(self, lengths: list[int], lives: int = 1, truncate: bool = False) -> None:
         self.lengths, self.lives, self.truncate = lengths, lives, truncate
@@ -237,6 +239,34 @@ class Recording:
             return observe(state, observation)
 
         monkeypatch.setattr(agent.controller, "observe", wrapped)
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["game over", "time limit"])
+def test_a_game_that_ends_in_the_noop_after_a_lost_life_has_a_record_of_its_own(
+    is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = make_agent()
+    env = Atari("Breakout", frame_size=agent.config.environment.frame_size, noops=(1, 1), dead_starts=False)
+    collector = Collector(env)
+    fire = torch.tensor([env.action_names.index("FIRE")])
+    monkeypatch.setattr("remctl.train.acting.categorical_at", lambda *_: fire)
+
+    def collect(num_steps: int) -> list[tuple[object, object]]:
+        policy, random = Policy(agent, True, 1.0), Randomness(0, 1, "x")
+        _, games = collector.collect(num_steps, policy, random, lambda steps, *_: steps)
+        return [(game["return"], game["length_steps"]) for game in games]
+
+    first = 0
+    while collector.frame is not None or not first:  # until a life is lost
+        assert collect(1) == []
+        first += 1
+    collector.game_return = 7.0
+    if is_late:
+        monkeypatch.setattr(env, "_time_limit_frames", len(env._played) + 2)
+    else:
+        monkeypatch.setattr(env, "_ale", EndingGame(env._ale, num_frames=2))
+    assert collect(1) == [(7.0, first)]
+    assert (collector.game_steps, collector.frame is None) == (1, False)
 
 
 def test_c_forgets_at_an_episodes_end_in_collection_and_in_tests(monkeypatch) -> None:

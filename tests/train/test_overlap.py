@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 import torch
 
+from remctl.config import to_yaml
 from remctl.errors import Interrupted, MachineError
-from remctl.runs.files import read_jsonl
+from remctl.runs.files import read_jsonl, write_json
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import MetricsLog, is_timing
+from remctl.sweep.job import end_with_parent
 from remctl.train import checkpoint, overlap
 from remctl.train.background import LEFT_TO_THE_TRAINER, BackgroundTests
+from remctl.train.continuing import adopt, longer
 from remctl.train.testing import Findings, is_due, overlaps, untested
 from remctl.train.trainer import Trainer
 from tests.train.support import InterruptingReporter, assert_same, outcome, tiny, train
@@ -133,6 +136,36 @@ def test_a_run_goes_on_without_overlapping(interrupted: Path, in_turn: Path, tmp
     assert_same(([e for e in metrics if e.keys() != {"epoch"}], *rest), of_training(in_turn))
 
 
+@pytest.mark.parametrize("overlap", ["on", "off"])
+def test_a_longer_run_plays_the_test_that_was_under_way(
+    overlap: str, interrupted: Path, overlapped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, run = RunFolder(shutil.copytree(interrupted, tmp_path / "short")), RunFolder(tmp_path / "long")
+    source.config.write_text(to_yaml(ON))
+    write_json(source.provenance, [])
+    config = longer(source, ["training.num_epochs=6", f"runtime.overlap_tests={overlap}"])
+    save, epochs = checkpoint.save, []
+
+    def killed(*args: Any, **more: Any) -> None:
+        epochs.append(args[1])
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        save(*args, **more)
+
+    monkeypatch.setattr(checkpoint, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        adopt(source, RunFolder(tmp_path / "killed"), config)
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert epochs == [2, 3]
+    adopt(source, run, config)
+    assert [p.name for p in checkpoint.generations(run)] == ["epoch_000003", "epoch_000002"]
+    for folder in (run.path, tmp_path / "killed"):
+        train(folder, config)
+        found = of_tests(folder)
+        assert found.keys() == {2, 4, 6}
+        assert_same({epoch: found[epoch] for epoch in (2, 4)}, of_tests(overlapped))
+
+
 def test_a_test_whose_checkpoint_is_gone_stays_missing_and_that_is_said(interrupted: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(interrupted, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "epoch_000002")
@@ -165,6 +198,7 @@ def start(folder: Path) -> tuple[subprocess.Popen, list[int]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=end_with_parent,
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_for(lambda: any(is_testing(int(pid)) for pid in children.read_text().split()), process)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from remctl.errors import Interrupted
 from remctl.progress import Reporter
 from remctl.runs.layout import RunFolder
 from remctl.stopping import StopFlag
+from remctl.sweep.job import end_with_parent
 from remctl.train import checkpoint
 from tests.tiny import TINY, TINY_IRIS
 from tests.train.support import assert_same, outcome, outcome_of, tiny, train
@@ -125,6 +127,9 @@ def test_a_signal_sets_a_flag_and_the_loop_leaves(signum: int) -> None:
     assert caught.value.signum == signum
 
 
+PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": end_with_parent}
+
+
 def command(folder: Path, *sets: str) -> list[str]:
     settings = [part for s in (*TINY, *sets) for part in ("--set", s)]
     return [
@@ -152,7 +157,7 @@ def wait_for(condition, process: subprocess.Popen, timeout_s: float = 60) -> Non
 
 def test_kill_9_in_the_middle_of_an_epoch_by_the_command_itself(uninterrupted: tuple, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "quick" / "rem" / "Catch" / "seed_0")
-    process = subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command(tmp_path), **PIPES)
     wait_for(lambda: (run.checkpoints / "epoch_000001").exists(), process)
     time.sleep(0.05)
     process.kill()
@@ -172,7 +177,7 @@ def test_kill_9_in_the_middle_of_an_epoch_by_the_command_itself(uninterrupted: t
 def test_sigterm_leaves_within_seconds_and_two_on_one_folder_are_refused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "quick" / "rem" / "Catch" / "seed_0")
     long = "training.num_epochs=10000"
-    process = subprocess.Popen(command(tmp_path, long), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(tmp_path, long), text=True, **PIPES)
     wait_for(lambda: (run.checkpoints / "epoch_000001").exists(), process)
     second = subprocess.run(command(tmp_path, long), capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 75  # try again later
