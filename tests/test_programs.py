@@ -10,7 +10,7 @@ import pytest
 from remctl.errors import MachineError
 from remctl.programs import Answer, ask_program
 from remctl.runs.lock import is_held
-from remctl.sweep import local
+from remctl.sweep import device, local
 from remctl.sweep.launch import survey
 from remctl.sweep.schedulers import QUEUE_LOCK
 from tests.sweep.support import record, tiny_spec
@@ -79,6 +79,14 @@ def test_gpus_are_numbered_as_nvidia_smi_does(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     write(program, f"#!/bin/sh\n{script}")
     assert local.visible_gpus() == gpus
+
+
+@pytest.mark.parametrize(
+    "script", [f"cat << E\nWelcome to the GPU cluster\n{GPUS}E\n", "echo GPU 0: failed; exit 9", ""]
+)
+def test_the_name_of_a_gpu_is_found_among_chatter(script: str, program: Path) -> None:
+    write(program, f"#!/bin/sh\n{script}")
+    assert device._gpu_name() == ("NVIDIA A100" if "A100" in script else None)
 
 
 def test_gpus_that_cannot_be_asked_for_are_not_taken_for_none(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
