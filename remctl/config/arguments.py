@@ -68,7 +68,7 @@ def _leaves(key: str, value: Any, where: str) -> Iterator[tuple[str, Any]]:
         if not isinstance(name, str):
             raise UserError(f"{where}{key}: the name {name!r} is not text: write it in quotes, if it is meant")
         if not all(name.split(".")):
-            raise UserError(f"{where}{key}: {name!r} is no name: write one")
+            raise UserError(f"{where}{key}: {name!r} cannot be a name: write one")
         yield from _leaves(f"{key}.{name}", inner, where)
 
 
@@ -96,7 +96,7 @@ def _arguments(value: Any) -> dict[str, Any]:
         )
     for name in value:
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"{path}: {str(name)[:60]!r} is no name of an argument: write name: value")
+            raise ValueError(f"{path}: {str(name)[:60]!r} cannot be the name of an argument: write name: value")
     found: dict[str, Any] = _plain(value, path)
     return found
 
