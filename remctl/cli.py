@@ -80,7 +80,7 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; before or after the verb.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; allowed anywhere on the line.")] = False,
 ) -> None:
     """Nothing: `--debug` is taken off the line before it is parsed (`run`), and stands here to be listed."""
 
@@ -98,20 +98,22 @@ def train(
     seed: Seed = 0,
     like: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="A run's config.yaml: that very run, with no other key."),
+        typer.Option("--from", metavar="FILE", help="Train the run of this config.yaml; allows no other key."),
     ] = None,
     shorter: Annotated[
         Path | None,
         typer.Option(
-            "--continue", metavar="RUN", help="Train a run for longer, in a new folder; with --set its epochs."
+            "--continue",
+            metavar="RUN",
+            help="Train this run for longer, in a new folder; add --set training.num_epochs=N.",
         ),
     ] = None,
     device: Device = "auto",
-    out: Annotated[Path, typer.Option(help="Where runs are kept.", callback=check_folder)] = Path("runs"),
-    name: Annotated[str | None, typer.Option(help="The experiment's name; else the preset's.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs.", callback=check_folder)] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="The experiment's name; by default the preset's.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no log lines.")] = False,
 ) -> None:
-    """Train an agent; the same command resumes where it was cut off."""
+    """Train an agent. The same command resumes an interrupted run."""
     from remctl.config import from_yaml, resolve
     from remctl.config.effects import refuse_without_effect
     from remctl.config.resolve import keys_of
@@ -144,7 +146,7 @@ def evaluate(
     run: Run,
     episodes: Annotated[int, typer.Option(min=1, help="Test episodes to play.")] = 100,
     device: Device = "auto",
-    seed: Annotated[int | None, typer.Option(min=0, help="Another seed than the run's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episodes; by default the run's.")] = None,
     json: Json = False,
 ) -> None:
     """Play test episodes with a run's newest agent."""
@@ -163,11 +165,11 @@ def inspect(
     run: Run,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, help="Imagined steps from each start.", show_default="as C is trained"),
+        typer.Option(min=1, max=1000, help="Imagined steps from each starting point.", show_default="as C is trained"),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where figures go.", show_default="RUN/media", callback=check_folder),
+        typer.Option(metavar="DIR", help="Folder for the figures.", show_default="RUN/media", callback=check_folder),
     ] = None,
     device: Device = "auto",
     json: Json = False,
@@ -189,9 +191,9 @@ def inspect(
 
 @app.command()
 def doctor(
-    json: Json = False, out: Annotated[Path, typer.Option(help="Where runs will be kept.")] = Path("runs")
+    json: Json = False, out: Annotated[Path, typer.Option(help="Folder of runs that is checked.")] = Path("runs")
 ) -> None:
-    """Check this machine; each problem comes with its fix. Exit status 1 if something fails."""
+    """Check this machine and give the fix for each problem. Exit status 1 if a check fails."""
     from remctl.commands.output import show, show_json
     from remctl.doctor import as_table, check_all, conclusion, failed
 

@@ -10,7 +10,7 @@ import pytest
 from remctl.errors import MachineError
 from remctl.programs import Answer, ask_program
 from remctl.runs.lock import is_held
-from remctl.sweep import local
+from remctl.sweep import device, local
 from remctl.sweep.launch import Options, launch, survey
 from remctl.sweep.schedulers import QUEUE_LOCK
 from tests.sweep.support import record, tiny_spec
@@ -128,6 +128,14 @@ def test_an_nvidia_smi_that_fails_is_said_by_the_launch_and_by_its_queue(
     assert [line for line in said if says in line] == said != []
     assert said == capsys.readouterr().out.splitlines()
     assert rooms == [gpus or ["", ""]]
+
+
+@pytest.mark.parametrize(
+    "script", [f"cat << E\nWelcome to the GPU cluster\n{GPUS}E\n", "echo GPU 0: failed; exit 9", ""]
+)
+def test_the_name_of_a_gpu_is_found_among_chatter(script: str, program: Path) -> None:
+    write(program, f"#!/bin/sh\n{script}")
+    assert device._gpu_name() == ("NVIDIA A100" if "A100" in script else None)
 
 
 def test_gpus_that_cannot_be_asked_for_are_not_taken_for_none(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,24 +42,26 @@ def bench(
     ] = None,
     device: Device = "auto",
     batch: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="All batch sizes.", show_default="as published")
+        int | None, typer.Option(min=1, max=4096, help="Use this batch size everywhere.", show_default="as published")
     ] = None,
     rounds: Annotated[
         int | None,
-        typer.Option(min=MIN_ROUNDS, max=1000, help="Rounds in which the cases take turns.", show_default="9 or 6"),
+        typer.Option(
+            min=MIN_ROUNDS, max=1000, help="Number of rounds; each runs every case in turn.", show_default="9 or 6"
+        ),
     ] = None,
-    game: Annotated[str, typer.Option(help="What the suites phases and packing play.")] = "Pong",
+    game: Annotated[str, typer.Option(help="Game of the suites phases and packing.")] = "Pong",
     preset: Annotated[
-        str | None, typer.Option(help="The suites phases and packing: a preset.", show_default="paper; reduced: quick")
+        str | None, typer.Option(help="Preset of the suites phases and packing.", show_default="paper; reduced: quick")
     ] = None,
-    variant: Annotated[str, typer.Option(help="The suites phases and packing: a variant.")] = "rem",
+    variant: Annotated[str, typer.Option(help="Variant of the suites phases and packing.")] = "rem",
     sets: Sets = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write bench.json here too.")] = None,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where bench.json and the figures go.", callback=check_folder)
+        Path, typer.Option(metavar="DIR", help="Folder for bench.json and the figures.", callback=check_folder)
     ] = Path("runs/bench"),
     check: Annotated[
-        bool, typer.Option("--check", help="Outputs and counts against the reference; nothing is timed.")
+        bool, typer.Option("--check", help="Check outputs and counts against the reference; time nothing.")
     ] = False,
 ) -> None:
     """Time the agents side by side: `remctl bench`, or one suite of it."""

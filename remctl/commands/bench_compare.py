@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A.json", help="The bench.json to compare to.")],
-    b: Annotated[Path, typer.Argument(metavar="B.json", help="The bench.json that is compared.")],
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="The bench.json from before.")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="The bench.json from after.")],
     json: Json = False,
 ) -> None:
-    """Compare two benchmarks: what became slower or faster, beyond spread and drift of the machine."""
+    """Compare two benchmarks: what became slower or faster, beyond the spread and the machine's drift."""
     from remctl.bench import result
     from remctl.bench.compare import compare, comparison_tables
 

@@ -98,7 +98,7 @@ def compared(first: str, second: str, game: str | None) -> tuple[RunConfig, RunC
     """Both configurations, for `game`, else for the game that one of them has. Raises UserError."""
     a, b = side(first), side(second)
     if game is not None and a.own is not None and b.own is not None:
-        raise UserError("--game: both are of a game already; leave it out")
+        raise UserError("--game: both sides name a game already; leave it out")
     common = [g for g in a.games or b.games if not b.games or g in b.games]
     game = game or next(iter(common), None)
     return a.configuration(game), b.configuration(game)

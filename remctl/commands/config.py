@@ -9,7 +9,7 @@ import typer
 
 from remctl.commands.options import ConfigFile, Json, Preset, Seed, Sets, Variant, refuse_beside
 
-app = typer.Typer(help="Look at the configuration.")
+app = typer.Typer(help="Show, compare and explain configurations.")
 
 
 @app.command()
@@ -21,14 +21,15 @@ def show(
     sets: Sets = None,
     seed: Seed = 0,
     like: Annotated[
-        str | None, typer.Option("--from", metavar="RUN", help="A run's folder or config.yaml; no other key.")
+        str | None,
+        typer.Option("--from", metavar="RUN", help="Show this run (its folder or config.yaml); allows no other key."),
     ] = None,
     json: Annotated[bool, typer.Option("--json/--yaml", help="Print JSON, or YAML (the default).")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Only the keys that differ from preset paper.")] = False,
 ) -> None:
     """Print a resolved configuration and its hash.
 
-    The YAML of --diff is a file that --config takes.
+    What --diff prints as YAML can be given to --config.
     """
     from remctl import explain
     from remctl.commands.output import show_json
@@ -53,8 +54,10 @@ def show(
 @app.command()
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, a file, a preset, a variant, or SPEC:VARIANT.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with, likewise.")],
-    game: Annotated[str | None, typer.Option(help="For what has no game of its own; else the other's.")] = None,
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one, in any of these forms.")],
+    game: Annotated[
+        str | None, typer.Option(help="Game of a side that names none; by default the other side's.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the keys in which two configurations differ."""
@@ -85,7 +88,7 @@ def schema() -> None:
 
 @app.command()
 def explain(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A key or a section, as world_model.decay.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="A key or a section, such as world_model.decay.")],
 ) -> None:
     """Explain one configuration key, or list a section's keys."""
     from remctl.commands.explaining import explanation

@@ -23,7 +23,7 @@ from remctl.errors import Interrupted, UserError, machine_error
 MACHINE, INTERNAL, NO_READER, CTRL_C = 1, 70, 128 + signal.SIGPIPE, 128 + signal.SIGINT
 AGAIN = {
     "remctl train": "; run the same command again; training resumes from its last complete epoch",
-    "remctl ablate": "; what was started goes on: see `remctl status`",
+    "remctl ablate": "; runs already started continue: see `remctl status`",
 }
 
 

@@ -6,7 +6,7 @@ import typer
 
 from remctl.commands.options import Json
 
-app = typer.Typer(help="List what can be chosen.")
+app = typer.Typer(help="List games, presets, variants and specs.")
 
 
 def _print(what: str, json: bool) -> None:

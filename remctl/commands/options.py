@@ -98,7 +98,9 @@ def refuse_beside(
     """UserError where something beside `option` says what to train. `other`: --set beside --from, and the other way."""
     if game is not None or config is not None or other or (preset, variant, seed) != ("paper", "rem", 0):
         more = "--set" if option == "--from" else "--from"
-        raise UserError(f"{option} says it all: leave out --game, --preset, --variant, --config, {more} and --seed")
+        raise UserError(
+            f"{option} gives the whole configuration: leave out --game, --preset, --variant, --config, {more} and --seed"
+        )
 
 
 def refuse_together(option: str, others: Mapping[str, bool]) -> None:
@@ -148,7 +150,7 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", hel
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one configuration key; repeatable.")
 ]
-Seed = Annotated[int, typer.Option(help="Seeds everything.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random draws.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", callback=check_device)]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", callback=check_run)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

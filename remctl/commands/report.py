@@ -14,7 +14,7 @@ from remctl.commands.options import ReportSpec, check_folder
 if TYPE_CHECKING:
     from remctl.report.results import Results
 
-scores_app = typer.Typer(help="Scores of finished runs as files.")
+scores_app = typer.Typer(help="Export the scores of finished runs.")
 
 
 def register(app: typer.Typer) -> None:
@@ -33,30 +33,39 @@ def report(
     runs: Folders = None,
     spec: ReportSpec = None,
     scores: Annotated[
-        list[str] | None, typer.Option("--scores", metavar="NAME=FILE", help="Scores in JSON or CSV; repeatable.")
+        list[str] | None,
+        typer.Option("--scores", metavar="NAME=FILE", help="A file of scores (JSON, CSV, TSV, npz); repeatable."),
     ] = None,
     bench: Annotated[
         list[Path] | None, typer.Option("--bench", metavar="FILE", help="A bench.json of remctl bench; repeatable.")
     ] = None,
     published: Annotated[
-        bool | None, typer.Option("--published/--no-published", help="The paper's Tables 1 and 8 beside ours.")
+        bool | None, typer.Option("--published/--no-published", help="Show the paper's Tables 1 and 8 next to ours.")
     ] = None,
     games: Annotated[
-        str | None, typer.Option(metavar="GAMES", help="atari_100k, ablation_subset, or A,B,C; else all there are.")
+        str | None, typer.Option(metavar="GAMES", help="atari_100k, ablation_subset, or A,B,C; by default all.")
     ] = None,
-    control: Annotated[str | None, typer.Option(metavar="NAME", help="What the others are compared to.")] = None,
+    control: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The algorithm that the others are compared to.")
+    ] = None,
     missing: Annotated[
-        str | None, typer.Option(metavar="POLICY", help="Missing or uneven: common-games (those all have) or fail.")
+        str | None,
+        typer.Option(
+            metavar="POLICY", help="If runs are missing or uneven: common-games (compare those that all have) or fail."
+        ),
     ] = None,
     ragged: Annotated[
         str | None,
-        typer.Option(metavar="POLICY", help="Uneven runs of an algorithm: all, or equalise (by a seeded draw)."),
+        typer.Option(
+            metavar="POLICY",
+            help="If an algorithm has more runs of some games: use all, or equalise (by a seeded draw).",
+        ),
     ] = None,
     reps: Annotated[int | None, typer.Option(help="Bootstrap repetitions.", show_default="50000")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seeds the bootstrap.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the bootstrap.", show_default="0")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where to.", show_default="runs/report", callback=check_folder),
+        typer.Option(metavar="DIR", help="Folder for the report.", show_default="runs/report", callback=check_folder),
     ] = None,
     formats: Annotated[
         str, typer.Option("--format", metavar="LIST", help="all, or some of csv,md,tex,png,pdf,svg,html.")
@@ -100,8 +109,12 @@ def _say(results: Results, folder: Path, has_page: bool) -> None:
 @scores_app.command()
 def export(
     runs: Folders = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A .csv or .json file; else printed as CSV.")] = None,
-    algorithm: Annotated[str | None, typer.Option(metavar="NAME", help="Only this one; JSON holds one.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .csv or .json file; by default CSV is printed.")
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this algorithm; a JSON file holds just one.")
+    ] = None,
 ) -> None:
     """Write the scores of finished runs: algorithm,game,seed,score or {"Game": [...]}."""
     from remctl.commands.before_start import aside

@@ -18,11 +18,17 @@ KIND_NAMES: dict[Kind, str] = {"ablations": "ablation", "reports": "report", "sl
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Where to; else here.", show_default=False, callback=check_folder)
+        Path,
+        typer.Argument(
+            metavar="[DIR]",
+            help="Target folder; by default the working folder.",
+            show_default=False,
+            callback=check_folder,
+        ),
     ] = Path(),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that you have changed.")] = False,
 ) -> None:
-    """Copy the specs of ablations and reports, and the SLURM profiles with their README, to be edited."""
+    """Copy the ablation specs, the report specs and the SLURM profiles, with their README, for editing."""
     from remctl.shipped import KINDS, copy_into
 
     written, kept = copy_into(folder, overwrite=overwrite)
@@ -30,12 +36,16 @@ def init(
     differing = ", ".join(str(path.relative_to(folder)) for path in kept)
     print(
         f"{len(written) or 'no'} files written into {where} of {folder.absolute()}"
-        + (f"; kept, as they are not as shipped: {differing} (--overwrite replaces them)" if kept else "")
+        + (
+            f"; kept, because they differ from the shipped ones: {differing} (--overwrite replaces them)"
+            if kept
+            else ""
+        )
     )
 
 
 def specs(json: Json = False) -> None:
-    """The specs and profiles that a name finds here: your own before those that come with remctl."""
+    """The specs and profiles found here: your own first, then those that come with remctl."""
     from remctl.commands.output import show, show_json, table
     from remctl.shipped import KINDS, available
 

@@ -21,47 +21,52 @@ if TYPE_CHECKING:
 
 Out = Annotated[
     Path,
-    typer.Option(help="Where runs are kept; under SLURM on a file system that the nodes share.", callback=check_folder),
+    typer.Option(help="Folder of runs; under SLURM the nodes must share it.", callback=check_folder),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment's name, a run's path, or a folder of runs.")]
 Chosen = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RUN]...", help="Runs, as variant/game/seed_0 or a part of that; else all."),
+    typer.Argument(metavar="[RUN]...", help="Runs, as variant/game/seed_0 or a part of that; by default all."),
 ]
 
 
 def ablate(
     spec: AblationSpec,
-    executor: Annotated[str, typer.Option(help="slurm, local, or auto: SLURM where sbatch is.")] = "auto",
+    executor: Annotated[str, typer.Option(help="slurm, local, or auto: SLURM if sbatch is found.")] = "auto",
     out: Out = Path("runs"),
     profile: Profile = "default",
     runs_per_gpu: Annotated[int, typer.Option(min=1, max=64, help="Runs that share one GPU.")] = 1,
-    max_parallel: Annotated[int | None, typer.Option(min=1, help="Tasks (locally: runs) at the same time.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, and why.")] = False,
+    max_parallel: Annotated[
+        int | None, typer.Option(min=1, help="Limit of array tasks (locally: runs) at the same time.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done, and why.")] = False,
     same_code: Annotated[
         bool, typer.Option("--same-code", help="Run again what other code began or finished; nothing is deleted.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Follow until every run is done; start failed ones again.")
+        bool, typer.Option("--wait", help="Wait until every run is done; start failed ones again.")
     ] = False,
     then_report: Annotated[
-        bool, typer.Option("--then-report", help="Run `remctl report` when all have ended.")
+        bool, typer.Option("--then-report", help="Run `remctl report` when all runs have ended.")
     ] = False,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one key of every variant; repeatable.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The experiment's name; else the spec's.")] = None,
+    name: Annotated[str | None, typer.Option(help="The experiment's name; by default the spec's.")] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Instead of the spec's, as NAME-PRESET: quick.", autocompletion=lambda: list(DESCRIPTIONS)),
+        typer.Option(
+            help="Replace the spec's preset; the experiment is then NAME-PRESET.",
+            autocompletion=lambda: list(DESCRIPTIONS),
+        ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without a question, however long it takes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking, however long it takes.")] = False,
     show_script: Annotated[
         bool, typer.Option("--show-script", help="Only print the batch script that SLURM would get.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Start what an ablation's spec asks for and has not been done; the same command goes on where it stopped."""
+    """Start the runs of an ablation's spec that are not done. The same command later starts what is still missing."""
     from remctl.commands import before_start, sweep_output
     from remctl.shipped import find
     from remctl.sweep import launch
@@ -96,19 +101,23 @@ def _follow(out: Path, asked: Spec, options: Options) -> None:
     held = [action for action in last if action.kind == "hold"]
     if held:
         where = f"remctl status {shlex.quote(asked.name)} --out {shlex.quote(str(out))}"
-        raise MachineError(f"{len(held)} of {len(last)} runs did not end ({held[0].reason}): see `{where}`")
+        raise MachineError(f"{len(held)} of {len(last)} runs did not finish ({held[0].reason}): see `{where}`")
 
 
 def status(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="An experiment's name, a run's path or a folder; else a line for each."),
+        typer.Argument(
+            metavar="[NAME]", help="An experiment's name, a run's path or a folder; by default all, one line each."
+        ),
     ] = None,
     out: Out = Path("runs"),
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every few seconds, until all is over.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh every few seconds until all runs have ended.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """What the runs of an experiment are doing."""
+    """Show what the runs of an experiment are doing."""
     from remctl.commands import sweep_output
     from remctl.sweep.named import place
     from remctl.sweep.status import part_of, read_records, standing
@@ -142,7 +151,7 @@ def cancel(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
 
 
 def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
-    """Start failed, held and cancelled runs again, as they were started last; what failed is forgiven."""
+    """Start failed, held and cancelled runs again, with their last options; earlier failures no longer count."""
     from dataclasses import fields
 
     from remctl.commands import sweep_output
@@ -180,18 +189,20 @@ def _recorded(name: str, spec: str) -> Path:
         return find("ablations", spec)
     except UserError:
         raise UserError(
-            f"{name} was launched with {spec}, which is gone: run `remctl ablate` with its new place"
+            f"{name} was launched with {spec}, which is gone: run `remctl ablate` with its new path"
         ) from None
 
 
 def logs(
     name: Name,
     runs: Chosen = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the logs grow, until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines of each.")] = 40,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing as the logs grow, until Ctrl-C.")
+    ] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of last lines of each log.")] = 40,
     out: Out = Path("runs"),
 ) -> None:
-    """The end of what runs printed."""
+    """Show the last lines that runs printed."""
     from remctl.commands import sweep_output
     from remctl.runs.layout import RunFolder
     from remctl.sweep.named import folder, place
@@ -209,7 +220,7 @@ def logs(
     logs_of = [row.state.log or log_of(row.state.folder) or slurm_log(RunFolder(row.state.folder)) for row in rows]
     found = [log for log in logs_of if log is not None]
     if not found:
-        raise UserError(f"{name}: no log there, as nothing of it was started yet: see `remctl status`")
+        raise UserError(f"{name}: no log yet, because no run has started: see `remctl status`")
     sweep_output.show_logs(found, lines, follow)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-app = typer.Typer(help="The perceptual loss' pretrained weights (64 MB, fetched once per user).")
+app = typer.Typer(help="Fetch or check the perceptual loss' pretrained weights (64 MB, once per user).")
 
 
 @app.command()

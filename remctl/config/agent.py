@@ -39,8 +39,8 @@ class TokenizerConfig(Section):
     )
     further_levels: Literal["doubled", "repeated"] = option(
         "doubled",
-        "of a grid that `channels` does not reach. doubled: the encoder's width doubles at each, and the decoder's last "
-        "stays, at full size (code); repeated: the last width stays, at the grid",
+        "widths if the grid has more levels than `channels`. doubled: the encoder's width doubles at each further level, "
+        "the decoder repeats its last width at full size (code); repeated: both repeat the last width at the grid",
         "",
         "code",
         before="repeated",
@@ -81,11 +81,11 @@ class TokenizerConfig(Section):
 
     @property
     def tokens_per_obs(self) -> int:
-        """K."""
+        """Return K, the tokens of one observation."""
         return self.grid_size**2
 
     def widths(self, frame_size: int) -> tuple[list[int], list[int]]:
-        """Channels of the encoder at each resolution from the frame down to the code grid, and of the decoder back up."""
+        """Return the channels per resolution: the encoder's from the frame to the code grid, the decoder's back up."""
         levels = (frame_size // self.grid_size).bit_length()
         given = list(self.channels[:levels])
         more = levels - len(given)
@@ -161,7 +161,7 @@ class WorldModelConfig(Section):
 
     @property
     def first_predicted_block(self) -> int:
-        """First block of a segment (from 0) whose observation ever carries a loss."""
+        """Return the first block of a segment (from 0) whose observation can have a loss."""
         return {"published": self.context_blocks, "supervise_starts": 1, "all_positions": 0}[self.loss_rule]
 
 
@@ -178,7 +178,7 @@ class ImaginationConfig(Section):
     burn_in_frames: int = option(20, "real frames that warm C's LSTM up before a rollout", "frames", "code", ge=0)
     burn_in_actions: Literal["published", "never", "all"] = option(
         "published",
-        "actions C is told during burn-in: after every K-th frame, that is never at K=64 (code), or all (text)",
+        "actions C is told during burn-in. published: after every K-th frame, so never at K=64 (code); all (text)",
         "",
         "Section A.1.2; code",
     )
@@ -196,7 +196,7 @@ class ImaginationConfig(Section):
         "",
         "Algorithm 7; code",
     )
-    mask_after_end: bool = option(False, "steps after an imagined end carry no weight", "", "ours")
+    mask_after_end: bool = option(False, "steps after an imagined end have no weight in C's loss", "", "ours")
 
 
 class ControllerConfig(Section):

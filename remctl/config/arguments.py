@@ -1,7 +1,7 @@
-"""Values of a key that is a mapping of any names: plain YAML, given nested or dotted, layer over layer.
+"""Keys whose value is a mapping of free names to plain YAML values, such as `environment.arguments`.
 
-`environment.arguments: {size: 5}` and `environment.arguments.size: 5` are the same, at any depth. A later layer adds to an
-earlier one and changes what both give; an empty mapping takes off what earlier layers gave inside it.
+`environment.arguments: {size: 5}` and `environment.arguments.size: 5` are the same, at any depth. A later layer of overrides
+adds names and replaces values. An empty mapping removes everything that earlier layers put inside it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ MAX_DEPTH = 20
 
 
 def key_of(name: str) -> str:
-    """The configuration key that `name` is, or stands inside of."""
+    """Return the configuration key that `name` is or lies inside."""
     return next((key for key in MAPPINGS if is_inside(name, key)), name)
 
 
 def is_inside(name: str, other: str) -> bool:
-    """Whether a dotted name stands inside another one."""
+    """Return whether a dotted name lies inside another one."""
     return name.startswith(f"{other}.")
 
 
 def spread(overrides: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Overrides with each value inside a mapping under a dotted key of its own.
+    """Return the overrides with a dotted key for each value inside a mapping.
 
-    Raises UserError, which begins with `where`, for a value given twice, nested and dotted.
+    Raises UserError, which begins with `where`, for a value given both nested and dotted.
     """
     found: dict[str, Any] = {}
     for given, mapping in overrides.items():
@@ -44,14 +44,14 @@ def spread(overrides: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def lay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Two layers of overrides as one: the upper one's values, and those of the lower one that it leaves."""
+    """Merge two layers of overrides. The upper layer's values win."""
     upper = spread(upper)
     kept = {key: value for key, value in spread(lower).items() if not any(_clash(key, other) for other in upper)}
     return kept | upper
 
 
 def without_keys(overrides: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The overrides of other configuration keys than those that `names` are, or stand inside of."""
+    """Return the overrides without the configuration keys that `names` are or lie inside."""
     left_out = set(map(key_of, names))
     return {key: value for key, value in overrides.items() if key_of(key) not in left_out}
 
@@ -68,12 +68,12 @@ def _leaves(key: str, value: Any, where: str) -> Iterator[tuple[str, Any]]:
         if not isinstance(name, str):
             raise UserError(f"{where}{key}: the name {name!r} is not text: write it in quotes, if it is meant")
         if not all(name.split(".")):
-            raise UserError(f"{where}{key}: {name!r} is no name: write one")
+            raise UserError(f"{where}{key}: {name!r} cannot be a name: write one")
         yield from _leaves(f"{key}.{name}", inner, where)
 
 
 def _plain(value: Any, path: str, depth: int = 0) -> Any:
-    """A copy of a value in plain YAML's types. Raises ValueError, with the `path` of what is none."""
+    """Copy a value of plain YAML types. Raises ValueError with the `path` of anything else."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{path[:60]}: nested too deeply: mend the brackets")
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
@@ -88,7 +88,7 @@ def _plain(value: Any, path: str, depth: int = 0) -> Any:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    """A mapping of names of arguments to plain values. Raises ValueError for anything else."""
+    """Copy a mapping of argument names to plain values. Raises ValueError for anything else."""
     path = MAPPINGS[0]
     if not isinstance(value, Mapping):
         raise ValueError(
@@ -96,7 +96,7 @@ def _arguments(value: Any) -> dict[str, Any]:
         )
     for name in value:
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"{path}: {str(name)[:60]!r} is no name of an argument: write name: value")
+            raise ValueError(f"{path}: {str(name)[:60]!r} cannot be the name of an argument: write name: value")
     found: dict[str, Any] = _plain(value, path)
     return found
 

@@ -1,4 +1,4 @@
-"""Which keys have no effect in a configuration: they make no other run, and nobody should believe they had changed one."""
+"""Which keys have no effect in a configuration. They are no part of a run's identity, and users may not set them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from remctl.games import kind
 if TYPE_CHECKING:
     from remctl.config.schema import RunConfig
 
-# Whoever adds, removes or corrects a rule changes the hash of runs with such a key: raise SCHEMA in `remctl.config.stored`,
-# so that files written before are known by both hashes.
+# A rule that is added, removed or corrected changes the hash of runs with such a key. Raise SCHEMA in `remctl.config.stored`
+# then, so that earlier files are known by both hashes.
 Rule = tuple[bool, str, tuple[str, ...]]  # whether it holds, why, and the keys that then have no effect
 
 ATARI_ONLY = tuple(
@@ -29,7 +29,7 @@ ATARI_ONLY = tuple(
         "dead_starts",
     )
 )
-LIMITS = (  # with a value beyond the run's end: whoever sets that may be taking a preset's limit off
+LIMITS = (  # without effect if they lie beyond the run's end, but a user may set them to lift a preset's limit
     "collection.last_epoch",
     *(f"{name}.training.stop_after_epoch" for name in ("tokenizer", "world_model", "controller")),
 )
@@ -45,14 +45,14 @@ RETENTION = ("world_model.decay", "world_model.layer_init", "world_model.blocks_
 
 
 def without_effect(config: RunConfig) -> dict[str, str]:
-    """The keys that change nothing in this configuration, each with the reason."""
+    """Return the keys that change nothing in this configuration, each with the reason."""
     return {key: why for holds, why, names in (*_environment(config), *_agent(config)) if holds for key in names}
 
 
 def refuse_without_effect(config: RunConfig, given: Iterable[str], without: Callable[[], RunConfig]) -> None:
-    """Raise UserError for the first of the keys given by a user that changes nothing.
+    """Raise UserError for the first key given by a user that has no effect.
 
-    Unless it has the value that it would have had anyway, in the configuration `without` the keys given.
+    A key is accepted if `without`, the configuration without the given keys, has the same value for it.
     """
     reasons, values = without_effect(config), keys(config)
     idle = [key for key in map(key_of, given) if key in reasons and key not in LIMITS]
@@ -101,7 +101,7 @@ def _agent(c: RunConfig) -> Iterator[Rule]:
 
 
 def _phase(c: RunConfig, name: str) -> Iterator[Rule]:
-    """Of a component that never trains, and of a freeze after the end."""
+    """Yield the rules of a component that never trains, and of a freeze after the run's end."""
     phase: Any = getattr(c, name).training
     end, prefix = c.training.num_epochs, f"{name}.training"
     settings = ("steps_per_epoch", "first_epoch_extra_steps", "optimizer", "learning_rate", "weight_decay")

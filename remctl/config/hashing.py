@@ -1,7 +1,7 @@
-"""A run's identity: the hash of what its configuration changes against the program as it was before each key existed.
+"""A run's identity: the hash of the keys that differ from what the program did before each key existed.
 
-A key that is added later therefore leaves the hash of every earlier run as it is. Such a key declares in the schema what the
-program did without it (`before`), which need not be its default: a preset that changes behaviour changes its hash.
+A key that is added later therefore does not change the hash of earlier runs. It declares in the schema what the program did
+without it (`before`). That need not be its default: a preset that changes behaviour changes its hash.
 """
 
 from __future__ import annotations
@@ -23,22 +23,19 @@ ALWAYS = ("game", "seed")  # nothing to compare them with
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """Return what makes a run the run it is: game, seed, and every key that differs from `baseline` and has an effect.
-
-    No labels, no `runtime`.
-    """
+    """Return game, seed, and every key that has an effect and differs from `baseline`; no labels, no `runtime`."""
     base, idle = baseline(type(config)), without_effect(config)
     flat = {key: value for key, value in identity_keys(keys(config)).items() if key not in idle}
     return {key: value for key, value in flat.items() if key in ALWAYS or value != base[key]}
 
 
 def config_hash(config: RunConfig) -> str:
-    """12 hexadecimal digits of a run's identity."""
+    """Return 12 hexadecimal digits that identify a run."""
     return digest(identity(config))
 
 
 def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """Keys that make two configurations different runs, with both values."""
+    """Return the keys that make two configurations different runs, with both values."""
     x, y = identity_keys(keys(a)), identity_keys(keys(b))
     idle = without_effect(a).keys() & without_effect(b)
     return {key: (value, y[key]) for key, value in x.items() if _text(value) != _text(y[key]) and key not in idle}
@@ -46,7 +43,7 @@ def differing(a: RunConfig, b: RunConfig) -> dict[str, tuple[Any, Any]]:
 
 @cache
 def baseline(schema: type[RunConfig] = RunConfig) -> Mapping[str, Any]:
-    """What the program did before each key existed: the key's `before`, or its default if it is as old as the program."""
+    """Return what the program did before each key existed: the key's `before`, or its default if it has always existed."""
     return keys(schema()) | dict(_declared(schema()))
 
 
@@ -56,12 +53,12 @@ def identity_keys(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(flat: Mapping[str, Any]) -> str:
-    """12 hexadecimal digits, whatever the order of the keys."""
+    """Return 12 hexadecimal digits that do not depend on the order of the keys."""
     return hashlib.sha256(_text(flat).encode()).hexdigest()[:12]
 
 
 def _text(value: Any) -> str:
-    """As JSON: 1, 1.0 and true, which are equal to Python, are different arguments."""
+    """Return JSON, in which 1, 1.0 and true differ. Python calls them equal, but as arguments they are not."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 

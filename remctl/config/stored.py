@@ -1,13 +1,12 @@
-"""A run's config.yaml: written, read whichever version wrote it, and recognised by its hash.
+"""Write a run's config.yaml, read those of any version, and recognise runs by their hash.
 
     # config_hash: 0123456789ab
     schema: 2
     preset: paper
     ...
 
-`schema` counts the changes that a file cannot be read across as it stands: a key renamed, moved or removed. Files of an
-earlier schema are migrated while they are read; version 0.1.0 wrote schema 1, without that line. A key that is merely missing
-is read as what the program did before it existed.
+`schema` counts incompatible changes: a key renamed, moved or removed. Files of an earlier schema are migrated while they are
+read. Version 0.1.0 wrote schema 1, without that line. A missing key means what the program did before the key existed.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ _HEAD = re.compile(rb"# config_hash: ([0-9a-f]{12})\n(?:schema: (\d{1,9})\n)?")
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration as YAML that `from_yaml` reads back."""
+    """Return the resolved configuration as YAML that `from_yaml` reads back."""
     tree = {"schema": SCHEMA} | config.model_dump(mode="json", by_alias=True)
     return f"# config_hash: {config_hash(config)}\n" + yaml.safe_dump(tree, sort_keys=False)
 
 
 def from_yaml(path: Path) -> RunConfig:
-    """A run's config.yaml, of this schema or an earlier one. Raises UserError, one line with the fix."""
+    """Read a run's config.yaml, of this schema or an earlier one. Raises UserError, one line with the fix."""
     tree = read_mapping(path, REMEDY)
     for step in range(_schema(tree, path), SCHEMA):
         tree = MIGRATIONS[step](tree)
@@ -51,9 +50,9 @@ def from_yaml(path: Path) -> RunConfig:
 
 
 def known_hashes(path: Path) -> tuple[str, ...]:
-    """The hashes by which the run of this config.yaml is known: today's, then the one its own version gave it.
+    """Return the hashes of the run of this config.yaml: this version's, then the one of the version that wrote it.
 
-    One hash for a file of this schema, or for one that cannot be read (then as it states); none if there is no file.
+    A file of this schema has one. So has a file that cannot be read: the hash that it states. Without a file there is none.
     """
     try:
         with path.open("rb") as file:
@@ -68,7 +67,7 @@ def known_hashes(path: Path) -> tuple[str, ...]:
 
 
 def why_not_trained(config: RunConfig) -> str | None:
-    """Return why a run that an earlier version began cannot be trained by this one, and what to do; None if it can be."""
+    """Return why this version cannot train a run that an earlier one began, and what to do; None if it can."""
     if config.training.random_streams == "named":
         return None
     return (
@@ -78,7 +77,7 @@ def why_not_trained(config: RunConfig) -> str | None:
 
 
 def precision_of_schema_1(path: Path) -> str | None:
-    """Return the precision that version 0.1.0 computed this config.yaml's run in; None for a file of a later version."""
+    """Return the precision in which version 0.1.0 computed the run of this file; None for a file of a later version."""
     with suppress(UserError):
         training = read_mapping(path, REMEDY).get("training")
         return training.get("precision") if isinstance(training, dict) else None
@@ -86,7 +85,7 @@ def precision_of_schema_1(path: Path) -> str | None:
 
 
 def same_run(a: str | None, b: str | None, path: Path) -> bool:
-    """Return whether two hashes are those of one run, whose config.yaml is `path`: equal, or both known by it."""
+    """Return whether two hashes are equal, or are both hashes of the run whose config.yaml is `path`."""
     return a == b or {a, b} <= set(known_hashes(path))
 
 
@@ -112,11 +111,11 @@ def _schema(tree: dict[str, Any], path: Path) -> int:
 
 
 def _from_schema_1(tree: dict[str, Any]) -> dict[str, Any]:
-    """Precision was configured per run, not by the device; frames of Gymnasium environments were never skipped."""
+    """Migrate schema 1, in which a run configured its precision and Gymnasium environments skipped no frames."""
     training, runtime, environment = (tree.get(name) or {} for name in ("training", "runtime", "environment"))
     if not all(isinstance(section, dict) for section in (training, runtime, environment)):
-        return tree  # which is refused by its section's name
-    # bf16 was the default, not a wish
+        return tree  # reading it names the section that is no mapping
+    # bf16 was the default, so nobody need have asked for it
     precision = "fp32" if training.get("precision") == "fp32" else "auto"
     rest = {name: value for name, value in training.items() if name != "precision"}
     skipped = {"frame_skip": 1} if str(tree.get("game")).startswith(GYM_PREFIX) else {}

@@ -1,4 +1,4 @@
-"""What an environment renders, as RGB of uint8: which numbers are black and which are white is decided once."""
+"""Convert what an environment renders to RGB of uint8. Which numbers are black and white is decided once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ import numpy as np
 from remctl.errors import UserError
 from remctl.interfaces import Frame
 
-TOLERANCE = 1e-3  # of the range: by so much rounding may take numbers out of it; they are clipped
+TOLERANCE = 1e-3  # share of the range by which rounding may exceed it; such numbers are clipped
 UNIT, BYTES, UINT16 = (0.0, 1.0), (0.0, 255.0), (0.0, 65535.0)
 
 
 class Pictures:
-    """Converts the pictures of one environment, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), whose alpha is dropped.
+    """Converts the pictures of one environment.
 
-    uint8 is 0 to 255, bool black and white. Where the observation space has the picture's shape and type of numbers, and finite
-    bounds, they are black and white. Of other numbers the first picture decides, `range`, for all later ones: floats are 0
-    to 1 if its largest is at most 1 + TOLERANCE, else 0 to 255; integers are 0 to 255 if its largest is above 1, uint16 is 0
-    to 65535 if that is above 255. UserError for anything else, and for a picture that contradicts the range.
+    Accepted shapes: (H, W), (H, W, 1), (H, W, 3), and (H, W, 4), of which alpha is dropped.
+
+    The range of numbers from black to white is, by the first rule that applies:
+
+    1. bool: False to True.
+    2. The bounds of the observation space, if it has the picture's shape and type of numbers and its bounds are finite. Bounds
+       of uint8 count only if they are 0 to 1. The largest value of an integer type is taken for a bound only of uint16.
+    3. uint8: 0 to 255.
+    4. floats: 0 to 1 if the first picture's largest number is at most 1 + TOLERANCE, else 0 to 255.
+    5. uint16: 0 to 65535 if the first picture's largest number is above 255. Otherwise refused: it may be a dark picture.
+    6. other integers: 0 to 255 if the first picture's largest number is above 1. Otherwise refused, for the same reason.
+
+    Rules 4 to 6 decide once: `range` holds for all later pictures. Their first picture must have no number below 0, and, unless
+    it is of 0 to 65535, none above 255. UserError for another shape or type, for numbers that are not finite, and for a
+    picture outside the range by more than TOLERANCE.
     """
 
     def __init__(self, env_id: str, space: gymnasium.Space[Any] | None = None) -> None:
@@ -59,7 +70,7 @@ class Pictures:
         return image[..., :3] if image.shape[2] > 1 else image.repeat(3, axis=2)
 
     def _declared(self, given: np.ndarray) -> tuple[float, float] | None:
-        """The bounds of the observation space, if this picture is an observation; of uint8 those of a mask alone."""
+        """Return the bounds that the observation space gives this picture; None if rule 2 does not apply."""
         space = self._space
         if space is None or space.shape != given.shape or space.dtype != given.dtype or given.dtype == bool:
             return None
@@ -70,7 +81,7 @@ class Pictures:
         return None if of_type and given.dtype != np.uint16 else bounds
 
     def _judged(self, dtype: np.dtype[Any], smallest: float, largest: float) -> tuple[float, float]:
-        """The range that a first picture without a declared one shows."""
+        """Return the range that a first picture implies, by rules 4 to 6."""
         numbers = f"{dtype} numbers from {smallest:g} to {largest:g}"
         mend = "let render() return uint8, 0 to 255, or an observation_space of its shape and type state the range"
         if smallest < -TOLERANCE:

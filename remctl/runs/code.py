@@ -1,4 +1,4 @@
-"""Which code made a result: a version for people, and a digest of the package's sources by which two are compared.
+"""Which code made a result: a version for people to read, and a digest of the package's sources for comparing.
 
     0.2.0                                          installed from a wheel, or git says nothing about this checkout
     0.2.0+g073b8b3d1f2a                            a checkout, or an editable install of one, at that commit
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -19,13 +18,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import remctl
+from remctl.errors import MachineError
+from remctl.programs import ask_program
 
 NUM_DIGITS = 12
-GIT_TIMEOUT_S = 2.0  # one that does not answer, as on a network file system that hangs, must not hold up a run
+GIT_TIMEOUT_S = 2.0  # git may hang, as on a network file system; a run must not wait for it
 
 
 class Code(NamedTuple):
-    """`version` is for people. `sources`: digest of the package's files; empty if unknown, as of runs before 0.2.0."""
+    """`version` is for people. `sources`: digest of the package's files; empty if unknown, as for runs before 0.2.0."""
 
     version: str
     sources: str = ""
@@ -39,12 +40,12 @@ class Code(NamedTuple):
 
 @cache
 def this_code() -> Code:
-    """The code of this process, as its files were when this was first asked for."""
+    """Return the code of this process, as its files were at the first call."""
     return code_of(Path(remctl.__file__).resolve().parent, remctl.__version__)
 
 
 def code_of(package: Path, release: str) -> Code:
-    """The code in the folder `package`, of the version `release`. Raises nothing: what cannot be found out is left out."""
+    """Return the code in the folder `package`, of the version `release`. Raises nothing; leaves out what it cannot find."""
     sources, state = digest_of(package), git_state(package)
     if state is None:
         return Code(release, sources)
@@ -54,7 +55,7 @@ def code_of(package: Path, release: str) -> Code:
 
 
 def digest_of(package: Path) -> str:
-    """12 hexadecimal digits of the names and contents of a package's modules; empty if one cannot be read."""
+    """Return 12 hexadecimal digits of the names and contents of a package's modules; '' if one cannot be read."""
     digest = hashlib.sha256()
     try:
         for path in sorted(path for path in package.rglob("*.py") if not path.name.startswith(".")):
@@ -66,25 +67,23 @@ def digest_of(package: Path) -> str:
 
 
 def git_state(package: Path) -> tuple[str, bool] | None:
-    """The commit of the checkout whose top folder holds `package`, and whether the package differs from it.
+    """Return the commit of the checkout whose top folder holds `package`, and whether the package differs from it.
 
-    None if there is no such checkout, or git is missing, refuses (`safe.directory`) or does not answer. A repository
-    further up, in which this one was unpacked or installed, is somebody else's.
+    None if there is no such checkout, or git is missing, refuses (`safe.directory`) or does not answer. A repository further
+    up does not count: this package was only unpacked or installed in it.
     """
     root = package.parent
     if not (root / ".git").exists() or not _is_ours(root / "pyproject.toml"):
         return None
-    command = ["git", "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch", "--", package.name]
-    # Variables of git name another repository, as in a hook; the ceiling keeps git from looking further up.
+    command = ("git", "-C", str(root), "-c", "core.fsmonitor=false", "status", "--porcelain=v2", "--branch")
+    # git's own variables may name another repository, as in a hook. The ceiling keeps git from looking further up.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {"GIT_CEILING_DIRECTORIES": str(root.parent), "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, timeout=GIT_TIMEOUT_S, check=True
-        )
-    except (OSError, ValueError, subprocess.SubprocessError):
+        said = ask_program(*command, "--", package.name, timeout_s=GIT_TIMEOUT_S, env=environment)
+    except MachineError:
         return None
-    lines = done.stdout.decode(errors="replace").splitlines()
+    lines = said.out.splitlines() if said.status == 0 else []
     commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
     changed = any(not line.startswith("#") for line in lines)
     return (commits[0], changed) if commits and commits[0] != "(initial)" else None
@@ -98,9 +97,9 @@ def _is_ours(pyproject: Path) -> bool:
 
 
 def recorded(entry: Mapping[str, Any]) -> Code | None:
-    """The code that an entry of provenance.json or a result.json names; None if it names none.
+    """Return the code that an entry of provenance.json or a result.json names; None if it names none.
 
-    Entries of version 0.1.0 held the commit apart.
+    Entries of version 0.1.0 have the commit in a key of its own.
     """
     version = entry.get("remctl", entry.get("remctl_version"))
     if not isinstance(version, str) or not version:
@@ -112,7 +111,7 @@ def recorded(entry: Mapping[str, Any]) -> Code | None:
 
 
 def distinct(entries: Iterable[Mapping[str, Any]]) -> tuple[Code, ...]:
-    """Every code that these entries name, once each, in their order."""
+    """Return each code that these entries name once, in their order."""
     found: list[Code] = []
     for entry in entries:
         code = recorded(entry)

@@ -1,6 +1,6 @@
-"""Where runs lie, and whose they are.
+"""Find the folders of recorded runs, also after folders were renamed or copied, and say whose run lies in one.
 
-Records name a run's folder as it was; folders are renamed and copied since. What lies in a folder counts.
+A run is known by its configuration.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ def is_awaited(run: RunFolder) -> bool:
 
 
 class Places:
-    """The runs below `out`, a folder of experiments. They are searched once, and only if some record asks for it."""
+    """The runs below `out`, a folder of experiments. It is searched once, and only if a run is not where it should be."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
 
     def find(self, experiment: Path, recorded: str, config_hash: str) -> Path:
-        """The folder of the run of this configuration that `experiment` records as `recorded`, relative to `out`.
+        """Return the folder of the run that `experiment` records as `recorded`, relative to `out`.
 
-        It is looked for below `experiment` itself (which may be a copy, or renamed), where it is recorded, and then, unless
-        it is to be begun again there, among all of the same game and seed; a finished one goes first. Without any, where it
-        would be.
+        It searches below `experiment` itself, which may be a copy or renamed, and where the run is recorded. Only then, and
+        only if the run is not to begin again there, it searches all runs of the same game and seed. Finished runs come first.
+        If there is none, it returns where the run would go.
         """
 
         def is_it(path: Path) -> bool:
@@ -73,19 +73,19 @@ class Places:
         return next(iter(done or found), None) or self._planned(experiment, recorded)
 
     def _known(self, experiment: Path, recorded: str) -> Iterator[Path]:
-        """Below the experiment, then as recorded."""
+        """Yield the place below the experiment, then the recorded one."""
         yield experiment.joinpath(*Path(recorded).parts[1:])
         yield self.out / recorded
 
     def _planned(self, experiment: Path, recorded: str) -> Path:
-        """Where a run goes that was not begun: as recorded, unless that experiment was renamed to this one."""
+        """Return where a new run goes: as recorded, unless that experiment was renamed to this one."""
         own, there = self._known(experiment, recorded)
         return there if self.out.joinpath(*Path(recorded).parts[:1]).exists() else own
 
     @cached_property
     def _by_tail(self) -> dict[tuple[str, ...], list[Path]]:
         found: dict[tuple[str, ...], list[Path]] = {}
-        with suppress(MachineError):  # a folder that may not be read
+        with suppress(MachineError):  # a folder without permission to read
             for run in find_runs(self.out):
                 found.setdefault(run.path.parts[-2:], []).append(run.path)
         return found

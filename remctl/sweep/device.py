@@ -1,9 +1,9 @@
-"""What runs will be computed on, as far as that can be known without torch, and how fast it is."""
+"""What device runs will use, as far as that is known without torch, and how fast it is."""
 
 from __future__ import annotations
 
 import os
-import subprocess
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ from pathlib import Path
 from remctl.bench import expected
 from remctl.config import RunConfig
 from remctl.errors import MachineError
+from remctl.programs import ask_program
 from remctl.runs.cores import usable_cores
 from remctl.runs.provenance import cpu_model
-from remctl.sweep.local import visible_gpus
+from remctl.sweep.local import NVIDIA_SMI_S, visible_gpus
 from remctl.sweep.profile import Profile
 from remctl.sweep.records import Executor
 
@@ -22,7 +23,7 @@ BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 @dataclass(frozen=True)
 class Device:
-    """`kind` cuda or cpu. `name`: as torch gives it; None if unknown, as on a cluster. `count`: GPUs; `cores`: of a CPU."""
+    """`kind`: cuda or cpu. `name`: torch's; None if unknown, as on a cluster. `count`: GPUs. `cores`: of a CPU."""
 
     kind: str
     name: str | None = None
@@ -31,13 +32,13 @@ class Device:
 
     @property
     def words(self) -> str:
-        """`2 cores, no GPU`; `4 x NVIDIA H200`."""
+        """Return it in words: `2 cores, no GPU`, `4 x NVIDIA H200`."""
         if self.kind == "cpu":
             return f"{self.cores} core{'s' * (self.cores != 1)}, no GPU"
         return f"{self.count} x {self.name}" if self.name else f"{self.count} GPU{'s' * (self.count != 1)}"
 
     def rates(self, config: RunConfig) -> expected.Rates:
-        """How fast it is supposed to be: a CPU by its cores, any GPU like the one of the publication."""
+        """Return its assumed rates: a CPU's grow with its cores, and any GPU is as fast as the publication's."""
         if self.kind == "cuda":
             return expected.published_gpu()
         asked = config.runtime.precision
@@ -47,7 +48,7 @@ class Device:
 
 
 def device_for(executor: Executor, profile: Profile) -> Device:
-    """Of an executor's runs: this machine's, or what the profile asks SLURM for."""
+    """Return the device of an executor's runs: this machine's, or the one that the profile asks SLURM for."""
     if executor == "local":
         return this_device()
     if profile.device_of_runs == "cpu":
@@ -56,9 +57,9 @@ def device_for(executor: Executor, profile: Profile) -> Device:
 
 
 def this_device() -> Device:
-    """The GPUs of this machine, else its processor with the cores that may be used."""
+    """Return the GPUs of this machine, else its processor with the usable cores."""
     gpus: list[str] = []
-    with suppress(OSError, subprocess.SubprocessError, MachineError):  # a driver that hangs computes nothing
+    with suppress(MachineError):  # if the driver hangs, no run can use the GPUs
         gpus = visible_gpus()
     if gpus:
         return Device("cuda", _gpu_name(), len(gpus))
@@ -66,17 +67,17 @@ def this_device() -> Device:
 
 
 def _gpu_name() -> str | None:
-    """Of the first one: `GPU 0: NVIDIA H200 (UUID: GPU-...)`."""
+    """Return the name of the first GPU, from a line such as `GPU 0: NVIDIA H200 (UUID: GPU-...)`; None if there is none."""
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
+        said = ask_program("nvidia-smi", "-L", timeout_s=NVIDIA_SMI_S)
+    except MachineError:
         return None
-    first = next(iter(done.stdout.splitlines()), "")
-    return first.partition(": ")[2].partition(" (UUID")[0].strip() or None
+    found = re.search(r"^GPU \d+: (.+?) \(UUID", said.out, re.MULTILINE)
+    return found[1] if found else None
 
 
 def _has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor computes bf16 natively, and torch is not limited to less."""
+    """Return whether the processor computes bf16 natively, and torch may use that."""
     if not os.environ.get("ATEN_CPU_CAPABILITY", "avx512").lower().startswith("avx512"):
         return False
     try:

@@ -1,8 +1,8 @@
 """Device-hours: what runs have used and will still need.
 
-By what was measured, if anything was: epochs of the same variant in the experiment, else runs of it on the same device that
-another experiment finished, else epochs of another variant, scaled by the operations of both. Else by operations alone
-(remctl/bench/expected.py). An hour of a CPU is one of the whole machine: a run that has half of the threads counts half.
+The estimate uses the first of these that exists: measured epochs of the same variant in the experiment; finished runs of the
+same variant on the same device in other experiments; measured epochs of other variants, scaled by operations; operations alone
+(remctl/bench/expected.py). An hour of a CPU is one of the whole machine: a run with half of the threads counts half.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Evidence = Mapping[str, list[float]]  # seconds per epoch of finished runs, by `
 
 
 class Hours(NamedTuple):
-    """`used` so far and `left` until all is done, in hours of a device; `basis` says where `left` is from."""
+    """`used` so far and `left` until all runs are done, in device-hours. `basis` says what `left` is based on."""
 
     used: float
     left: float | None
@@ -46,10 +46,10 @@ def estimate(
     device: Device,
     finished: Callable[[], Evidence] = dict,
 ) -> Hours:
-    """Hours of these runs. `left` is None if nothing is known about some of them. One configuration counts once.
+    """Return the hours of these runs. `left` is None if nothing is known about one of them. A configuration counts once.
 
-    `packing`: runs that share a GPU, by submission; an epoch counts for its share. `finished` is asked for only if some
-    variant was not measured here.
+    `packing`: how many runs share a GPU, by submission; an epoch counts for its share. `finished` is called only if a variant
+    was not measured in these runs.
     """
     distinct = {ref.config_hash: (ref, state) for ref, state in runs}.values()
     used = sum(state.progress.wall_s / packing.get(state.submission, 1) for _, state in distinct)
@@ -83,7 +83,7 @@ def _left_s(
     device: Device,
     finished: Callable[[], Evidence],
 ) -> tuple[float, str] | None:
-    """Seconds, and what they are known from."""
+    """Return the seconds left, and what they are based on; None if the configuration cannot be read."""
     epochs = ref.num_epochs - state.progress.epoch
     own = [seconds for _, seconds in measured.get(ref.variant, ())]
     if own:
@@ -106,7 +106,7 @@ def _left_s(
 
 
 def evidence(out: Path, device: Device) -> Evidence:
-    """Seconds per epoch of every finished run under `out` that was computed on `device`, by its configuration."""
+    """Return the seconds per epoch of every finished run under `out` on `device`, by configuration."""
     found: dict[str, list[float]] = {}
     for run in find_runs(out) if device.name else ():
         if not run.is_done:
@@ -127,9 +127,9 @@ def _finished_s(run: RunFolder) -> float | None:
 
 
 def _share(folder: Path, device: Device, named: bool = False) -> float | None:
-    """The share of the device that a run has, by its last start; None if that was on another one.
+    """Return the share of the device that a run had at its last start; None if that was on another device.
 
-    `named`: a run that does not say where it was computed was computed elsewhere.
+    `named`: a run that does not name its device counts as one on another device.
     """
     about: Any = None
     with suppress(UserError):
@@ -145,18 +145,18 @@ def _share(folder: Path, device: Device, named: bool = False) -> float | None:
 
 
 def key_of(config: RunConfig) -> str:
-    """What runs have in common that take equally long: all but seed and game, of one kind of game."""
+    """Return a key that is equal for runs that take equally long: those that differ only in seed and game of one kind."""
     flat = {key: value for key, value in identity(config).items() if key not in ("game", "seed")}
     return digest(flat | {"kind": kind(config.game)})
 
 
 def read_config(run: RunFolder) -> RunConfig | None:
-    """A run's configuration; None if it cannot be read."""
+    """Return a run's configuration; None if it cannot be read."""
     return config_at(run.config)
 
 
 def config_at(path: Path) -> RunConfig | None:
-    """The configuration of such a file; None if it cannot be read."""
+    """Return the configuration in a config.yaml; None if it cannot be read."""
     try:
         return _read_config(path, path.stat().st_mtime_ns)
     except (OSError, UserError):
@@ -165,10 +165,10 @@ def config_at(path: Path) -> RunConfig | None:
 
 @lru_cache(maxsize=4096)
 def _read_config(path: Path, mtime_ns: int) -> RunConfig:
-    """The second argument only invalidates the cache."""
+    """Read a file; the second argument only invalidates the cache."""
     return from_yaml(path)
 
 
 def epoch_s(progress: Progress) -> float | None:
-    """Seconds per epoch of a run that has any."""
+    """Return the seconds per epoch of a run; None if it has no epoch yet."""
     return progress.epoch_s or (progress.wall_s / progress.epoch if progress.epoch else None)

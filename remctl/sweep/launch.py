@@ -296,7 +296,7 @@ def follow(
         silent = 0
         handed_over.update(ref.config_hash for task in (submission.tasks if submission else ()) for ref in task)
         if submission and max(handed_over.values()) > MAX_HAND_OVERS:
-            raise MachineError(f"runs were handed over {MAX_HAND_OVERS} times and end at once: see {submission.path}")
+            raise MachineError(f"runs were started {MAX_HAND_OVERS} times and ended at once: see {submission.path}")
         show(actions)
         if all(action.kind in ("skip", "hold") for action in actions):
             return actions
@@ -310,7 +310,7 @@ def launching(out: Path) -> Iterator[None]:
     fd = open_lock(lock)
     try:
         if not exclusive_within(fd, lock, PATIENCE_S):
-            raise MachineError(f"another `remctl ablate` is submitting in {out}: try again when it is through")
+            raise MachineError(f"another `remctl ablate` is submitting in {out}: try again when it has finished")
         yield
     finally:
         os.close(fd)

@@ -92,7 +92,7 @@ class Marked:
     def _entry(self, key: yaml.Node, value: yaml.Node) -> Marked:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or len(key.value) > MAX_TEXT:
-            raise UserError(f"{self.path}:{line}: {self.key}: a key is not a word: mend it")
+            raise UserError(f"{self.path}:{line}: {self.key}: a key is not plain text: fix it")
         return Marked(self.path, line, key.value, value)
 
     def keyed(self, required: Mapping[str, str], optional: Collection[str]) -> dict[str, Marked]:
@@ -132,12 +132,12 @@ def read_marked(path: Path, key: str) -> Marked:
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise _no_yaml(path, mark.line if mark else 0, error.problem or "mend the syntax") from None
+        raise _no_yaml(path, mark.line if mark else 0, error.problem or "fix the syntax") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position)
         raise _no_yaml(path, line, f"U+{error.character:04X} is not allowed: remove it") from None
     except RecursionError:
-        raise UserError(f"{path}: nested too deeply: mend the brackets or the indentation") from None
+        raise UserError(f"{path}: nested too deeply: fix the brackets or the indentation") from None
     return Marked(path, 1, key, node or yaml.ScalarNode("tag:yaml.org,2002:null", ""))
 
 

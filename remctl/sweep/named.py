@@ -1,7 +1,7 @@
-"""What a user means by NAME: an experiment's name, a run's path or a folder, alike for every verb.
+"""Find what a user means by NAME, in the same way for every verb: an experiment's name, a run's path or a folder.
 
-A name or path is looked for in the folder of runs (`--out`), then from the working folder; one that begins with `.` or
-`/` is a path. `pop`, `runs/pop`, `pop/no_pop`, `runs/pop/no_pop/Pong/seed_0` and a file in there are all understood.
+NAME is searched for in the folder of runs (`--out`), then in the working folder. If it begins with `.` or `/` it is a path.
+`pop`, `runs/pop`, `pop/no_pop`, `runs/pop/no_pop/Pong/seed_0` and files in these folders are all understood.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEVELS = ("variant", "game", "seed_n")  # folders of an experiment, down to a ru
 
 @dataclass(frozen=True)
 class Place:
-    """`out`: the folder of runs. `name`: the experiment; empty for all in `out`. `part`: which of its runs; empty for all."""
+    """`out`: the folder of runs. `name`: the experiment; '' for all in `out`. `part`: which of its runs; '' for all."""
 
     out: Path
     name: str
@@ -29,12 +29,12 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Return its path."""
         return self.out / self.name / self.part
 
     @property
     def one(self) -> str:
-        """The experiment's name. Raises UserError if there are several."""
+        """Return the experiment's name. Raises UserError if there are several."""
         if not self.name:
             known = ", ".join(experiment_names(self.out)) or "none"
             raise UserError(f"{self.out} is a folder of experiments: name one of them ({known})")
@@ -42,7 +42,7 @@ class Place:
 
 
 def place(given: str, out: Path) -> Place:
-    """The experiment, or the part of one, that is meant. Raises UserError with the nearest names if there is none."""
+    """Return the experiment, or part of one, that `given` means. Raises UserError with the nearest names if there is none."""
     paths = [Path(os.path.normpath(path.absolute())) for path in _candidates(given, out)]
     found = next(filter(None, (_recorded(path) for path in paths)), None)
     found = found or next(filter(None, (_by_hand(path) for path in paths)), None)
@@ -52,7 +52,7 @@ def place(given: str, out: Path) -> Place:
 
 
 def folder(given: str, out: Path) -> Path:
-    """The folder that is meant, as it was written. Raises UserError with the nearest names if there is none."""
+    """Return the folder that `given` means, as it was written. Raises UserError with the nearest names if there is none."""
     found = next((path for path in _candidates(given, out) if path.exists()), None)
     if found is None:
         raise UserError(
@@ -62,7 +62,7 @@ def folder(given: str, out: Path) -> Path:
 
 
 def experiment_names(out: Path) -> list[str]:
-    """Experiments under `out`: launched by a spec, or folders with runs that were started by hand."""
+    """Return the experiments in `out`: launched from a spec, or folders of runs that were started by hand."""
     folders = sorted(path for path in out.iterdir() if path.is_dir()) if out.is_dir() else []
     return [path.name for path in folders if (path / EXPERIMENT).is_file() or _holds_runs(path)]
 
@@ -79,17 +79,17 @@ def _candidates(given: str, out: Path) -> list[Path]:
 
 
 def _recorded(path: Path) -> Place | None:
-    """Within an experiment that a spec launched, also where the run's folder is not there yet; or a folder of such."""
+    """Return a place in an experiment launched from a spec, even before a run's folder exists, or a folder of experiments."""
     for experiment in (path, *path.parents):
         if not path.exists() and Path.cwd().is_relative_to(experiment):
-            break  # where one stands says nothing about a name
+            break  # being inside an experiment does not turn an unknown name into a part of it
         if (experiment / EXPERIMENT).is_file():
             return _within(experiment, path)
     return Place(path, "") if next(path.glob(f"*/{EXPERIMENT}"), None) else None
 
 
 def _by_hand(path: Path) -> Place | None:
-    """Runs that `remctl train` left, in the folders where it puts them or elsewhere."""
+    """Return runs that `remctl train` made, where it puts them or moved elsewhere."""
     if not path.exists():
         return None
     around = (RunFolder(p) for p in (path, *path.parents) if RunFolder(p).config.is_file())
@@ -102,7 +102,7 @@ def _by_hand(path: Path) -> Place | None:
 
 
 def _within(experiment: Path, path: Path) -> Place:
-    """The part of an experiment that a path below it means, which may lie inside a run's folder, or be a file."""
+    """Return the part of an experiment that a path below it means. The path may lie inside a run's folder, or be a file."""
     parts = path.relative_to(experiment).parts[: len(LEVELS)]
     if path.is_file() and len(path.relative_to(experiment).parts) <= len(LEVELS):
         parts = parts[:-1]

@@ -1,4 +1,4 @@
-"""Whether games can be played at all, found out before their runs are handed over, as `remctl train` does."""
+"""Check that games can be played before their runs start, as `remctl train` does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from remctl.sweep.wanted import Spec, WantedRun
 def refuse_unplayable(spec: Spec, runs: Iterable[WantedRun], executor: Executor, say: Callable[[str], None]) -> None:
     """Make every environment once. Raises UserError for one that cannot be used.
 
-    SLURM's nodes may have a module that is missing here: that is only said. Atari games need none of the user's.
+    Under SLURM a missing module is only reported, because the nodes may have it. Atari games are not tried: they need no
+    module of the user.
     """
     distinct: dict[tuple[str, str], WantedRun] = {}
     for run in runs:
@@ -24,11 +25,11 @@ def refuse_unplayable(spec: Spec, runs: Iterable[WantedRun], executor: Executor,
             distinct.setdefault((run.game, run.config.environment.model_dump_json()), run)
     for run in distinct.values():
         try:
-            with redirect_stdout(sys.stderr):  # what the environment prints is not the command's answer
+            with redirect_stdout(sys.stderr):  # stdout is for the command's own output
                 make_env(run.game, run.config.environment, training=True, seed=0).close()
         except UserError as error:
             if executor == "slurm" and _is_missing(error):
-                say(f"note: not tried here, as the nodes may have what is missing: {error}")
+                say(f"note: not tried here, because the nodes may have what is missing: {error}")
                 continue
             raise UserError(
                 f"{spec.path}: variant {run.variant!r}, {run.game}: {error}; nothing was started"
@@ -36,7 +37,7 @@ def refuse_unplayable(spec: Spec, runs: Iterable[WantedRun], executor: Executor,
 
 
 def _is_missing(error: BaseException | None) -> bool:
-    """Whether a module that cannot be imported is the cause."""
+    """Return whether the cause is a module that cannot be imported."""
     from gymnasium.error import DependencyNotInstalled
 
     while error is not None:

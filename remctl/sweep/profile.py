@@ -229,7 +229,7 @@ def _not_for_extra(name: str) -> Iterator[tuple[str, str]]:
     """Why an option of sbatch is no further one, with the fix."""
     if len(name) == 1:
         long = LETTERS.get(name)
-        yield f"extra.{name}", f"a letter is no name of an option: write {long or 'its long form'}"
+        yield f"extra.{name}", f"a single letter is not accepted: write {long or 'its long form'}"
     elif any(reserved.startswith(name) for reserved in RESERVED):  # sbatch takes abbreviations
         yield f"extra.{name}", f"{name} is set by remctl itself; leave it out"
     elif name in ONE_TASK:

@@ -41,7 +41,7 @@ def check(profile: Profile, where: Path) -> None:
         refusal_here = _refusal(flags)
         if refusal_here is not None:
             raise UserError(
-                f"{where}: {key}: SLURM refuses {' '.join(more)} ({refusal_here}): see sinfo, and mend the key"
+                f"{where}: {key}: SLURM refuses {' '.join(more)} ({refusal_here}): see sinfo, and change the key"
             )
     limit = time_limit_min(profile.partition)
     if limit is not None and profile.time > limit:  # accepted, and never started
@@ -81,7 +81,7 @@ def check_folder(folder: Path) -> None:
     path = str(folder)
     if "%" in path or "\\" in path or not path.isprintable():
         raise UserError(
-            f"--out {path!r}: SLURM puts other things in the place of % and \\ and of what cannot be printed: "
+            f"--out {path!r}: SLURM replaces % and \\ and characters that cannot be printed: "
             "choose a folder and a name without them"
         )
 
@@ -161,7 +161,7 @@ def _submit_array(submission: Submission, script: Path, first: int, count: int) 
         said = ask("sbatch", "--parsable", str(script))
         job = job_number(said)
         if job is None:
-            raise MachineError(f"sbatch names no job ({' '.join(said.split())[:200]!r}): see `squeue --me`")
+            raise MachineError(f"sbatch printed no job id ({' '.join(said.split())[:200]!r}): see `squeue --me`")
     except MachineError as error:
         found = _found(submission)
         if found is None:

@@ -74,7 +74,7 @@ def read_spec(path: Path, sets: Sequence[str] = (), name: str | None = None, pre
     try:
         return _read(read_marked(path, "spec"), sets, name, preset)
     except RecursionError:
-        raise UserError(f"{path}: nested too deeply: mend the brackets or the indentation") from None
+        raise UserError(f"{path}: nested too deeply: fix the brackets or the indentation") from None
 
 
 def wanted_runs(spec: Spec) -> list[WantedRun]:

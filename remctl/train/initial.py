@@ -1,7 +1,7 @@
-"""Initial weights: each parameter is drawn from a stream of its own, which bears its name.
+"""Initial weights: each parameter is drawn from its own random stream, which has the parameter's name.
 
-A parameter that two variants have in the same shape, with the same layer around it, starts with the same values in both,
-whatever else either of them builds before it.
+Two variants that have a parameter of the same name and shape, in the same kind of layer, start with the same values in it.
+What else they build does not matter.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from remctl.train.seeding import Randomness
 
 
 def draw_weights(module: nn.Module, random: Randomness) -> None:
-    """Draw the parameters of `module`, on the CPU, anew: by the rules of its layers, each from the stream of its name.
+    """Draw the parameters of `module` again, by the rules of its layers, each from the stream of its name.
 
-    Layers are reset as torch's are, by `reset_parameters` or, as yet-another-retnet has it, `_reset_parameters`; what a layer
-    holds before the layer itself, which may overrule it. torch's own generator is seeded.
+    Parameters must be on the CPU. A layer is reset by its `reset_parameters`, as torch's layers, or by `_reset_parameters`, as
+    yet-another-retnet's. Inner layers come first, so that the layer that contains them may overwrite their values. torch's
+    own generator is left seeded.
     """
     names = module.named_parameters(remove_duplicate=False)
     seeds = {id(parameter): random.stream_seed("initial weights", name) for name, parameter in names}
     with _StreamOfEach(seeds):
-        for layer in reversed(list(module.modules())):  # of a module and what it holds, the module comes first
+        for layer in reversed(list(module.modules())):  # modules() lists a module before those inside it
             reset: Callable[[], None] | None
             reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
             if reset is not None:
@@ -33,7 +34,7 @@ def draw_weights(module: nn.Module, random: Randomness) -> None:
 
 
 class _StreamOfEach(TorchFunctionMode):
-    """Seeds torch's generator before anything is done to a parameter: by `seeds`, from id(parameter)."""
+    """Seed torch's generator before any operation on a parameter. `seeds`: the seed of each, by id(parameter)."""
 
     def __init__(self, seeds: Mapping[int, int]) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class _StreamOfEach(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        filled = args[0] if args else kwargs.get("tensor")  # so torch.nn.init names it
+        filled = args[0] if args else kwargs.get("tensor")  # torch.nn.init calls it `tensor`
         if id(filled) in self.seeds:
             torch.default_generator.manual_seed(self.seeds[id(filled)])
         return function(*args, **kwargs)

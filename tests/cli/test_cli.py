@@ -159,7 +159,10 @@ def test_specs_are_listed_and_copied(cli: Callable, tmp_path: Path, monkeypatch:
     assert (pop["runs"], pop["from"], pop["question"][-1]) == (80, "remctl", "?")
     assert "files written into ablations/, reports/ and slurm/ of" in cli("init").out
     Path("ablations/pop.yaml").write_text("name: [")
-    assert "kept, as they are not as shipped: ablations/pop.yaml (--overwrite replaces them)" in cli("init").out
+    assert (
+        "kept, because they differ from the shipped ones: ablations/pop.yaml (--overwrite replaces them)"
+        in cli("init").out
+    )
     shown = cli("list", "specs")
     assert shown.status == 0
     assert "unreadable: ablations/pop.yaml" in " ".join(shown.out.split())

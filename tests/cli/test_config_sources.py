@@ -99,13 +99,13 @@ def test_the_table_marks_what_makes_no_other_run(cli: Cli) -> None:
         ("diff runs/quick paper", f"runs/quick holds 1 runs: name one, such as runs/{RUN}"),
         ("diff own.yaml paper", "own.yaml: unknown key 'variants'"),
         ("diff own.yaml:rem paper --game Catch", "unknown game of own.yaml:rem 'Catch': known: Pong, Gopher"),
-        (f"diff {RUN} {RUN} --game Pong", "--game: both are of a game already"),
+        (f"diff {RUN} {RUN} --game Pong", "--game: both sides name a game already"),
         ("diff /nowhere paper", "no configuration '/nowhere': give a run's folder"),
         ("diff paper", "B"),
         ("show --from nowhere", "no configuration 'nowhere'"),
         ("show --from runs/quick", f"runs/quick holds 1 runs: name one, such as runs/{RUN}"),
-        (f"show --from {RUN} --game Pong", "--from says it all"),
-        (f"show --from {RUN} --set imagination.horizon=3", "--from says it all"),
+        (f"show --from {RUN} --game Pong", "--from gives the whole"),
+        (f"show --from {RUN} --set imagination.horizon=3", "--from gives the whole"),
     ],
 )
 def test_a_mistake_gets_one_line(args: str, says: str, cli: Cli) -> None:

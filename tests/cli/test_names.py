@@ -77,7 +77,7 @@ def test_a_run_whose_folder_is_not_there_yet(name: str, cli: Cli) -> None:
     assert states(cli, name) == ["to do"]
     got = cli("logs", name)
     assert (got.status, got.err.count("\n")) == (2, 1)
-    assert "no log there, as nothing of it was started yet" in got.err
+    assert "no log yet, because no run has started" in got.err
 
 
 @pytest.mark.parametrize("name", ["mine", "runs/mine", "mine/rem/Catch/seed_1", "runs/mine/rem", "./runs/mine"])

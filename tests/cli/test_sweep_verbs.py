@@ -135,7 +135,7 @@ def test_logs_shows_the_end(cli: Cli, tmp_path: Path) -> None:
         (("retry", "nothing"), "no experiment 'nothing'"),
         (("logs", "nowhere"), "no experiment 'nowhere'"),
         (("train", "--from", "nowhere.yaml"), "nowhere.yaml"),
-        (("train", "--from", "x.yaml", "--game", "Pong"), "--from says it all"),
+        (("train", "--from", "x.yaml", "--game", "Pong"), "--from gives the whole"),
         (("train",), "no game given"),
     ],
 )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from remctl.bench import expected
 from remctl.config import resolve, to_yaml
+from remctl.errors import MachineError
+from remctl.programs import Answer
 from remctl.sweep import device as devices
 from remctl.sweep.device import Device, device_for, this_device
 from remctl.sweep.hours import Hours, estimate, evidence
@@ -139,13 +139,13 @@ def test_a_configuration_that_cannot_be_read_leaves_the_hours_unknown(tmp_path: 
 
 
 def hangs() -> list[str]:
-    raise subprocess.TimeoutExpired("nvidia-smi", 60)
+    raise MachineError("nvidia-smi did not answer within 60 s")
 
 
 def test_the_device_is_this_machines_or_the_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = SimpleNamespace(stdout="GPU 0: NVIDIA H200 (UUID: GPU-1)\nGPU 1: NVIDIA H200 (UUID: GPU-2)\n")
+    listed = Answer(0, "GPU 0: NVIDIA H200 (UUID: GPU-1)\nGPU 1: NVIDIA H200 (UUID: GPU-2)\n", "")
     monkeypatch.setattr(devices, "visible_gpus", lambda: ["0", "1"])
-    monkeypatch.setattr(devices.subprocess, "run", lambda *a, **k: listed)
+    monkeypatch.setattr(devices, "ask_program", lambda *a, **k: listed)
     assert this_device() == Device("cuda", "NVIDIA H200", 2)
     assert this_device().words == "2 x NVIDIA H200"
     monkeypatch.setattr(devices, "visible_gpus", list)

@@ -124,9 +124,9 @@ def test_runs_with_a_gpu_insist_on_it(gpus: int, device: str | None, of_runs: st
         ("extra: {mem-per-gpu: 2G, mem_per_cpu: 4G}", "extra.mem-per-cpu: --mem-per-gpu asks for memory too"),
         ("extra: {mem-per-cpu: 2G, mem_per_cpu: 4G}", "extra: one option is written in two forms"),
         ("extra: {cpus-per-gpu: 8}", "extra.cpus-per-gpu: cpus is a key of its own"),
-        ("extra: {G: 1}", "extra.G: a letter is no name of an option: write gpus"),
-        ("extra: {-p: main}", "extra.p: a letter is no name of an option: write partition"),
-        ("extra: {Z: 1}", "extra.Z: a letter is no name of an option: write its long form"),
+        ("extra: {G: 1}", "extra.G: a single letter is not accepted: write gpus"),
+        ("extra: {-p: main}", "extra.p: a single letter is not accepted: write partition"),
+        ("extra: {Z: 1}", "extra.Z: a single letter is not accepted: write its long form"),
         (
             "extra: {gpus-per-n: 1}",
             "extra.gpus-per-n: sbatch may take it for gpus-per-node: write the option's whole name",

@@ -111,7 +111,7 @@ def test_chatter_around_every_answer_is_passed_over(lab: Lab, fake: FakeSlurm) -
 def test_an_answer_of_another_form_is_not_taken_for_an_empty_queue(code: str, lab: Lab, fake: FakeSlurm) -> None:
     lab.launch()
     fake.site("squeue", code)
-    with pytest.raises(MachineError, match="squeue answers in a form that was not asked for"):
+    with pytest.raises(MachineError, match="squeue answers in another form than asked for"):
         lab.launch()
     assert lab.now().is_blind
     assert [row.label for row in lab.now().rows] == ["unknown", "unknown"]
@@ -153,12 +153,12 @@ def test_a_job_that_sbatch_does_not_name_is_found_by_its_own_name(
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("sys.stderr.write('sbatch: error: Invalid qos specification'); sys.exit(1)", "Invalid qos.*: mend that"),
+        ("sys.stderr.write('sbatch: error: Invalid qos specification'); sys.exit(1)", "Invalid qos.*: fix that"),
         (
             "sys.stderr.write('Unable to contact slurm controller (connect failure)'); sys.exit(1)",
             "is the SLURM controller",
         ),
-        ("text = 'what?'", "sbatch names no job"),
+        ("text = 'what?'", "sbatch printed no job id"),
     ],
 )
 def test_a_job_that_was_not_submitted_is_an_error_with_slurms_words(
@@ -257,7 +257,7 @@ def test_without_what_is_not_needed_all_goes_on(lab: Lab, fake: FakeSlurm, monke
 @pytest.mark.parametrize("name", ["a%xb", "a\\b", "a\nb"])
 def test_a_folder_that_is_a_pattern_to_slurm_is_refused(name: str, lab: Lab, fake: FakeSlurm) -> None:
     lab.out = lab.out / name
-    with pytest.raises(UserError, match="SLURM puts other things in the place of"):
+    with pytest.raises(UserError, match="SLURM replaces % and"):
         lab.launch()
     assert not lab.out.exists()
 
@@ -305,7 +305,7 @@ def test_the_log_of_such_a_job_is_shown(lab: Lab, fake: FakeSlurm, capsys: pytes
     lab.launch()
     row = lab.now().rows[0]
     assert run(["logs", str(row.state.folder), "--out", str(lab.out)]) == 2
-    assert "no log there" in capsys.readouterr().err
+    assert "no log yet" in capsys.readouterr().err
     (submissions(lab.out)[0].path / "slurm" / "700_0_0_log.err").write_text("bash: module: command not found\n")
     assert run(["logs", str(row.state.folder), "--out", str(lab.out)]) == 0
     assert capsys.readouterr().out == "bash: module: command not found\n"

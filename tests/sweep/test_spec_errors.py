@@ -100,7 +100,7 @@ BAD = [
     ("seeds: 2", "seeds:\n- 0\n- x", 12, "seeds: given 'x'; allowed: a whole number"),
     ("seeds: 2", "seeds:\n- 3\n- 3", 12, "seeds: '3' is given twice, first in line 11: remove one"),
     ("seeds: 2", "seeds: 2\nseeds: 3", 11, "seeds: 'seeds' is given twice, first in line 10: remove one"),
-    ("seeds: 2", "seeds: 2\n? [a]\n: 3", 11, "a key is not a word"),
+    ("seeds: 2", "seeds: 2\n? [a]\n: 3", 11, "a key is not plain text"),
     ("seeds: 2", "seeds: 5000", 4, "variants: asks for 20,000 runs; allowed: at most 10,000: shorten a list"),
     (END, "preset: papper", 11, "preset: unknown preset 'papper': did you mean paper"),
     (END, f"{END}\noverrides: {{world_model.num_layers: 0}}", 12, "world_model.num_layers: given 0; allowed: greater"),
@@ -160,7 +160,7 @@ FILES = [
     (b"- a\n", ":1: spec: given ['a']; allowed: the keys variants, games, seeds"),
     (b"name: a\nquestion: \xff\n", ":2: not YAML: not UTF-8: save it as UTF-8"),
     (b"#" * 100_001, ": larger than 100 kB: give a shorter YAML file"),
-    (b"[" * 90_000, ": nested too deeply: mend the brackets or the indentation"),
+    (b"[" * 90_000, ": nested too deeply: fix the brackets or the indentation"),
     (b"{a: " * 20_000, ": nested too deeply"),
     (b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", ":1: not YAML: anchors"),
 ]

@@ -78,7 +78,7 @@ def test_other_refusals(short: RunFolder, tmp_path: Path, capsys: pytest.Capture
     more = ("--set", "training.num_epochs=4", "--quiet")
     line = ("train", "--continue", str(short.path), *more)
     assert cli([*line, "--game", "Pong"]) == 2
-    assert "--continue says it all" in capsys.readouterr().err
+    assert "--continue gives the whole configuration" in capsys.readouterr().err
     assert cli([*line, "--set", "collection.last_epoch=1", "--out", str(tmp_path)]) == 2
     assert "collected until epoch 2, and with this collection.last_epoch would have until 1" in capsys.readouterr().err
     assert cli([*line, "--out", str(short.path.parents[3]), "--name", "e"]) == 2
