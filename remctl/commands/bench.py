@@ -32,8 +32,8 @@ def bench(
         typer.Option(
             "--suite",
             metavar="NAME",
-            help="paper, ablations, components, scaling, phases or packing; repeatable.",
-            show_default="all",
+            help="paper, ablations, components, scaling, phases, packing or precision; repeatable.",
+            show_default="all but precision",
         ),
     ] = None,
     scale: Annotated[
@@ -48,11 +48,11 @@ def bench(
         int | None,
         typer.Option(min=MIN_ROUNDS, max=1000, help="Rounds in which the cases take turns.", show_default="9 or 6"),
     ] = None,
-    game: Annotated[str, typer.Option(help="What the suites phases and packing play.")] = "Pong",
+    game: Annotated[str, typer.Option(help="What the suites phases, packing and precision play.")] = "Pong",
     preset: Annotated[
-        str | None, typer.Option(help="The suites phases and packing: a preset.", show_default="paper; reduced: quick")
+        str | None, typer.Option(help="Theirs: a preset.", show_default="paper; phases and packing, reduced: quick")
     ] = None,
-    variant: Annotated[str, typer.Option(help="The suites phases and packing: a variant.")] = "rem",
+    variant: Annotated[str, typer.Option(help="Theirs: a variant.")] = "rem",
     sets: Sets = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write bench.json here too.")] = None,
     out: Annotated[
@@ -87,9 +87,9 @@ def bench(
 
 
 def _refuse_unused(chosen: list[str]) -> None:
-    if chosen and not {"phases", "packing"} & set(chosen):
+    if chosen and not {"phases", "packing", "precision"} & set(chosen):
         raise UserError(
-            "--game, --preset, --variant and --set are for the suites phases and packing: add --suite phases"
+            "--game, --preset, --variant and --set are for the suites phases, packing and precision: add --suite phases"
         )
 
 
