@@ -54,18 +54,12 @@ def measure_precision(
     if native_precision(machine.device) == "fp32":
         log(EMULATED)
     log(f"precision: {len(SEEDS)} seeds, {NUM_EPOCHS * STEPS_PER_EPOCH} steps of V, M and C each, fp32 and bf16")
-    agent = build_agent(config, num_actions(config), machine.device)
+    agent, track = build_agent(config, num_actions(config), machine.device), _tracked(check)
     check_once(subject.name, agent, found)
-    steps = record(agent, check)
-    losses: dict[str, dict[str, list[float]]] = {name: {p: [] for p in BOTH} for name in PHASES}
-    comparisons: dict[str, list[float]] = {}
+    steps, pairs = record(agent, track), list[Pair]()
     for seed in SEEDS:
-        pair = Pair(build({"seed": seed}, over=config), steps, machine.device, log, check)
-        for name, value in pair.train().items():
-            comparisons.setdefault(name, []).append(value)
-        for name, by_precision in losses.items():
-            for precision in BOTH:
-                by_precision[precision].append(pair.losses[precision][name])
+        pairs.append(Pair(build({"seed": seed}, over=config), steps, machine.device, log))
+        pairs[-1].train(track)
         log(f"seed {seed} is done")
     found.precision.append(
         PrecisionEffect(
@@ -75,8 +69,8 @@ def measure_precision(
             num_frames=NUM_FRAMES,
             num_steps=NUM_EPOCHS * STEPS_PER_EPOCH,
             batch_sizes={name: getattr(config, name).training.batch_size for name in PHASES},
-            losses={name: TrainedLoss(fp32=tuple(x["fp32"]), bf16=tuple(x["bf16"])) for name, x in losses.items()},
-            comparisons={name: tuple(values) for name, values in comparisons.items()},
+            losses={n: TrainedLoss(**{p: tuple(pair.losses[p][n] for pair in pairs) for p in BOTH}) for n in PHASES},
+            comparisons={what: tuple(pair.found[what] for pair in pairs) for what in pairs[0].found},
         )
     )
 
@@ -91,15 +85,12 @@ def _short(config: RunConfig) -> RunConfig:
     return build(made, over=config)
 
 
-def record(agent: Agent, check: Callable[[], None]) -> Steps:
+def record(agent: Agent, track: Track) -> Steps:
     """NUM_FRAMES steps of random play to train on, then NUM_HELD_OUT more."""
-    config, count = agent.config, NUM_FRAMES + NUM_HELD_OUT
+    config, policy = agent.config, Policy(agent, decides=False, temperature=1.0)
     with closing(make_env(config.game, config.environment, training=True, seed=0)) as env:
         collector = Collector(env, config.environment.time_limit_ends)
-        steps, _ = collector.collect(
-            count, Policy(agent, decides=False, temperature=1.0), Randomness(0, 0, "collect"), _tracked(check)
-        )
-    return steps
+        return collector.collect(NUM_FRAMES + NUM_HELD_OUT, policy, Randomness(0, 0, "collect"), track)[0]
 
 
 def _tracked(check: Callable[[], None]) -> Track:
@@ -112,19 +103,18 @@ def _tracked(check: Callable[[], None]) -> Track:
 
 
 class Pair:
-    """Two agents of one seed, which differ in precision. `losses`: by precision and component, after `train`."""
+    """Two agents of one seed, which differ in precision.
 
-    def __init__(
-        self,
-        config: RunConfig,
-        steps: Steps,
-        device: torch.device,
-        log: Callable[[str], None],
-        check: Callable[[], None],
-    ) -> None:
-        self.track, self.random = _tracked(check), Randomness(config.seed, 0, "gradients")
-        self.held_out = torch.from_numpy(steps.frames[NUM_FRAMES:])
+    After `train`, `losses`: by precision and component; `found`: how far what they compute agrees, by what it is.
+    """
+
+    def __init__(self, config: RunConfig, steps: Steps, device: torch.device, log: Callable[[str], None]) -> None:
+        self.random, self.held_out = (
+            Randomness(config.seed, 0, "gradients"),
+            torch.from_numpy(steps.frames[NUM_FRAMES:]),
+        )
         self.losses: dict[Precision, dict[str, float]] = {p: {} for p in BOTH}
+        self.found: dict[str, float] = {}
         self.learners: dict[Precision, Learner] = {}
         for precision in BOTH:
             own = config.at_precision(precision)
@@ -133,27 +123,32 @@ class Pair:
             agent = build_agent(own, num_actions(config), device)
             self.learners[precision] = Learner(agent, build_image_loss(own, device, log), buffer)
 
-    def train(self) -> dict[str, float]:
-        """Train both agents; returns how far what they compute agrees, by what it is."""
-        found = _differences("V's gradient, untrained", [self._tokenizer_gradient(self.learners[p]) for p in BOTH])
-        self._train("tokenizer")
+    def train(self, track: Track) -> None:
+        """Train both agents, comparing them on the way."""
+        self._compare("V's gradient, untrained", [self._tokenizer_gradient(self.learners[p]) for p in BOTH])
+        self._train("tokenizer", track)
         fp32, bf16 = (self.learners[p].agent for p in BOTH)
         read = self._read(fp32)
-        found["tokens read alike by V of fp32 and V of bf16"] = _alike(read, self._read(bf16))
-        found["tokens read alike by V of fp32 in fp32 and in bf16"] = _alike(read, self._read(_at(fp32, "bf16")))
+        self.found["tokens read alike by V of fp32 and V of bf16"] = _alike(read, self._read(bf16))
+        self.found["tokens read alike by V of fp32 in fp32 and in bf16"] = _alike(read, self._read(_at(fp32, "bf16")))
         bf16.tokenizer.load_state_dict(fp32.tokenizer.state_dict())
         for learner in self.learners.values():
             learner.buffer.refresh_tokens(fp32.encode)
-        found |= _differences("M's gradient, untrained", [self._world_model_gradient(_at(fp32, p)) for p in BOTH])
-        self._train("world_model")
+        self._compare("M's gradient, untrained", [self._world_model_gradient(_at(fp32, p)) for p in BOTH])
+        self._train("world_model", track)
         bf16.world_model.load_state_dict(fp32.world_model.state_dict())
-        self._train("controller")
-        return found
+        self._train("controller", track)
 
-    def _train(self, name: str) -> None:
+    def _train(self, name: str, track: Track) -> None:
         for precision, learner in self.learners.items():
-            metrics = [PHASES[name](learner, epoch, self.track) for epoch in range(1, NUM_EPOCHS + 1)]
+            metrics = [PHASES[name](learner, epoch, track) for epoch in range(1, NUM_EPOCHS + 1)]
             self.losses[precision][name] = metrics[-1][f"{name}/loss"]
+
+    def _compare(self, what: str, gradients: Sequence[Tensor]) -> None:
+        """Gradients in fp32 and in bf16, each of all parameters (any shape, flat)."""
+        exact, rounded = (gradient.double() for gradient in gradients)
+        self.found[f"{what}: difference over norm"] = ((rounded - exact).norm() / exact.norm()).item()
+        self.found[f"{what}: cosine"] = F.cosine_similarity(rounded, exact, dim=0).item()
 
     def _read(self, agent: Agent) -> Tensor:
         return torch.cat([agent.encode(frames) for frames in self.held_out.split(ENCODE_BATCH)])
@@ -188,15 +183,6 @@ def _gradient(loss: Tensor, module: nn.Module) -> Tensor:
     """Of all parameters in one vector."""
     parts = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True, materialize_grads=True)
     return torch.cat([part.flatten() for part in parts])
-
-
-def _differences(what: str, gradients: Sequence[Tensor]) -> dict[str, float]:
-    """Of the second from the first."""
-    exact, rounded = (gradient.double() for gradient in gradients)
-    return {
-        f"{what}: difference over norm": ((rounded - exact).norm() / exact.norm()).item(),
-        f"{what}: cosine": F.cosine_similarity(rounded, exact, dim=0).item(),
-    }
 
 
 def _alike(a: Tensor, b: Tensor) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from remctl.bench.result import PrecisionEffect, Result, TrainedLoss
 from remctl.bench.table import BenchTable, words
 
@@ -26,8 +24,9 @@ def _losses(result: Result, effect: PrecisionEffect) -> BenchTable:
     header = ("component", "fp32", "bf16 - fp32", "between seeds", "verdict")
     rows = tuple((words(name), *_row(loss)) for name, loss in effect.losses.items())
     batches = ", ".join(f"{size} ({words(name)})" for name, size in effect.batch_sizes.items())
+    seeds = ", ".join(map(str, effect.seeds))
     notes = (
-        f"{effect.label}: mean loss of the last of {effect.num_steps} steps, seeds {_listed(effect.seeds)}; batches of "
+        f"{effect.label}: mean loss of the last of {effect.num_steps} steps, seeds {seeds}; batches of "
         f"{batches} from {effect.num_frames:,} frames.",
         f"{result.device.name}; {result.code}.",
         VERDICT,
@@ -49,7 +48,3 @@ def _comparisons(effect: PrecisionEffect) -> BenchTable:
     header = ("fp32 against bf16", *(f"seed {seed}" for seed in effect.seeds))
     rows = tuple((what, *(f"{value:.4f}" for value in values)) for what, values in effect.comparisons.items())
     return BenchTable("precision_alike", "precision: how far the two agree", header, rows, (COMPARED,))
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
