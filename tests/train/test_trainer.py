@@ -79,6 +79,17 @@ def test_the_time_limit_is_stored_as_an_end_or_not(ends: bool, tmp_path: Path) -
     assert np.flatnonzero(stored.ends[:-1]).tolist() == (cut_off.tolist() if ends else [])
 
 
+@pytest.mark.parametrize(("seeding", "is_seeded"), [("seeded", True), ("unseeded", False)])
+def test_resets_are_seeded_as_configured(
+    seeding: str, is_seeded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    collect = Collector.collect
+    monkeypatch.setattr(Collector, "collect", lambda self, *a: asked.append(a[-1]) or collect(self, *a))
+    train(tmp_path, tiny(f"environment.seeding={seeding}", "training.num_epochs=1", "evaluation.every_epochs=9"))
+    assert asked == [is_seeded]
+
+
 def test_tests_begin_when_c_has_been_trained(tmp_path: Path) -> None:
     train(tmp_path, tiny("controller.training.start_after_epoch=2", "evaluation.every_epochs=1"))
     tested = [e["epoch"] for e in read_jsonl(RunFolder(tmp_path).metrics) if "test/return_mean" in e]
