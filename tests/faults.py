@@ -53,7 +53,7 @@ RUN, DAMAGE, ENVS = "tests/train/test_trainer.py", "tests/train/test_run_damage.
 BUFFER, ATARI, LPIPS = "tests/replay/test_buffer.py", "tests/envs/test_atari.py", "tests/rem/test_perceptual.py"
 CHECKPOINT = "tests/train/test_checkpoint.py tests/train/test_checkpoint_damage.py"
 RUNS, CONFIG, CLI, IRIS = "tests/runs", "tests/config", "tests/cli", "tests/iris"
-STOPPING = "tests/test_stopping.py"
+STOPPING, PRESETS = "tests/test_stopping.py", "tests/config/test_config.py"
 PAIRED = "tests/test_paired_variants.py"
 ARGUMENTS = "tests/config/test_arguments.py tests/envs/test_gym_arguments.py"
 EARLIER, PRECISION = "tests/test_earlier_version.py", "tests/test_precision.py"
@@ -173,6 +173,31 @@ FAULTS = [
     Fault("protocol", "replay/sampling.py", "rng.integers(len(first), size=shape)", "np.zeros(shape, np.int64)", "tests/replay"),
     Fault("protocol", "envs/atari.py", "if self._late_game_over and", "if", ATARI),
     Fault("protocol", "envs/atari.py", "self._ended() and not self._dead_starts", "self._ended()", ATARI),
+    Fault("numerics", "rem/tokenizer.py", 'self.config.reconstruction == "l1"', 'self.config.reconstruction != "l1"', V),
+    Fault("numerics", "rem/retention.py", 'if kind == "power_of_two":', 'if kind != "power_of_two":', POP),
+    Fault("numerics", "rem/retnet.py", 'self.has_equal_layers = config.layer_init == "copies"', "self.has_equal_layers = False", POP),
+    Fault("numerics", "rem/world_model.py", "num_vectors + config.spare_prediction_token", "num_vectors", M),
+    Fault("numerics", "config/schema.py", 'self.imagination.imagined_steps == "text"', "False", C),
+    Fault("numerics", "config/schema.py", ' - (self.imagination.last_step == "unused")', "", C),
+    Fault("numerics", "rem/imagination.py", "step_weights(trajectory.ends) if config.imagination.mask_after_end else", "", C),
+    Fault("protocol", "train/acting.py", " if self.executed_action_to_controller else own", "", ACTING),
+    Fault("protocol", "train/phases.py", 'min_before = 2 if config.imagination.imagine_from == "third_frame" else 0', "min_before = 0", PHASES),
+    Fault("protocol", "train/trainer.py", 'seeded = self.config.environment.seeding == "seeded"', "seeded = True", RUN),
+    Fault("protocol", "envs/__init__.py", "        late_game_over=environment.late_game_over,\n", "", ENVS),
+    Fault("protocol", "envs/__init__.py", "        dead_starts=environment.dead_starts,\n", "", ENVS),
+    Fault("protocol", "train/trainer.py", "Collector(env, config.environment.time_limit_ends)", "Collector(env)", RUN),
+    Fault("protocol", "config/agent.py", "given[:1] * more", "given[-1:] * more", V),
+    Fault("protocol", "train/phases.py", "(steps, phase.batch_size), agent.config.training.sampling", '(steps, phase.batch_size), "steps"', PHASES),
+    Fault("protocol", "train/phases.py", 'config.min_segment_blocks, random.numpy("batches"), by)', 'config.min_segment_blocks, random.numpy("batches"))', PHASES),
+    Fault("protocol", "train/phases.py", 'min_before, random.numpy("batches"), by)', 'min_before, random.numpy("batches"))', PHASES),
+    Fault("protocol", "replay/sampling.py", "rng.integers(count[episode])", "0 * rng.integers(count[episode])", "tests/replay"),
+    Fault("protocol", "variants.py", '"training.sampling": "episodes"', '"training.sampling": "passes"', PRESETS),
+    Fault("protocol", "variants.py", '"evaluation.every_epochs": 5', '"evaluation.every_epochs": 10', PRESETS),
+    Fault("protocol", "variants.py", '"tokenizer.lpips_head_dropout": True', '"tokenizer.lpips_head_dropout": False', PRESETS),
+    Fault("protocol", "train/build.py", '"head_dropout": config.tokenizer.lpips_head_dropout', '"head_dropout": False', PHASES),
+    Fault("protocol", "train/schedule.py", "epoch % config.evaluation.every_epochs == 0", "epoch % 10 == 0", RUN),
+    Fault("protocol", "config/schema.py", "final_episodes: int = option(100,", "final_episodes: int = option(104,", PRESETS),
+    Fault("protocol", "runner.py", 'config.training.num_epochs, config.evaluation.final_episodes', 'config.training.num_epochs, config.evaluation.num_episodes', DAMAGE),
     Fault("protocol", "envs/__init__.py", "training and environment.end_on_life_loss", "environment.end_on_life_loss", "tests/envs"),
     Fault("protocol", "config/schema.py", "sticky_probability: float = option(0.0,", "sticky_probability: float = option(0.25,", ENVS),
     Fault("protocol", "config/schema.py", "option(108_000,", "option(27_000,", ENVS),
@@ -420,6 +445,10 @@ FAULTS = [
     Fault("bench", "bench/packing_pool.py", "        for worker in self.workers:\n            worker.end()\n", "", f"{BENCH}/test_packing.py"),
     Fault("bench", "bench/packing_worker.py", "        _until_told(steps, device, connection)\n", "", f"{BENCH}/test_packing.py"),
     Fault("bench", "bench/tables_packing.py", "for n in (1, made.num_processes)", "for n in (1, 1)", f"{BENCH}/test_tables.py"),
+    Fault("bench", "bench/precision.py", "refresh_tokens(fp32.encode)", "refresh_tokens(learner.agent.encode)", f"{BENCH}/test_precision.py"),
+    Fault("bench", "bench/precision.py", "        bf16.tokenizer.load_state_dict(fp32.tokenizer.state_dict())\n", "", f"{BENCH}/test_precision.py"),
+    Fault("bench", "bench/precision.py", "own = config.at_precision(precision)", "own = config", f"{BENCH}/test_precision.py"),
+    Fault("bench", "bench/result.py", "max(map(abs, self.differences))", "max(self.differences)", f"{BENCH}/test_precision.py"),
     Fault("bench", "bench/compare.py", "b_spread.low / a_spread.high", "b_spread.low / a_spread.low", f"{BENCH}/test_compare.py"),
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from remctl.bench.checks import check_agent
 from remctl.bench.cost import CostModel, floor_s, total
 from remctl.bench.counting import ROLLOUTS, count
 from remctl.bench.machine import Machine
-from remctl.bench.result import Case, Check, Counts, Exponent, Packing, Predicted, Prediction
+from remctl.bench.result import Case, Check, Counts, Exponent, Packing, PrecisionEffect, Predicted, Prediction
 from remctl.bench.spread import ratio, spread
 from remctl.bench.suites import Group, Subject
 from remctl.bench.timing import Work, interleaved, peak_memory_mb, repeats_for, seconds_of
@@ -39,6 +39,7 @@ class Measured:
     checks: list[Check] = field(default_factory=list)
     predictions: list[Prediction] = field(default_factory=list)
     packing: list[Packing] = field(default_factory=list)
+    precision: list[PrecisionEffect] = field(default_factory=list)
     checked: set[str] = field(default_factory=set)
 
 

@@ -205,6 +205,50 @@ class Packing(Record):
     failure: str = ""
 
 
+class TrainedLoss(Record):
+    """A component's loss at the end of a short training in each precision, seed by seed."""
+
+    fp32: Annotated[tuple[float, ...], Field(min_length=1)]
+    bf16: Annotated[tuple[float, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _is_paired(self) -> Self:
+        if len(self.fp32) != len(self.bf16):
+            raise ValueError(f"{len(self.fp32)} losses in fp32, {len(self.bf16)} in bf16: no pairs")
+        return self
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """bf16 - fp32 of each seed."""
+        return tuple(b - a for a, b in zip(self.fp32, self.bf16, strict=True))
+
+    @property
+    def between_seeds(self) -> float:
+        """The largest difference between two seeds in fp32."""
+        return max(self.fp32) - min(self.fp32)
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether bf16 moves the loss of any seed by more than the seed does."""
+        return max(map(abs, self.differences)) > self.between_seeds
+
+
+class PrecisionEffect(Record):
+    """What bf16 does to training `label`. `losses`: by component, the mean of the last of `num_steps` steps.
+
+    `comparisons`: of what fp32 and bf16 compute, by what it is, a number per seed: shares, cosines, relative differences.
+    """
+
+    label: str
+    config_hash: str
+    seeds: tuple[int, ...]
+    num_frames: Amount
+    num_steps: Amount
+    batch_sizes: dict[str, Amount]
+    losses: dict[str, TrainedLoss]
+    comparisons: dict[str, tuple[float, ...]]
+
+
 class Check(Record):
     """Outputs against the reference, before anything was timed: `error` is relative to the reference (docs/benchmarks.md)."""
 
@@ -242,6 +286,7 @@ class Result(Record):
     exponents: tuple[Exponent, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     packing: tuple[Packing, ...] = ()
+    precision: tuple[PrecisionEffect, ...] = ()
 
     @model_validator(mode="after")
     def _has_each_case_once(self) -> Self:

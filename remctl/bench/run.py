@@ -15,9 +15,11 @@ from remctl.bench.checks import check_counts
 from remctl.bench.machine import Machine
 from remctl.bench.measure import Measured, check_once, exponents, make_workload, measure_group
 from remctl.bench.packing import measure_packing
+from remctl.bench.precision import measure_precision
 from remctl.bench.result import FORMAT, Check, Result, write
-from remctl.bench.suites import ROUNDS, SUITES, Group, Scale, groups, what_was_left_out, what_was_scaled
+from remctl.bench.suites import ROUNDS, SUITES, USUAL_SUITES, Group, Scale, groups, what_was_left_out, what_was_scaled
 from remctl.config import Precision, RunConfig
+from remctl.errors import UserError
 from remctl.precision import native_precision, settled
 from remctl.progress import Reporter
 from remctl.runner import describe_device, pick_device, prepare_torch
@@ -26,6 +28,7 @@ from remctl.runs.code import this_code
 from remctl.runs.files import discard
 from remctl.stopping import StopFlag
 
+MEASURES = {"packing": measure_packing, "precision": measure_precision}
 REDUCED_BUDGET_S = 220.0  # the whole reduced benchmark takes minutes, whatever the machine
 
 
@@ -56,16 +59,27 @@ def plan(
     rounds: int | None,
     phases_of: Callable[[Scale], RunConfig],
 ) -> Plan:
-    """`suites`: all of SUITES where empty. `scale`: None is full on a GPU, reduced elsewhere. `phases_of(scale)`: what the
-    suites `phases` and `packing` measure. Raises UserError for bad input.
+    """`suites`: USUAL_SUITES where empty. `scale`: None is full on a GPU, reduced elsewhere. `phases_of(scale)`: what the
+    suites `phases`, `packing` and `precision` measure, the last one always as at full scale. Raises UserError for bad input.
     """
-    wanted = tuple(s for s in SUITES if s in suites or not suites)
+    wanted = tuple(s for s in SUITES if s in (suites or USUAL_SUITES))
     where = pick_device(device)
     chosen: Scale = scale or ("full" if where.type == "cuda" else "reduced")
-    config = phases_of(chosen)
-    todo = tuple(_on(where, group) for suite in wanted for group in groups(suite, chosen, batch, config))
+    configs = {suite: phases_of("full" if suite == "precision" else chosen) for suite in wanted}
+    if "precision" in wanted and configs["precision"].runtime.precision != "bf16":
+        _refuse_emulated(where)
+    todo = tuple(_on(where, group) for suite in wanted for group in groups(suite, chosen, batch, configs[suite]))
     budget_s = REDUCED_BUDGET_S if chosen == "reduced" and not suites else math.inf
     return Plan(wanted, chosen, where, batch, rounds or ROUNDS[chosen], todo, budget_s)
+
+
+def _refuse_emulated(device: torch.device) -> None:
+    """Raises UserError where bf16 would only be emulated."""
+    if native_precision(device) == "fp32":
+        raise UserError(
+            "--suite precision: this device only emulates bf16, which takes tens of times as long: "
+            "--set runtime.precision=bf16 measures it all the same"
+        )
 
 
 def _on(device: torch.device, group: Group) -> Group:
@@ -92,14 +106,15 @@ def run(todo: Plan, paths: Sequence[Path], command: Sequence[str]) -> Result:
                 continue
             prepare_torch(group.subjects[0].config)
             try:
-                measure = measure_packing if group.packed else measure_group
+                measure = MEASURES.get(group.suite, measure_group)
                 with reporter.doing(group.title):
                     measure(group, machine, todo.rounds, found, reporter.log, stop.check)
             finally:  # on a signal too: what was measured counts
                 result = _result(todo, machine, found, about)
-                if found.cases:
+                known = found.cases or found.precision
+                if known:
                     write(partial, result)
-                if stop.signum and found.cases:
+                if stop.signum and known:
                     reporter.log(f"{partial} holds what was measured until now")
     result = result.model_copy(update={"complete": True, "scaled": (*result.scaled, *what_was_left_out(left_out))})
     for path in paths:
@@ -137,8 +152,9 @@ def _result(todo: Plan, machine: Machine, found: Measured, about: dict[str, obje
         device=device,
         checks=tuple(found.checks),
         cases=tuple(found.cases),
-        bounds=tuple(bounds(device)),
+        bounds=tuple(bounds(device)) if found.cases else (),
         exponents=tuple(exponents(found.cases)),
         predictions=tuple(found.predictions),
         packing=tuple(found.packing),
+        precision=tuple(found.precision),
     )

@@ -7,7 +7,7 @@ batch sizes, and at the reduced scale what makes it fit into minutes on two proc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from remctl.bench.table import words
@@ -17,7 +17,8 @@ from remctl.variants import VARIANTS
 
 Scale = Literal["full", "reduced"]
 Overrides = dict[str, Any]
-SUITES = ("paper", "ablations", "components", "scaling", "phases", "packing")
+USUAL_SUITES = ("paper", "ablations", "components", "scaling", "phases", "packing")
+SUITES = (*USUAL_SUITES, "precision")  # which trains for minutes, and times nothing: only where it is asked for
 ROUNDS: Mapping[Scale, int] = {"full": 9, "reduced": 6}
 TRAINING, ROLLOUT, EPOCH = "world_model", "imagination", "epoch"
 
@@ -46,6 +47,7 @@ SCALED: Mapping[Scale, Mapping[str, tuple[int, ...]]] = {
 TRAINING_AXES = ("tokens_per_obs", "batch_size", "num_layers")
 PACKING_BATCH: Mapping[Scale, int | None] = {"full": None, "reduced": 4}
 PACKED_PROCESSES: Mapping[Scale, tuple[int, ...]] = {"full": (1, 2, 4, 8), "reduced": (1, 2)}
+PRECISION_BATCH: Mapping[Scale, int | None] = {"full": None, "reduced": 4}
 PACKING_WINDOW_S: Mapping[Scale, float] = {"full": 5.0, "reduced": 0.5}
 
 
@@ -87,7 +89,7 @@ class Group:
 
 
 def groups(suite: str, scale: Scale, batch: int | None, phases_of: RunConfig) -> list[Group]:
-    """The groups of a suite; `batch` for all batch sizes; `phases_of` is what the suites `phases` and `packing` measure."""
+    """The groups of a suite; `batch` for all batch sizes; `phases_of` is what the last three suites measure."""
     if suite == "scaling":
         return _scaling(scale, batch)
     if suite == "phases":
@@ -95,6 +97,8 @@ def groups(suite: str, scale: Scale, batch: int | None, phases_of: RunConfig) ->
     if suite == "packing":
         packed = Packed(PACKED_PROCESSES[scale], PACKING_WINDOW_S[scale])
         return [Group(suite, (_given(phases_of, batch or PACKING_BATCH[scale], (EPOCH,)),), packed=packed)]
+    if suite == "precision":
+        return [Group(suite, (_halved(phases_of, scale, batch),))]
     subjects = {"paper": _paper, "ablations": _ablations, "components": _components}[suite](scale, batch)
     return [Group(suite, tuple(subjects))]
 
@@ -129,6 +133,12 @@ def what_was_scaled(suites: tuple[str, ...], scale: Scale, batch: int | None) ->
             f"preset quick where none is given{size}; windows of {PACKING_WINDOW_S['reduced']:g} s, where the full scale has "
             f"{_listed(PACKED_PROCESSES['full'])} processes and {PACKING_WINDOW_S['full']:g} s."
         )
+    if "precision" in suites:
+        size = "" if batch else f", batches of {PRECISION_BATCH['reduced']}"
+        said.append(
+            f"Reduced scale, suite precision: the named configuration, preset paper where none is given, with one layer of M "
+            f"and half of V's channels{size}."
+        )
     return tuple(said)
 
 
@@ -149,6 +159,17 @@ def _listed(numbers: tuple[int, ...]) -> str:
 def _given(config: RunConfig, batch: int | None, phases: tuple[str, ...]) -> Subject:
     """The configuration that was asked for."""
     return Subject(f"{config.preset}, {config.variant}, {config.game}", _with(config, _batches(batch)), phases)
+
+
+def _halved(config: RunConfig, scale: Scale, batch: int | None) -> Subject:
+    """The configuration that was asked for; reduced: with one layer of M and half of V's channels."""
+    subject = _given(config, batch or PRECISION_BATCH[scale], ())
+    if scale == "full":
+        return subject
+    given, groups = config.tokenizer.channels, config.tokenizer.num_groups
+    channels = [width if width % (2 * groups) else width // 2 for width in given]
+    changes = {"tokenizer.channels": channels, "world_model.num_layers": 1}
+    return replace(subject, config=_with(subject.config, changes))
 
 
 def _paper(scale: Scale, batch: int | None) -> list[Subject]:

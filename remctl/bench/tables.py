@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from remctl.bench import tables_packing, tables_whole
+from remctl.bench import tables_packing, tables_precision, tables_whole
 from remctl.bench.numbers import (
     NOTHING,
     bytes_text,
@@ -62,6 +62,7 @@ def tables(result: Result) -> dict[str, BenchTable]:
             made.append(_packing(result, cases))
         elif cases:
             made += _suite_tables(result, suite, cases)
+    made += tables_precision.precision(result)
     made += [tables_whole.exponents(result)] if result.exponents else []
     made += [tables_whole.bounds(result)] if result.bounds else []
     made += [tables_whole.predictions(result)] if result.predictions else []

@@ -32,8 +32,8 @@ def bench(
         typer.Option(
             "--suite",
             metavar="NAME",
-            help="paper, ablations, components, scaling, phases or packing; repeatable.",
-            show_default="all",
+            help="paper, ablations, components, scaling, phases, packing or precision; repeatable.",
+            show_default="all but precision",
         ),
     ] = None,
     scale: Annotated[
@@ -50,11 +50,12 @@ def bench(
             min=MIN_ROUNDS, max=1000, help="Number of rounds; each runs every case in turn.", show_default="9 or 6"
         ),
     ] = None,
-    game: Annotated[str, typer.Option(help="Game of the suites phases and packing.")] = "Pong",
+    game: Annotated[str, typer.Option(help="Game of the suites phases, packing and precision.")] = "Pong",
     preset: Annotated[
-        str | None, typer.Option(help="Preset of the suites phases and packing.", show_default="paper; reduced: quick")
+        str | None,
+        typer.Option(help="Preset of these suites.", show_default="paper; phases and packing, reduced: quick"),
     ] = None,
-    variant: Annotated[str, typer.Option(help="Variant of the suites phases and packing.")] = "rem",
+    variant: Annotated[str, typer.Option(help="Variant of these suites.")] = "rem",
     sets: Sets = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write bench.json here too.")] = None,
     out: Annotated[
@@ -89,9 +90,9 @@ def bench(
 
 
 def _refuse_unused(chosen: list[str]) -> None:
-    if chosen and not {"phases", "packing"} & set(chosen):
+    if chosen and not {"phases", "packing", "precision"} & set(chosen):
         raise UserError(
-            "--game, --preset, --variant and --set are for the suites phases and packing: add --suite phases"
+            "--game, --preset, --variant and --set are for the suites phases, packing and precision: add --suite phases"
         )
 
 

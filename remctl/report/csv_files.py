@@ -146,11 +146,18 @@ def _benchmark(benchmark: Benchmark) -> dict[str, str]:
     packing = (
         (*_fields(p, PACKING), _list(s for each in p.process_seconds for s in each), *about) for p in result.packing
     )
+    precision = (
+        (effect.label, effect.config_hash, component, seed, fp32, bf16, *about)
+        for effect in result.precision
+        for component, loss in effect.losses.items()
+        for seed, fp32, bf16 in zip(effect.seeds, loss.fp32, loss.bf16, strict=True)
+    )
     texts = {
         "cases": _text(columns, cases),
         "exponents": _text((*EXPONENT, *SPREAD, *on), exponents),
         "predictions": _text(("label", "config_hash", "num_epochs", "phase", "hours", *on), hours),
         "packing": _text((*PACKING, "process_seconds", *on), packing),
+        "precision": _text(("label", "config_hash", "component", "seed", "fp32", "bf16", *on), precision),
         "checks": _text((*CHECK, *on), ((*_fields(c, CHECK), *about) for c in result.checks)),
     }
     return {f"{benchmark.name}_{stem}": text for stem, text in texts.items() if text.count("\n") > 1}

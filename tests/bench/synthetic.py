@@ -363,3 +363,20 @@ def _slope(x: list[float], y: list[float]) -> float:
     mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
     over = math.fsum((a - mean_x) * (c - mean_y) for a, c in zip(x, y, strict=True))
     return over / math.fsum((a - mean_x) ** 2 for a in x)
+
+
+def precision_effect() -> b.PrecisionEffect:
+    """Of two seeds, without C: V's loss moves less than between the seeds, M's more."""
+    return b.PrecisionEffect(
+        label="paper, rem, Pong",
+        config_hash=config_hash(REM),
+        seeds=(0, 1),
+        num_frames=2000,
+        num_steps=100,
+        batch_sizes={"tokenizer": 8, "world_model": 4},
+        losses={
+            "tokenizer": b.TrainedLoss(fp32=(1.0, 1.3), bf16=(1.1, 1.25)),
+            "world_model": b.TrainedLoss(fp32=(2.0, 2.1), bf16=(2.2, 2.1)),
+        },
+        comparisons={"tokens alike": (0.5, 0.75)},
+    )

@@ -245,6 +245,7 @@ IRIS = {
     "tokenizer.attention_resolutions": [8, 16],
     "tokenizer.num_codes": 512,
     "tokenizer.embed_dim": 512,
+    "tokenizer.lpips_head_dropout": True,
     "tokenizer.training.batch_size": 256,
     "world_model.num_layers": 10,
     "world_model.num_heads": 4,
@@ -262,6 +263,8 @@ IRIS = {
     "controller.hidden_dim": 512,
     "controller.training.batch_size": 64,
     "controller.training.steps_per_epoch": 200,
+    "evaluation.every_epochs": 5,
+    "training.sampling": "episodes",
 }
 IRIS_AT_REM_CONFIGURATION = {
     "tokenizer.grid_size": 8,

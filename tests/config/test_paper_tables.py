@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import yaml
 from typer.testing import CliRunner
 
 from remctl.cli import app
-from remctl.config import resolve
+from remctl.config import keys, resolve
 from remctl.train.build import build_agent, build_optimizers
 from tests.tiny import TINY
 
-TABLES = pd.read_csv(Path(__file__).parents[1] / "data" / "paper_tables.csv", dtype=str, keep_default_na=False)
-DIFFERENCES = (Path(__file__).parents[2] / "docs" / "text-and-code.md").read_text()
+TESTS, DOCS = Path(__file__).parents[1], Path(__file__).parents[2] / "docs"
+DIFFERENCES, PARITY = (DOCS / "text-and-code.md").read_text(), (DOCS / "parity.md").read_text()
+TABLES = pd.read_csv(TESTS / "data" / "paper_tables.csv", dtype=str, keep_default_na=False)
 KNOWN = {"Terminate on life loss (train)", "Terminate on life loss (test)"}  # the table has the two the wrong way round
 
 # What a table prints, from the value of the key.
@@ -67,3 +69,12 @@ def test_rows_without_a_key_are_listed_or_what_the_optimiser_does() -> None:
     agent = build_agent(resolve("Catch", "quick", sets=TINY), 3, torch.device("cpu"))
     assert {group["betas"] for o in build_optimizers(agent).values() for group in o.param_groups} == {betas}
     assert set(rest) <= KNOWN
+
+
+def test_parity_names_tests_that_are_here_and_what_paper_has() -> None:
+    named = re.findall(r"`((?:\w+/)+(?:test_\w+\.py)?)`", PARITY)
+    assert len(named) == len(re.findall(r"test_\w+\.py", PARITY)) + 4, "folders: envs, replay, iris, tests"
+    assert all((TESTS.parent / name).exists() or (TESTS / name).exists() for name in named)
+    chosen = dict(pair.split("=") for pair in re.findall(r"`(\w+\.\w+=\w+)`", PARITY))
+    assert len(chosen) == 5
+    assert {key: keys(resolve("Pong"))[key] for key in chosen} == {k: yaml.safe_load(v) for k, v in chosen.items()}

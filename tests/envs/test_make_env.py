@@ -20,6 +20,7 @@ def test_a_run_has_the_benchmarks_protocol_in_training_and_in_test() -> None:
         assert isinstance(env, Atari)
         assert env.num_actions == 6
         assert env._frame_skip == 4
+        assert (env._late_game_over, env._dead_starts) == (True, True)
         assert env._ale.getFloat("repeat_action_probability") == 0
         assert env.reset(np.random.default_rng(0)).shape == (64, 64, 3)
     assert (train._noops, train._time_limit_frames, train._end_on_life_loss) == ((1, 30), 20_000, True)
@@ -38,6 +39,8 @@ def test_the_other_settings_reach_the_emulator() -> None:
         sticky_probability=0.5,
         end_on_life_loss=False,
         max_noops_train=0,
+        late_game_over=not PAPER.late_game_over,
+        dead_starts=not PAPER.dead_starts,
     )
     env = make_env("Pong", settings, training=True, seed=5)
     assert isinstance(env, Atari)
@@ -47,6 +50,7 @@ def test_the_other_settings_reach_the_emulator() -> None:
     env.step(0)
     assert len(env._played) == 2
     assert not env._end_on_life_loss
+    assert (env._late_game_over, env._dead_starts) == (False, False)
     assert (env._ale.getFloat("repeat_action_probability"), env._ale.getInt("random_seed")) == (0.5, 5)
 
 

@@ -16,13 +16,14 @@ import pytest
 from remctl.bench import result as bench
 from remctl.errors import UserError
 from remctl.report.benchmarks import bench_tables
+from remctl.report.csv_files import csv_files
 from remctl.report.figures import write_figures
 from remctl.report.html import page
 from remctl.report.page_tables import page_tables
 from remctl.report.results import Benchmark, Results
 from remctl.report.spec import ReportSpec, read_spec
 from remctl.report.write import FORMATS, compute, make_report
-from tests.bench.synthetic import device, result
+from tests.bench.synthetic import device, precision_effect, result
 from tests.report.browser import Browser, chromium
 from tests.report.synthetic import results
 from tests.report.test_page import EVIL, Page
@@ -149,6 +150,16 @@ def test_the_page(tmp_path: Path) -> None:
     with_scores = text_of(replace(results(), benchmarks=made(result()).benchmarks), tmp_path)
     titles = re.findall(r"<h2 id=\"(\w+)-title\"", with_scores)
     assert titles[titles.index("time") + 1] == "speed"
+
+
+def test_what_bf16_does_to_training_has_tables_and_values(tmp_path: Path) -> None:
+    report = made(result(suites=("precision",), cases=(), precision=(precision_effect(),)))
+    assert "bf16 exceeds the seeds" in text_of(report, tmp_path)
+    rows = list(csv.DictReader(csv_files(report)["bench_precision"].splitlines()))
+    assert [(row["component"], row["seed"], row["fp32"], row["bf16"]) for row in rows[:2]] == [
+        ("tokenizer", "0", "1.0", "1.1"),
+        ("tokenizer", "1", "1.3", "1.25"),
+    ]
 
 
 def test_figures_left_out_are_said_in_the_block(tmp_path: Path) -> None:

@@ -157,6 +157,17 @@ def test_every_epoch_draws_its_own_batches(phase: str, monkeypatch: pytest.Monke
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("by", ["passes", "steps", "episodes"])
+@pytest.mark.parametrize("phase", ["tokenizer", "world_model", "controller"])
+def test_batches_are_drawn_as_configured(phase: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = {"tokenizer": "sample_frames", "world_model": "sample_segments", "controller": "sample_starts"}[phase]
+    sample, asked = getattr(phases, name), []
+    monkeypatch.setattr(phases, name, lambda *a: asked.append(a[-1]) or sample(*a))
+    plain = ("tokenizer.warmup=none", "tokenizer.codebook_init=uniform")  # which draw frames of their own
+    Phases(make_agent(*TINY, *plain, f"training.sampling={by}")).train(phase, 1)
+    assert asked == [by]
+
+
 def test_m_trains_with_dropout_and_imagines_without() -> None:
     agent, modes = make_agent(*TINY), []
     agent.world_model.retnet.register_forward_pre_hook(lambda module, _: modes.append(module.training))

@@ -180,6 +180,7 @@ def test_a_finish_that_was_killed_before_its_result_leaves_no_second_final_episo
     arguments = {"out": tmp_path, "experiment": "x", "device": "cpu", "command": [], "quiet": True}
     run = runner.train(tiny("training.num_epochs=1"), **arguments)
     result, episodes = json.loads(run.result.read_text()), run.episodes.read_text()
+    assert len(result["returns"]) == 5, "final_episodes, where a test has 3"
     run.result.unlink()
     runner.train(tiny("training.num_epochs=1"), **arguments)
     assert run.episodes.read_text() == episodes

@@ -69,6 +69,27 @@ def test_who_acts_before_c_is_trained_and_what_it_remembers_as_published_or_not(
             assert np.array_equal(frames, stored.frames[newest:][-3:])
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_time_limit_is_stored_as_an_end_or_not(ends: bool, tmp_path: Path) -> None:
+    sets = ("environment.time_limit_train_frames=100", f"environment.time_limit_ends={str(ends).lower()}")
+    train(tmp_path, tiny(*sets, "training.num_epochs=1", game="Pong"))
+    stored = load_shard(RunFolder(tmp_path), 1)
+    cut_off = np.flatnonzero(stored.first)[1:] - 1  # no game of Pong is over so soon
+    assert len(cut_off) >= 3
+    assert np.flatnonzero(stored.ends[:-1]).tolist() == (cut_off.tolist() if ends else [])
+
+
+@pytest.mark.parametrize(("seeding", "is_seeded"), [("seeded", True), ("unseeded", False)])
+def test_resets_are_seeded_as_configured(
+    seeding: str, is_seeded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    collect = Collector.collect
+    monkeypatch.setattr(Collector, "collect", lambda self, *a: asked.append(a[-1]) or collect(self, *a))
+    train(tmp_path, tiny(f"environment.seeding={seeding}", "training.num_epochs=1", "evaluation.every_epochs=9"))
+    assert asked == [is_seeded]
+
+
 def test_tests_begin_when_c_has_been_trained(tmp_path: Path) -> None:
     train(tmp_path, tiny("controller.training.start_after_epoch=2", "evaluation.every_epochs=1"))
     tested = [e["epoch"] for e in read_jsonl(RunFolder(tmp_path).metrics) if "test/return_mean" in e]
