@@ -26,7 +26,7 @@ class Places:
         """
 
         def is_it(path: Path) -> bool:
-            return config_hash in known_hashes(path / "config.yaml")
+            return config_hash in known_hashes(path / "config.yaml") and not RunFolder(path).is_imported
 
         found = list(filter(is_it, self._known(experiment, recorded)))
         found = found or list(filter(is_it, self._by_tail.get(Path(recorded).parts[-2:], ())))
