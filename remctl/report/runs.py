@@ -197,7 +197,7 @@ class _About:
 def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] | None) -> None:
     if result is None:
         try:
-            _miss(group, run, about, progress(run))
+            _miss(group, run, about, progress(run), run.is_imported)
         except MachineError as error:
             _miss(group, run, about, str(error))
         return
@@ -219,8 +219,8 @@ def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] 
     )
 
 
-def _miss(group: RunGroup, run: RunFolder, about: _About, reason: str) -> None:
-    group.missing.append(MissingRun(group.variant, about.game, about.seed, str(run.path), reason, run.is_imported))
+def _miss(group: RunGroup, run: RunFolder, about: _About, reason: str, is_imported: bool = False) -> None:
+    group.missing.append(MissingRun(group.variant, about.game, about.seed, str(run.path), reason, is_imported))
 
 
 def _expect(run: RunFolder, result: dict[str, Any], about: _About) -> None:

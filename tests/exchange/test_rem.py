@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from remctl.config import from_yaml
+from remctl.exchange import lpips
 from remctl.runs.layout import RunFolder
 from remctl.train import checkpoint
 from remctl.train.build import Agent, build_agent
+from remctl.weights import CacheStatus, lpips_shapes
 from tests.exchange.published import Tensors, rem_file, saved
 
 LISTING = Path(__file__).parents[1] / "data" / "published_rem_keys.csv"
@@ -115,6 +119,23 @@ def test_tables_without_spare_rows_are_taken(cli: Callable, tmp_path: Path, take
     assert take_in(saved(tmp_path / "bare.pt", given), "rem", "--out", tmp_path / "run").status == 0
     assert cli("export", tmp_path / "run", "--format", "rem", "--out", tmp_path / "x.pt", "--without-lpips").status == 0
     assert same(read(tmp_path / "x.pt"), given)
+
+
+def test_lpips_weights_of_the_cache_are_written_where_the_listing_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    cached = {name: random.random(shape, np.float32) for name, shape in lpips_shapes().items()}
+    monkeypatch.setattr("remctl.exchange.lpips.lpips_status", lambda: CacheStatus("ready", "", ""))
+    monkeypatch.setattr("remctl.exchange.lpips.read_lpips", lambda path: cached)
+    written = lpips.cached()
+    with LISTING.open() as listing:
+        listed = {row["key"]: row["shape"] for row in csv.DictReader(listing) if ".lpips." in row["key"]}
+    assert {key: "x".join(map(str, t.shape)) for key, t in written.items()} == listed
+    for key, tensor in written.items():
+        if found := re.search(r"slice\d\.(\d+\.\w+)$", key):
+            assert np.array_equal(tensor.numpy(), cached[f"features.{found[1]}"])
+        elif found := re.search(r"lin(\d)\.", key):
+            assert np.array_equal(tensor.numpy(), cached[f"heads.{found[1]}.weight"])
+    assert written["tokenizer.lpips.scaling_layer.scale"].flatten().tolist() == pytest.approx([0.458, 0.448, 0.450])
 
 
 # --- what is computed
