@@ -35,6 +35,7 @@ from remctl.runs import provenance
 from remctl.runs.code import Code, distinct, recorded, this_code
 from remctl.runs.cores import Load
 from remctl.runs.files import make_folder, read_json, refuse_target, truncate_jsonl, write_atomic, write_json
+from remctl.runs.imported import keep_score, refuse_imported
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
@@ -73,6 +74,7 @@ def train(
     """
     run = RunFolder(run_path(out, experiment, config.variant, folder_name(config.game), config.seed))
     with StopFlag().listening() as stop:
+        refuse_imported(run, "there is no training to resume; choose another --name or --out")
         refuse_other_configuration(run, config)
         if run.is_done:
             result = read_result(run)
@@ -203,13 +205,19 @@ def describe_result(result: dict[str, Any]) -> str:
 
 
 def evaluate(path: Path, episodes: int, device: str, seed: int | None = None) -> dict[str, Any]:
-    """Play `episodes` test episodes with a run's newest agent; nothing is written. `seed` defaults to the run's."""
-    with _agent_of(path, device) as (agent, epoch, _, reporter):
+    """Play `episodes` test episodes with a run's newest agent. `seed` defaults to the run's.
+
+    Nothing is written, but that imported weights, which have no other score, keep this one if it is as of a final test.
+    """
+    with _agent_of(path, device) as (agent, epoch, run, reporter):
         random = Randomness(agent.config.seed if seed is None else seed, epoch, "eval")
         with reporter.counting("episodes", episodes) as advance:
             played = play(agent, episodes, random, advance, controller_trained(agent.config, epoch))
         about = describe_device(agent.device, agent.config.runtime.precision)
-        return describe_run(agent.config, played) | {"epoch": epoch, "evaluation_seed": random.seed, "device": about}
+        result, final = describe_run(agent.config, played) | {"device": about}, agent.config.evaluation.final_episodes
+        if run.is_imported:
+            reporter.log(keep_score(run, result, random.seed == agent.config.seed and episodes >= final, final))
+        return result | {"epoch": epoch, "evaluation_seed": random.seed}
 
 
 def inspect(path: Path, device: str, out: Path | None = None, num_steps: int | None = None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ LAYERS = (
     ("runner",),
     ("bench",),
     ("explain", "doctor", "sweep", "report"),
+    ("exchange",),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -21,12 +21,12 @@ from remctl.weights import CONV_INDICES, read_lpips
 Features = tuple[Tensor, ...]
 
 # VGG16's convolutions per level; a level ends where LPIPS reads, and 2x2 max pooling leads to the next.
-_CONVS_PER_LEVEL = (2, 2, 3, 3, 3)
+CONVS_PER_LEVEL = (2, 2, 3, 3, 3)
 _EXACT_LEVELS = 2  # what these round, all others amplify
 _WINOGRAD_CHANNELS = 256  # from the third level on: 1.6 to 3 times as fast; the second gains nothing, the first loses
 # ImageNet's channel means and deviations, carried from [0, 1] to [-1, 1].
-_SHIFT = (-0.030, -0.088, -0.188)
-_SCALE = (0.458, 0.448, 0.450)
+SHIFT = (-0.030, -0.088, -0.188)
+SCALE = (0.458, 0.448, 0.450)
 _EPS = 1e-10
 _MIN_SIDE = 16  # four poolings leave one pixel
 
@@ -100,10 +100,10 @@ class LPIPS(nn.Module):
         super().__init__()
         convs = [_FrozenConv(tensors[f"features.{i}.weight"], tensors[f"features.{i}.bias"]) for i in CONV_INDICES]
         self.levels = nn.ModuleList(_split(convs))
-        for i in range(len(_CONVS_PER_LEVEL)):
+        for i in range(len(CONVS_PER_LEVEL)):
             self.register_buffer(f"head{i}", tensors[f"heads.{i}.weight"].flatten(), persistent=False)
-        self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
         self.head_dropout, self.deep_type = head_dropout, deep_type
         self.eval()
 
@@ -154,7 +154,7 @@ class LPIPS(nn.Module):
 
 def _split(convs: list[_FrozenConv]) -> list[nn.Sequential]:
     rest = iter(convs)
-    return [nn.Sequential(*(next(rest) for _ in range(count))) for count in _CONVS_PER_LEVEL]
+    return [nn.Sequential(*(next(rest) for _ in range(count))) for count in CONVS_PER_LEVEL]
 
 
 def _unit_length(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from remctl.games import ATARI_100K
 from remctl.paths import user_path
 from remctl.report.colors import coloured
 from remctl.report.published import SOURCES, TABLE_GAMES, TABLES, published
-from remctl.report.results import Algorithm, MissingRun, RunScore
+from remctl.report.results import Algorithm, MissingRun, Origin, RunScore
 from remctl.report.runs import FoundRuns, RunGroup, read_runs
 from remctl.report.scores import parse_option, read_scores
 from remctl.report.spec import ReportSpec, in_order
@@ -121,7 +121,8 @@ def _ours(name: str, group: RunGroup) -> Algorithm:
                 f"{name}: seed {a.seed} of {a.game} is there twice, {a.path} and {b.path}; leave one of them out"
             )
     label = group.label if name == group.variant else f"{group.label} ({name.removesuffix('/' + group.variant)})"
-    return Algorithm(name, label, "ours", group.source, 0, runs, means_of(runs))
+    origin: Origin = "imported" if any(run.imported for run in runs) else "ours"
+    return Algorithm(name, label, origin, group.source, 0, runs, means_of(runs))
 
 
 def means_of(runs: Iterable[RunScore]) -> dict[str, float]:
@@ -167,7 +168,7 @@ def _renamed(paper: list[Algorithm], own: Sequence[Algorithm]) -> list[Algorithm
 def _labelled(algorithms: list[Algorithm]) -> list[Algorithm]:
     """Labels that tell algorithms apart."""
     counts = Counter(a.label for a in algorithms)
-    suffix = {"published": "paper", "file": "file", "ours": "ours"}
+    suffix = {"published": "paper", "file": "file", "ours": "ours", "imported": "imported"}
     made = [replace(a, label=f"{a.label} ({suffix[a.origin]})") if counts[a.label] > 1 else a for a in algorithms]
     counts = Counter(a.label for a in made)
     return [replace(a, label=a.name) if counts[a.label] > 1 else a for a in made]
@@ -248,6 +249,8 @@ def _nothing(missing: Sequence[MissingRun], spec: ReportSpec) -> str:
     if missing:
         first = missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        if first.is_imported:
+            return f"{first.path}: imported, and not tested yet{more}: run `remctl eval {first.path}`, then report"
         return f"{first.path}: not finished ({first.reason}){more}: run the same train command again, then report"
     if spec.runs or spec.scores or spec.published:
         return f"no score on the games asked for ({', '.join(spec.selected or ())[:60]}): choose others with --games"

@@ -151,14 +151,19 @@ def _interval_notes(algorithms: Sequence[Algorithm], games: tuple[str, ...]) -> 
 
 
 def _origin_notes(algorithms: Sequence[Algorithm]) -> list[str]:
+    imported = [(a, run) for a in algorithms for run in a.runs if run.imported]
+    labels = dict.fromkeys(a.label for a, _ in imported)
+    sources = some([f"{run.game} seed {run.seed} from {run.imported}" for _, run in imported])
+    notes = [f"Imported weights, tested here and not trained here: {', '.join(labels)}: {sources}."] if imported else []
     published = [a.label for a in algorithms if a.origin == "published"]
-    if not published:
-        return []
-    return [f"Published, not run here: {', '.join(published)}. Means of 5 runs, which bear no interval and no IQM."]
+    if published:
+        listed = ", ".join(published)
+        notes.append(f"Published, not run here: {listed}. Means of 5 runs, which bear no interval and no IQM.")
+    return notes
 
 
 def _version_notes(algorithms: Sequence[Algorithm]) -> list[str]:
-    ours = [a for a in algorithms if a.origin == "ours"]
+    ours = [a for a in algorithms if a.origin in ("ours", "imported")]
     notes = _code_notes(ours)
     runs = [run for a in ours for run in a.runs]
     computed = {p: sum(run.precision == p for run in runs) for p in sorted({r.precision for r in runs if r.precision})}

@@ -27,7 +27,7 @@ from typing import Literal, get_args
 from remctl.bench.result import Result
 from remctl.runs.code import Code
 
-Origin = Literal["ours", "published", "file"]
+Origin = Literal["ours", "imported", "published", "file"]
 Metric = Literal["mean", "median", "iqm", "optimality_gap", "superhuman"]
 FigureName = Literal[
     "aggregates",
@@ -73,6 +73,7 @@ class RunScore:
     preset: str | None = None
     hardware: str | None = None
     precision: str | None = None
+    imported: str | None = None  # the file its weights came from
 
     @property
     def remctl_version(self) -> str | None:
@@ -84,8 +85,9 @@ class RunScore:
 class Algorithm:
     """One column of the comparison.
 
-    `origin`: `ours` was run with remctl; `published` are the means printed in the paper; `file` was read from a score file,
-    which does not say who made it. `source`: where from, for people: `runs/smoke`, `paper, Table 1`, `scores/REM.json`.
+    `origin`: `ours` was run with remctl; `imported` are weights that others trained, tested with remctl; `published` are the
+    means printed in the paper; `file` was read from a score file, which does not say who made it. `source`: where from, for
+    people: `runs/smoke`, `paper, Table 1`, `scores/REM.json`.
     `color` is an index into the figures' palette, the same for an agent in every report; ours and the published of one
     agent share it, no others.
 
@@ -283,7 +285,7 @@ class Benchmark:
 class MissingRun:
     """A run that was expected or begun and has no score. `reason` for people: `epoch 120 of 600`, `not started`.
 
-    `seed` is None where a score file tells none.
+    `seed` is None where a score file tells none. `is_imported`: others trained it, and only its test is missing.
     """
 
     algorithm: str
@@ -291,6 +293,7 @@ class MissingRun:
     seed: int | None
     path: str
     reason: str
+    is_imported: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from remctl.report.numbers import is_count, is_number
 from remctl.report.results import MissingRun, RunScore
 from remctl.runs.code import distinct
 from remctl.runs.files import named_errors, read_json, read_jsonl
+from remctl.runs.imported import imported_from
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.places import Places, is_nameless, why_nameless
 from remctl.runs.provenance import starts
@@ -116,9 +117,11 @@ class _Search:
             about, result = _describe(run), _finished(run)
         except UserError as error:  # a damaged run is missing, and the others are compared
             about = _by_place(run)
-            _miss(self.group(folder.resolve().name, about.variant, folder, None), run, about, str(error))
+            _miss(
+                self.group(folder.resolve().name, about.variant, folder, None, run.is_imported), run, about, str(error)
+            )
         else:
-            _add(self.group(folder.resolve().name, about.variant, folder, None), run, about, result)
+            _add(self.group(folder.resolve().name, about.variant, folder, None, run.is_imported), run, about, result)
 
     def add_experiment(self, experiment: _Experiment) -> None:
         self.experiments.append(experiment)
@@ -134,6 +137,9 @@ class _Search:
         self.seen.add(run.path.resolve())
         group = self.group(experiment.name, entry.variant, experiment.folder, None)
         about = _About(entry.variant, entry.game, entry.seed)
+        if run.is_imported:  # in the place of one that was to be trained
+            _miss(group, run, about, "weights imported from elsewhere are in its place")
+            return
         try:
             result = _finished(run)
         except UserError as error:
@@ -145,8 +151,12 @@ class _Search:
             return
         _add(group, run, about, result)
 
-    def group(self, experiment: str, variant: str, folder: Path, label: str | None) -> RunGroup:
+    def group(
+        self, experiment: str, variant: str, folder: Path, label: str | None, is_imported: bool = False
+    ) -> RunGroup:
         known = VARIANTS[variant].label if variant in VARIANTS else variant
+        if is_imported:  # no column of its own runs, whatever else is in the folder
+            variant, label = f"{variant}-imported", f"{label or known} (imported)"
         made = RunGroup(experiment, variant, label or known, str(folder))
         return self.groups.setdefault((folder.resolve(), variant), made)
 
@@ -187,7 +197,7 @@ class _About:
 def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] | None) -> None:
     if result is None:
         try:
-            _miss(group, run, about, progress(run))
+            _miss(group, run, about, progress(run), run.is_imported)
         except MachineError as error:
             _miss(group, run, about, str(error))
         return
@@ -204,12 +214,13 @@ def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] 
             preset=result.get("preset"),
             hardware=hardware(run, result),
             precision=precision(run, result),
+            imported=imported_from(run),
         )
     )
 
 
-def _miss(group: RunGroup, run: RunFolder, about: _About, reason: str) -> None:
-    group.missing.append(MissingRun(group.variant, about.game, about.seed, str(run.path), reason))
+def _miss(group: RunGroup, run: RunFolder, about: _About, reason: str, is_imported: bool = False) -> None:
+    group.missing.append(MissingRun(group.variant, about.game, about.seed, str(run.path), reason, is_imported))
 
 
 def _expect(run: RunFolder, result: dict[str, Any], about: _About) -> None:
@@ -262,6 +273,8 @@ def precision(run: RunFolder, result: dict[str, Any]) -> str | None:
 
 def progress(run: RunFolder) -> str:
     """How far an unfinished run got: `not started`, `epoch 120 of 600`."""
+    if run.is_imported:
+        return "imported, not tested: remctl eval"
     if not run.config.is_file():
         return "not started"
     epochs = [entry["epoch"] for entry in read_jsonl(run.metrics) if isinstance(entry.get("epoch"), int)]

@@ -5,6 +5,7 @@
     metrics.jsonl     entries by epoch, one each *    episodes.jsonl    every return
     checkpoints/      complete generations only       replay/           append-only
     media/            pictures and videos             result.json       written last: its presence means done
+    imported.json     only in a run of weights that others trained: from which file
     lock              held while a process runs       train.log         what was said
     requests.jsonl    what users asked of its jobs
 
@@ -58,6 +59,15 @@ class RunFolder:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def imported(self) -> Path:
+        return self.path / "imported.json"
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether others trained the agent: nothing here has, and nothing here can go on with it."""
+        return self.imported.is_file()
 
     @property
     def lock(self) -> Path:

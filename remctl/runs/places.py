@@ -64,7 +64,7 @@ class Places:
         """
 
         def is_it(path: Path) -> bool:
-            return config_hash in known_hashes(path / "config.yaml")
+            return config_hash in known_hashes(path / "config.yaml") and not RunFolder(path).is_imported
 
         known = list(self._known(experiment, recorded))
         found = list(filter(is_it, known)) or [path for path in known if is_awaited(RunFolder(path))]

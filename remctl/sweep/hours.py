@@ -109,7 +109,7 @@ def evidence(out: Path, device: Device) -> Evidence:
     """Return the seconds per epoch of every finished run under `out` on `device`, by configuration."""
     found: dict[str, list[float]] = {}
     for run in find_runs(out) if device.name else ():
-        if not run.is_done:
+        if not run.is_done or run.is_imported:
             continue
         share = _share(run.path, device, named=True)
         config = read_config(run) if share is not None else None

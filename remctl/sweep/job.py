@@ -82,7 +82,7 @@ class Supervised:
         """Whether it must not be started: done, cancelled, or failed in this submission. Raises MachineError."""
         mine = attempts(self.run, self.submission.id)
         failed = bool(mine) and mine[-1].get("outcome") == "failed"
-        return self.run.is_done or failed or self.is_cancelled
+        return (self.run.is_done and not self.run.is_imported) or failed or self.is_cancelled
 
     @property
     def is_cancelled(self) -> bool:

@@ -98,7 +98,7 @@ def find_places(
     begun: dict[str, list[RunFolder]] = {}
     for folder in find_runs(out):
         known = known_hashes(folder.config)
-        if known and len(folder.path.relative_to(out).parts) == RUN_DEPTH:
+        if known and not folder.is_imported and len(folder.path.relative_to(out).parts) == RUN_DEPTH:
             begun.setdefault(known[0], []).append(folder)
     places: dict[str, Path] = {}
     for run in wanted:  # of two names for one configuration the first gives the folder
@@ -130,6 +130,11 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
         return RunState("blocked", run.path, reason=why)
     if is_nameless(run) or (not found and os.path.lexists(run.config)):
         return damaged(run)
+    if run.is_imported:
+        why = (
+            f"{run.path} holds imported weights, no run trained here: choose another --out, or another name in the spec"
+        )
+        return RunState("blocked", run.path, reason=why)
     if run.is_done:
         return _done(run)
     events, cancelled, forgiven = attempts(run), requested(run, "cancel"), requested(run, "retry")

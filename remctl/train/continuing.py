@@ -15,6 +15,7 @@ from remctl.config.resolve import parse_set
 from remctl.errors import MachineError, UserError
 from remctl.replay.store import shard_path
 from remctl.runs.files import make_folder, named_errors, read_jsonl, truncate_jsonl, write_atomic
+from remctl.runs.imported import refuse_imported
 from remctl.runs.layout import RunFolder
 from remctl.runs.metrics import why_no_checkpoint
 from remctl.train import checkpoint
@@ -25,6 +26,7 @@ LENGTHS = ("training.num_epochs", "collection.last_epoch")
 
 def longer(source: RunFolder, sets: Iterable[str]) -> RunConfig:
     """Return a run's configuration with KEY=VALUE of `sets`. Raises UserError unless that is the same run, only longer."""
+    refuse_imported(source, "there is nothing to continue; train a new run")
     before = from_yaml(source.config)
     config = build(dict(map(parse_set, sets)), over=before)
     others = sorted(differing(before, config).keys() - set(LENGTHS))

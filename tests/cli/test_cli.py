@@ -38,6 +38,8 @@ VERBS = [
     "retry",
     "logs",
     "report",
+    "import",
+    "export",
     "config show",
     "config diff",
     "config schema",

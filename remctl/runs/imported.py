@@ -1,0 +1,54 @@
+"""Runs of weights that others trained (`remctl import`): where they came from, and what they are not.
+
+Nothing here has trained them, so that nothing resumes or continues them, and no ablation counts them as done. A score they have
+once `remctl eval` has measured it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from remctl.errors import MachineError, UserError
+from remctl.runs.files import read_json, write_json
+from remctl.runs.layout import RunFolder
+
+
+def record_of(run: RunFolder) -> dict[str, Any]:
+    """What imported.json says: format, file, sha256, time, names. Raises `MachineError` if it cannot be read."""
+    entry = read_json(run.imported)
+    texts = ("format", "file", "sha256")
+    if (
+        not isinstance(entry, dict)
+        or not all(isinstance(entry.get(name), str) for name in texts)
+        or not isinstance(entry.get("names"), dict)
+    ):
+        raise MachineError(
+            f"{run.imported} is damaged: restore it from a copy, or import the weights into another folder"
+        )
+    return entry
+
+
+def imported_from(run: RunFolder) -> str | None:
+    """Return the file that a run's weights came from, with its digest; None for a run of ours. Raises `MachineError`."""
+    if not run.is_imported:
+        return None
+    entry = record_of(run)
+    return f"{Path(entry['file']).name} (sha256 {entry['sha256'][:12]})"
+
+
+def refuse_imported(run: RunFolder, remedy: str) -> None:
+    """Raise `UserError`, with what to do, for a run of imported weights; `MachineError` if that cannot be read."""
+    if file := imported_from(run):
+        raise UserError(f"{run.path} holds weights imported from {file}: {remedy}")
+
+
+def keep_score(run: RunFolder, result: dict[str, Any], is_final: bool, num_final: int) -> str:
+    """Keep what was measured as the run's result if it is as its final test would be; a line that says so.
+
+    Raises `MachineError`.
+    """
+    if not is_final:
+        return f"not kept as the run's score, which takes {num_final} episodes or more and the run's own seed"
+    write_json(run.result, result | {"imported": imported_from(run)})
+    return f"kept as the run's score in {run.result}"

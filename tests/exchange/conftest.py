@@ -1,0 +1,54 @@
+"""Published files in small, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from remctl.cli import run
+from tests.exchange.published import IRIS_SIZES, REM_SIZES
+from tests.tiny import TINY, TINY_IRIS
+
+QUICK = {"rem": ("quick", (*TINY, *REM_SIZES)), "iris": ("iris", (*TINY_IRIS, *IRIS_SIZES))}
+SMALL_IRIS = (
+    "tokenizer.training.start_after_epoch=0",
+    "world_model.training.start_after_epoch=0",
+    "tokenizer.num_groups=32",
+    "tokenizer.perceptual=pixel",
+    "runtime.precision=fp32",
+)
+
+
+class Outcome(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run one command line."""
+
+    def call(*args: object) -> Outcome:
+        capsys.readouterr()
+        status = run([str(arg) for arg in args])
+        return Outcome(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def take_in(cli: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Outcome]:
+    """`remctl import` of a small file of Catch into tmp_path/published/rem/Catch/seed_0."""
+
+    def call(file: Path, kind: str = "rem", *more: object, game: str = "Catch") -> Outcome:
+        preset, sets = QUICK[kind]
+        sets = (*sets, *(SMALL_IRIS if kind == "iris" else ()))
+        given = [word for key in sets for word in ("--set", key)]
+        out = () if "--out" in more else ("--out", tmp_path / "published/rem/Catch/seed_0")
+        return cli("import", file, "--from", kind, "--game", game, "--preset", preset, *given, *out, *more)
+
+    return call
