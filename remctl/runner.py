@@ -112,12 +112,10 @@ def _train(config: RunConfig, run: RunFolder, device: torch.device, command: lis
 
 def _resumed(config: RunConfig, run: RunFolder, device: torch.device, reporter: Reporter, log: MetricsLog) -> Trainer:
     """The trainer after the last complete epoch, in the precision of that; what was loaded is not kept with it."""
-    notes: list[str] = []
     with reporter.doing("loading"):
-        found = restorable(run, config, notes.append)
+        found = restorable(run, config, reporter.log)
     precision, why = decide(config.runtime.precision, precision_before(run, found.checkpoint), native_precision(device))
-    for line in (f"{run.path}  config {config_hash(config)}  device {device}, {why}", *notes):
-        reporter.log(line)
+    reporter.log(f"{run.path}  config {config_hash(config)}  device {device}, {why}")
     trainer = Trainer(config.at_precision(precision), run, device, reporter, log)
     with reporter.doing("loading"):
         trainer.resume(found)

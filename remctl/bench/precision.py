@@ -158,6 +158,7 @@ class Pair:
         agent, image_loss = learner.agent, learner.image_loss
         frames = self.held_out[: agent.config.tokenizer.training.batch_size].to(agent.device)
         image_loss.train()
+        self.random.seed_global("dropout of LPIPS")
         with agent.autocast():
             loss, _ = agent.tokenizer.loss(to_model_range(frames), image_loss)
         image_loss.eval()

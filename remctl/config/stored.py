@@ -46,6 +46,8 @@ def from_yaml(path: Path) -> RunConfig:
         given = leaves(tree, f"{path}: ")
     except UserError as error:
         raise UserError(f"{error} (a newer remctl may have written this file: update remctl)") from None
+    if not {"game", "seed"} <= given.keys():
+        raise UserError(f"{path}: no game or no seed in it: {REMEDY}")
     return build({**baseline(), **given})
 
 

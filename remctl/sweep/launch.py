@@ -165,11 +165,16 @@ def launch(
         if any(state.status != "blocked" for state in look.states.values()):  # else the folder is another experiment's
             write_experiment(out, spec, look.places, look.wanted)
         submission = None
+        gpus = (
+            local.visible_gpus(say) if starting and target.executor == "local" else []
+        )  # may refuse: before runs move
+        if options.same_code:
+            settled = [a for a in actions if not a.starts]
+            starting = make_room(out, spec.name, starting, settled, look.known)
         if starting:
-            starting = make_room(out, spec.name, starting, look.known)
             look.places.update({a.run.config_hash: a.state.folder for a in starting})
             write_experiment(out, spec, look.places, look.wanted)
-            submission = _hand_over(look, starting, target, options, say)
+            submission = _hand_over(look, starting, target, options, bool(gpus))
         for action in starting if retrying else ():
             add_request(RunFolder(action.state.folder), "retry", [s.id for s in look.known])
         if options.then_report:
@@ -210,13 +215,13 @@ def target_of(options: Options, *, only_shown: bool = False) -> Target:
     return Target(executor, profile, file, reference("slurm", file))
 
 
-def _hand_over(look: Survey, starting: Sequence[Action], target: Target, options: Options, say: Say) -> Submission:
+def _hand_over(look: Survey, starting: Sequence[Action], target: Target, options: Options, has_gpu: bool) -> Submission:
     executor = target.executor
     runs = sorted(
         (_in_its_place(a.run, look.places) for a in starting), key=lambda run: run.seed
     )  # stable: even coverage
     refs = [ref_of(look.out, run, look.places[run.config_hash]) for run in runs]
-    if executor == "local" and not local.visible_gpus(say):
+    if executor == "local" and not has_gpu:
         options = replace(options, runs_per_gpu=1)
     tasks = tasks_of(refs, options.runs_per_gpu if executor == "slurm" else 1)  # the local queue packs by its slots
     report = report_command(look.out, look.spec.name) if options.then_report else None

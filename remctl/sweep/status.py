@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from remctl.config import RunConfig, config_hash, from_yaml
+from remctl.config import RunConfig, config_hash, from_yaml, known_hashes
 from remctl.config.resolve import suggestion
 from remctl.errors import MachineError, UserError
 from remctl.runs.layout import RunFolder, find_runs
@@ -164,8 +164,12 @@ def _runs_by_hand(out: Path, name: str) -> tuple[list[RunRef], list[Row]]:
         except UserError:  # of a newer remctl, or damaged
             variant, game, seed = ("?", "?", *run.path.relative_to(out).parts)[-3:]
             number = int(seed.removeprefix("seed_")) if seed.removeprefix("seed_").isdecimal() else 0
-            path = str(run.path.relative_to(out))
-            unreadable.append(Row(RunRef(variant, game, number, "", path, 0), damaged(run)))
+            known = known_hashes(run.config) if run.is_done else ()
+            ref = RunRef(variant, game, number, known[0] if known else "", str(run.path.relative_to(out)), 0)
+            if known:  # the hash that it states: it is finished, and counted everywhere
+                refs.append(ref)
+            else:
+                unreadable.append(Row(ref, damaged(run)))
     if not refs and not unreadable:
         raise UserError(f"no experiment {name!r} in {out}, and no run with a config.yaml")
     return refs, unreadable

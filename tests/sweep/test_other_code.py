@@ -154,6 +154,29 @@ def test_a_run_of_another_experiment_stays_and_is_run_again_here(
     assert (actions[0].kind, actions[0].others) == ("skip", ())
 
 
+def test_back_at_the_code_that_made_it_elsewhere_every_command_shows_that_run(
+    tmp_path: Path, spec: Spec, runs: list[WantedRun], handed: list[list[str]]
+) -> None:
+    out = tmp_path / "runs"
+    for run in runs:
+        theirs = made_by(begin(out, run, 4, done=True, experiment="other"), OLD)
+    launch(out, spec, *AGAIN, say=lambda text: None)
+    for run in runs:
+        own = made_by(begin(out, run, 4, done=True), SELF)
+        made_by(out / "other" / own.relative_to(out / "tiny"), SELF)
+        made_by(own, OLD)  # as if this were the code that made theirs
+    launch(out, spec, *AGAIN, say=lambda text: None)
+    for options in (AGAIN, PLAIN, AGAIN):
+        actions, _ = launch(out, spec, *options, say=lambda text: None)
+        assert {(a.kind, a.state.folder.parts[-4]) for a in actions} == {("skip", "other")}
+        assert {row.state.folder.parts[-4] for row in standing(out, "tiny").rows} == {"other"}
+        assert {Path(run.path).parts[-4] for group in read_runs([out / "tiny"]).groups for run in group.runs} == {
+            "other"
+        }
+    assert (out / "tiny/.other-code" / own.relative_to(out / "tiny")).with_name(f"{own.name}.1").is_dir()
+    assert (theirs / "result.json").is_file()
+
+
 def test_what_follows_does_not_run_again_what_other_code_finishes_meanwhile(
     tmp_path: Path, spec: Spec, runs: list[WantedRun]
 ) -> None:
@@ -292,6 +315,44 @@ def test_nothing_moves_where_one_place_is_taken(tmp_path: Path, spec: Spec, runs
         shutil.rmtree(place)
 
 
+def test_nothing_moves_where_the_gpus_cannot_be_asked_for(
+    tmp_path: Path, spec: Spec, runs: list[WantedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs"
+    old = [made_by(begin(out, run, 4, done=True), OLD) for run in runs]
+
+    def hang(say: Any) -> list[str]:
+        raise MachineError("nvidia-smi did not answer")
+
+    monkeypatch.setattr("remctl.sweep.local.visible_gpus", hang)
+    with pytest.raises(MachineError, match="did not answer"):
+        launch(out, spec, *AGAIN, say=lambda text: None)
+    assert ([(run / "result.json").is_file() for run in old], submissions(out)) == ([True] * 4, [])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_nothing_moves_where_one_place_may_not_be_written(public_folder: Path) -> None:  # noqa: F811
+    out, (spec, runs) = public_folder / "runs", tiny_spec(public_folder)
+    mine = made_by(begin(out, runs[0], 4, done=True), OLD)
+    made_by(begin(out, runs[2], 4, done=True, experiment="other"), OLD)
+    closed = out / "tiny" / runs[2].variant
+    closed.mkdir(parents=True)
+    for folder in (out, *out.rglob("*")):
+        folder.chmod(0o777)
+    closed.chmod(0o755)
+
+    def look() -> None:
+        actions = plan(runs, survey(out, spec).states, Rules(code=this_code(), same_code=True))
+        try:
+            make_room(out, "tiny", [a for a in actions if a.starts], [], [])
+        except MachineError as error:
+            os._exit(3 if f"{closed} may not be written" in str(error) else 4)
+        os._exit(5)
+
+    assert in_another_users_process(look) == 3
+    assert (mine / "result.json").is_file()
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
 def test_nothing_moves_where_one_run_may_not_be_moved(public_folder: Path) -> None:  # noqa: F811
     out, (spec, runs) = public_folder / "runs", tiny_spec(public_folder)
@@ -303,7 +364,7 @@ def test_nothing_moves_where_one_run_may_not_be_moved(public_folder: Path) -> No
     def look() -> None:
         actions = plan(runs, survey(out, spec).states, Rules(code=this_code(), same_code=True))
         try:
-            make_room(out, "tiny", actions, [])
+            make_room(out, "tiny", actions, [], [])
         except MachineError as error:
             os._exit(3 if f"{yours.parent} may not be written" in str(error) else 4)
         os._exit(5)

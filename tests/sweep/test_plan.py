@@ -129,7 +129,9 @@ def test_a_run_whose_configuration_cannot_be_read_is_held_and_named(
     assert "config.yaml is damaged" in state.reason or "choose another --out" in state.reason
 
 
-@pytest.mark.parametrize("damage", [None, "a: ["], ids=["gone", "damaged"])
+@pytest.mark.parametrize(
+    "damage", [None, "a: [", "", "schema: 2\npreset: quick\n"], ids=["gone", "damaged", "empty", "cut"]
+)
 def test_a_finished_run_whose_configuration_cannot_be_read_is_held_everywhere_in_the_same_words(
     damage: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,12 +143,12 @@ def test_a_finished_run_whose_configuration_cannot_be_read_is_held_everywhere_in
         folder = begin(out, run, epoch=4, done=True)
     write_experiment(out, spec, find_places(out, "tiny", runs, []), runs)
     (folder / "config.yaml").unlink()
-    if damage:
+    if damage is not None:
         (folder / "config.yaml").write_text(damage)
     state = look(out, runs)[1]
     says = state.reason
     assert state.status == "blocked"
-    assert says.startswith(f"{folder}/config.yaml is {'damaged (' if damage else 'gone: '}")
+    assert says.startswith(f"{folder}/config.yaml is {'gone: ' if damage is None else 'damaged ('}")
     assert says.endswith(": restore it from a copy, or move the run's folder away")
     actions, submission = launch(out, spec, Options(), say=lambda text: None)
     assert ([(a.kind, a.reason == says) for a in actions], submission) == ([("skip", False), ("hold", True)], None)
@@ -164,7 +166,26 @@ def test_a_finished_run_whose_configuration_cannot_be_read_is_held_everywhere_in
         runner.train(runs[1].config, out=out, experiment="tiny", device="cpu", command=[])
     assert str(refused.value) == says
     (folder / "result.json").unlink()
-    assert look(out, runs)[1].status == ("blocked" if damage else "stopped")  # its checkpoints say whose it is
+    assert look(out, runs)[1].status == ("stopped" if damage is None else "blocked")  # its checkpoints say whose it is
+
+
+def test_a_finished_run_whose_configuration_states_its_hash_counts_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that a newer version wrote, or whose rest is damaged."""
+    monkeypatch.chdir(tmp_path)
+    spec, runs = tiny_spec(tmp_path, seeds="[0]")
+    out = tmp_path / "runs"
+    folder = begin(out, runs[0], epoch=4, done=True)
+    head = "".join((folder / "config.yaml").read_text().splitlines(keepends=True)[:2])
+    for rest in ("a: [", "none_of_ours: 1\n"):
+        (folder / "config.yaml").write_text(head + rest)
+        write_experiment(out, spec, find_places(out, "tiny", runs, []), runs)
+        assert look(out, runs)[0].status == "done"
+        for _ in ("of an experiment", "by hand"):
+            assert [row.label for row in standing(out, "tiny").rows if row.ref.variant == runs[0].variant] == ["done"]
+            assert [len(group.runs) for group in read_runs([out / "tiny"]).groups][:1] == [1]
+            (out / "tiny" / "experiment.json").unlink(missing_ok=True)
 
 
 def test_a_folder_of_another_configuration_is_blocked(tmp_path: Path, runs: list[WantedRun]) -> None:
