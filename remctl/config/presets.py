@@ -38,6 +38,7 @@ PAPER_TEXT: Overrides = {
     "tokenizer.reconstruction": "l1",
     "world_model.ffn_activation": "gelu",
     "world_model.decay": "power_of_two",
+    "imagination.burn_in_frames": 10,  # Algorithm 7: C sees H real frames
     "imagination.imagined_steps": "text",
     "imagination.last_step": "used",
     "imagination.burn_in_actions": "all",

@@ -137,7 +137,8 @@ def _agent_in(path: Path, found: Mapping[str, Any]) -> tuple[Tensors, tuple[str,
     strange = [key for key, value in inside.items() if not isinstance(value, Tensor)]
     if strange and prefix:
         raise UserError(f"{path}: {_some(strange)} in {prefix.rstrip('.')} is no tensor: save the agent's state_dict()")
-    others = dict.fromkeys(key.split(".")[0] for key in (*strange, *(k for k in bare if not k.startswith(prefix))))
+    around_it = (key.split(".")[0] for key in bare if not key.startswith(prefix))
+    others = dict.fromkeys((*strange, *around_it))
     return {key: value for key, value in inside.items() if isinstance(value, Tensor)}, tuple(others)
 
 
@@ -146,12 +147,14 @@ def _places(key: str, component: str) -> Iterator[re.Match[str]]:
 
 
 def _refuse_no_numbers(path: Path, tensors: Tensors) -> None:
+    if empty := [k for k, t in tensors.items() if t.is_meta or t.layout is not torch.strided]:
+        raise UserError(f"{path}: {_some(empty)} is sparse or without values: save dense tensors, x.to_dense()")
     bad = [k for k, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if bad:
         raise UserError(f"{path}: {_some(bad)} has values that are not finite: take an earlier checkpoint")
 
 
 def _some(names: list[str]) -> str:
-    if not names:
-        return "nothing in it"
+    if not any(names):
+        return "nothing with a name in it"
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -169,7 +169,7 @@ def _sizes_of_m(tensors: Tensors) -> dict[str, Any]:
     found: dict[str, Any] = {"world_model.num_layers": num_layers} if num_layers else {}
     if width is not None and width.ndim:
         found["world_model.embed_dim"] = width.shape[0]
-        if thetas is not None and thetas.ndim and thetas.numel():
+        if thetas is not None and thetas.ndim and 0 < thetas.shape[0] <= width.shape[0]:
             found["world_model.num_heads"] = width.shape[0] // thetas.shape[0]
     return found | ({"world_model.ffn_dim": hidden.shape[0]} if hidden is not None and hidden.ndim else {})
 

@@ -111,4 +111,5 @@ def before(name: str) -> list[str]:
     first = json.loads((DATA / "keys_0_1_0.json").read_text())
     later = {key: value for key, value in baseline().items() if key not in first and not key.startswith("runtime.")}
     later |= {"evaluation.every_epochs": 10, "tokenizer.lpips_head_dropout": False} if "iris" in name else {}
+    later |= {"imagination.burn_in_frames": 20} if "paper-text" in name else {}
     return [f"{key}={json.dumps(value)}" for key, value in later.items()]

@@ -77,6 +77,8 @@ def test_wrapped_state_dicts_are_taken(cli: Callable, tmp_path: Path, take_in: C
 def test_what_is_left_out_is_said(tmp_path: Path, take_in: Callable) -> None:
     done = take_in(saved(tmp_path / "x.pt", {"agent": rem_file(), "epoch": 3, "optimizer": {"lr": 0.1}}))
     assert "left out, as no part of the agent: epoch, optimizer" in done.err
+    done = take_in(saved(tmp_path / "y.pt", rem_file() | {"tokenizer.version": 3}), "rem", "--out", tmp_path / "other")
+    assert "left out, as no part of the agent: tokenizer.version" in done.err
 
 
 # --- files that are none
@@ -110,6 +112,14 @@ def test_files_that_are_no_state_dict(tmp_path: Path, take_in: Callable) -> None
         "v.pt": {"tokenizer.a": torch.ones(1)},
     }.items():
         refused(take_in(saved(tmp_path / name, value)), name, "to have one, with keys that begin with tokenizer.")
+    for name, value, words in (
+        ("sparse.pt", {"world_model.embedding.weight": torch.eye(3).to_sparse()}, "is sparse or without values"),
+        ("meta.pt", {"world_model.embedding.weight": torch.empty(3, device="meta")}, "is sparse or without values"),
+        ("thetas.pt", {k: torch.zeros(999) for k in rem_file() if k.endswith("thetas")}, "thetas"),
+    ):
+        done = take_in(saved(tmp_path / name, rem_file() | value))
+        refused(done, name, words)
+        assert "num_heads=0" not in done.err
     torch.save({"agent": rem_file(), "hook": Boom()}, tmp_path / "hidden.pt")
     refused(take_in(tmp_path / "hidden.pt"), "holds more than tensors")
     refused(take_in(saved(tmp_path / "two.pt", {"a": rem_file(), "b": rem_file()})), "has 2 agents (a., b.)")
