@@ -131,6 +131,7 @@ class RetNet(nn.Module):
         first_predicted: int = 0,
         keep: Tensor | None = None,
         last_tokens_only: bool = False,
+        projected: Tensor | None = None,
     ) -> RetNetOutput:
         """Algorithm 1, for any number of blocks.
 
@@ -140,6 +141,7 @@ class RetNet(nn.Module):
         keep (B, T) bool: blocks that are False have no influence on anything behind them.
         last_tokens_only: `real` of the output is (B, T, 1, E), each block's last token, and the last layer computes of the
         other real tokens only what they leave in the state.
+        projected (B, T*n + P*K, 4 E): `first_projections` of the real tokens and u, if they are known already.
         """
         B, T, n, E = real.shape
         assert prediction is None or first_predicted + prediction.shape[1] <= T + 1, (prediction.shape, real.shape)
@@ -154,7 +156,8 @@ class RetNet(nn.Module):
         for i, (layer, layer_state) in enumerate(zip(self.decoder.layers, state, strict=True)):
             is_pruned = last_tokens_only and i == len(state) - 1
             run = run_pruned_layer if is_pruned else run_layer
-            x, new_state = run(layer, x, layer_state, layout, keep, keys[i])
+            known = (projected,) if i == 0 and projected is not None and not is_pruned else ()
+            x, new_state = run(layer, x, layer_state, layout, keep, keys[i], *known)
             states.append(new_state)
         predicted = x[:, x.shape[1] - P * K :].reshape(B, P, K, E) if P else None
         return RetNetOutput(
@@ -197,9 +200,15 @@ class RetNet(nn.Module):
         layout: Layout,
         keep: Tensor | None,
         keys: Tensor | None,
+        projected: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Eqs. 9 and 10, Algorithm 2: (B, rows, E) and the state after the last real block."""
-        projected, gate = self._project(layer, "qkvg", layer.norm1(x))
+        """Eqs. 9 and 10, Algorithm 2: (B, rows, E) and the state after the last real block.
+
+        projected (B, rows, 4 E): q, k, v and gate, if they are known already.
+        """
+        if projected is None:
+            projected = self._project(layer, "qkvg", layer.norm1(x))
+        projected, gate = _with_gate(projected, x.shape[-1])
         written, predicting = projected.split(layout.rows, dim=1)
         real = self._heads("qkv", written, layout.real_turns)
         real["v"] = _kept(real["v"], keep)
@@ -226,28 +235,31 @@ class RetNet(nn.Module):
         """
         last = slice(layout.block_len - 1, layout.rows[0], layout.block_len)
         (x_real, x_u), (h_real, h_u) = x.split(layout.rows, dim=1), layer.norm1(x).split(layout.rows, dim=1)
-        written = self._project(layer, "kv", h_real)[0]
+        written = self._project(layer, "kv", h_real)
         real = self._heads("kv", written, layout.real_turns)
         states = self.block_states(real["k"], _kept(real["v"], keep), state, layout.pruned_writing)
-        reading, gate = self._project(layer, "qg", h_real[:, last])
+        reading, gate = _with_gate(self._project(layer, "qg", h_real[:, last]), x.shape[-1])
         q = self._heads("q", reading, layout.real_turns[:, :, -1:])["q"].to(reading.dtype)
         before, behind = states.split([layout.num_predicted, layout.num_blocks], dim=2)
         retained, gates, rows = [q @ behind.to(q.dtype)], [gate], [x_real[:, last]]
         if layout.num_predicted:
-            projected, gate = self._project(layer, "qkvg", h_u)
+            projected, gate = _with_gate(self._project(layer, "qkvg", h_u), x.shape[-1])
             retained.append(self._predict(projected, before, layout))
             gates.append(gate)
             rows.append(x_u)
         return self._mix(layer, torch.cat(rows, 1), retained, torch.cat(gates, 1), keys), states[:, :, -1]
 
-    def _project(self, layer: RetNetDecoderLayer, names: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `names` says of q, k and v side by side (B, rows, .. E), and the gate g (B, rows, E), in one matmul."""
+    def first_projections(self, x: Tensor) -> Tensor:
+        """The first layer's q, k, v and gate (R, 4 E) of rows x (R, E): functions of what a token is, not of where it is."""
+        layer = self.decoder.layers[0]
+        return self._project(layer, "qkvg", layer.norm1(x)[None])[0]
+
+    def _project(self, layer: RetNetDecoderLayer, names: str, x: Tensor) -> Tensor:
+        """What `names` says of q, k, v and the gate g side by side (B, rows, .. E), in one matmul."""
         weight, bias = (
             torch.cat([self._projection(layer, name, kind) for name in names]) for kind in ("weight", "bias")
         )
-        projected = _affine(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
-        width = len(names.rstrip("g")) * x.shape[-1]
-        return projected.split([width, projected.shape[-1] - width], dim=-1)
+        return _affine(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
 
     def _projection(self, layer: RetNetDecoderLayer, name: str, kind: str) -> Tensor:
         """The weight (E, E) or bias (E,) of q, k, v or g: pairs of q and k in halves where layers are compiled."""
@@ -291,6 +303,11 @@ class RetNet(nn.Module):
 
     def _drop(self, x: Tensor, key: Tensor | None) -> Tensor:
         return dropout(x, self.dropout, self.training, key)
+
+
+def _with_gate(projected: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """What is `projected` (.., k E), and the gate (.., E) that stands last in it; E is `width`."""
+    return projected.split([projected.shape[-1] - width, width], dim=-1)
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
