@@ -425,13 +425,16 @@ FAULTS = [
     Fault("life", "train/trainer.py", "        guess_episodes(self.config, self.reporter.pace, games)\n", "", REMAINING),
     # Speed: fast forms against their plain twins
     Fault("speed", "rem/retnet.py", "(*before, *range(1, T + 1))", "(*before, *range(T - 1), T)", POP),
-    Fault("speed", "rem/retnet.py", "reading, layout.real_turns[:, :, -1:]", "reading, layout.real_turns[:, :, :1]", POP),
+    Fault("speed", "rem/retnet.py", "turns = layout.real_turns[:, :, -1:]", "turns = layout.real_turns[:, :, :1]", POP),
     Fault("speed", "rem/retnet.py", 'self.block_states(real["k"], _kept(real["v"], keep), state, layout.pruned_writing)', 'self.block_states(real["k"], real["v"], state, layout.pruned_writing)', POP),
     Fault("speed", "rem/retention.py", "torch.view_as_complex(rotation))", "torch.view_as_complex(rotation).conj())", POP),
     Fault("speed", "dropout.py", "manual_seed(seed)", "manual_seed(0)", DROPOUT),
     Fault("speed", "dropout.py", "min(round(p * LEVELS), LEVELS - 1)", "round(p * LEVELS) // 2", DROPOUT),
     Fault("speed", "dropout.py", "LEVELS / (LEVELS - dropped)", "1.0", DROPOUT),
     Fault("speed", "dropout.py", "_masked(gradients[0], mask, ctx.scale)", "gradients[0]", DROPOUT),
+    Fault("speed", "rem/world_model.py", "torch.arange(N + A, N + A + K", "torch.arange(N, N + K", M),
+    Fault("speed", "rem/world_model.py", "actions.unsqueeze(2) + N]", "actions.unsqueeze(2)]", M),
+    Fault("speed", "rem/views.py", "place.copy_(gradient)", "place.copy_(2 * gradient)", "tests/rem/test_views.py"),
     Fault("speed", "rem/world_model.py", "0.0).sum() / num_unmasked.clamp(min=1)", "0.0).sum() / mask.sum().clamp(min=1)", M),
     Fault("speed", "train/learner.py", "agent.tokenizer.code_vectors, whole)\n        loss.backward()", "agent.tokenizer.code_vectors)\n        loss.backward()", PHASES),
     # Benchmarks: what is timed, counted, compared and said

@@ -53,6 +53,24 @@ class Writing(NamedTuple):
     carry: Tensor
 
 
+class Layout(NamedTuple):
+    """Which rows of the (B, rows, E) stream are what, and the tables of their retention."""
+
+    blocks_per_chunk: int  # c
+    num_blocks: int  # T
+    block_len: int  # n
+    num_predicted: int  # P
+    num_chunks: tuple[int, int]  # whole ones, and the rest's
+    rows: tuple[int, int]  # real ones, and those of u
+    real_turns: Tensor  # T real blocks' rotation (2, T, n, D/2, 2), or in halves (2, T, n, 2, D/2)
+    predicted_turns: Tensor  # P predicted blocks' rotation, likewise (2, P, K, D/2, 2)
+    writing: Writing  # reads the states before chunks, before predicted blocks, and last the one behind everything
+    pruned_writing: Writing  # of the last layer: reads those before predicted blocks, and behind each block
+    chunk: Decays  # of c blocks
+    rest: Decays  # of the blocks behind the last whole chunk
+    predicted: Decays  # of a predicted block
+
+
 class RetentionTables:
     """Rotation and decay tables of one model, built once per shape, device and dtype, and shared by its layers.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,9 +26,8 @@ from remctl.config import WorldModelConfig
 from remctl.dropout import dropout, dropout_keys
 from remctl.rem.retention import (
     QKV,
-    Decays,
+    Layout,
     RetentionTables,
-    Writing,
     block_states,
     block_states_in_turn,
     pairs_in_halves,
@@ -35,6 +35,7 @@ from remctl.rem.retention import (
     rotate,
     rotate_halves,
 )
+from remctl.rem.views import partition
 
 State = list[Tensor]  # one (B, H, D, D) per layer
 NUM_DROPOUTS = 4  # in a layer
@@ -47,24 +48,6 @@ class RetNetOutput(NamedTuple):
     real: Tensor
     predicted: Tensor | None
     state: State
-
-
-class Layout(NamedTuple):
-    """Which rows of the (B, rows, E) stream are what, and the tables of their retention."""
-
-    blocks_per_chunk: int  # c
-    num_blocks: int  # T
-    block_len: int  # n
-    num_predicted: int  # P
-    num_chunks: tuple[int, int]  # whole ones, and the rest's
-    rows: tuple[int, int]  # real ones, and those of u
-    real_turns: Tensor  # T real blocks' rotation (2, T, n, D/2, 2), or in halves (2, T, n, 2, D/2)
-    predicted_turns: Tensor  # P predicted blocks' rotation, likewise (2, P, K, D/2, 2)
-    writing: Writing  # reads the states before chunks, before predicted blocks, and last the one behind everything
-    pruned_writing: Writing  # of the last layer: reads those before predicted blocks, and behind each block
-    chunk: Decays  # of c blocks
-    rest: Decays  # of the blocks behind the last whole chunk
-    predicted: Decays  # of a predicted block
 
 
 class RetNet(nn.Module):
@@ -131,6 +114,7 @@ class RetNet(nn.Module):
         first_predicted: int = 0,
         keep: Tensor | None = None,
         last_tokens_only: bool = False,
+        projected: Tensor | None = None,
     ) -> RetNetOutput:
         """Algorithm 1, for any number of blocks.
 
@@ -140,6 +124,7 @@ class RetNet(nn.Module):
         keep (B, T) bool: blocks that are False have no influence on anything behind them.
         last_tokens_only: `real` of the output is (B, T, 1, E), each block's last token, and the last layer computes of the
         other real tokens only what they leave in the state.
+        projected (B, T*n + P*K, 4 E): `first_projections` of the real tokens and u, if they are known already.
         """
         B, T, n, E = real.shape
         assert prediction is None or first_predicted + prediction.shape[1] <= T + 1, (prediction.shape, real.shape)
@@ -154,7 +139,8 @@ class RetNet(nn.Module):
         for i, (layer, layer_state) in enumerate(zip(self.decoder.layers, state, strict=True)):
             is_pruned = last_tokens_only and i == len(state) - 1
             run = run_pruned_layer if is_pruned else run_layer
-            x, new_state = run(layer, x, layer_state, layout, keep, keys[i])
+            known = (projected,) if i == 0 and projected is not None and not is_pruned else ()
+            x, new_state = run(layer, x, layer_state, layout, keep, keys[i], *known)
             states.append(new_state)
         predicted = x[:, x.shape[1] - P * K :].reshape(B, P, K, E) if P else None
         return RetNetOutput(
@@ -197,18 +183,24 @@ class RetNet(nn.Module):
         layout: Layout,
         keep: Tensor | None,
         keys: Tensor | None,
+        projected: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Eqs. 9 and 10, Algorithm 2: (B, rows, E) and the state after the last real block."""
-        projected, gate = self._project(layer, "qkvg", layer.norm1(x))
-        written, predicting = projected.split(layout.rows, dim=1)
-        real = self._heads("qkv", written, layout.real_turns)
+        """Eqs. 9 and 10, Algorithm 2: (B, rows, E) and the state after the last real block.
+
+        projected (B, rows, 4 E): q, k, v and gate, if they are known already.
+        """
+        if projected is None:
+            projected = self._project(layer, "qkvg", layer.norm1(x))
+        turns = layout.real_turns, layout.predicted_turns
+        gate, written, values, *predicting = partition(projected, partial(self._gate_and_parts, turns))
+        real = self._heads("qkv", layout.real_turns, written, values)
         real["v"] = _kept(real["v"], keep)
         states = self.block_states(real["k"], real["v"], state, layout.writing)
         sizes = [*layout.num_chunks, layout.num_predicted]
         *before_chunks, before, _ = states.split([*sizes, states.shape[2] - sum(sizes)], dim=2)
         retained = _chunkwise(QKV(**real), before_chunks, layout)
         if layout.num_predicted:
-            retained.append(self._predict(predicting, before, layout))
+            retained.append(self._predict(before, layout, *predicting))
         return self._mix(layer, x, retained, gate, keys), states[:, :, -1]
 
     def _pruned_layer(
@@ -226,40 +218,55 @@ class RetNet(nn.Module):
         """
         last = slice(layout.block_len - 1, layout.rows[0], layout.block_len)
         (x_real, x_u), (h_real, h_u) = x.split(layout.rows, dim=1), layer.norm1(x).split(layout.rows, dim=1)
-        written = self._project(layer, "kv", h_real)[0]
-        real = self._heads("kv", written, layout.real_turns)
+        written = partition(self._project(layer, "kv", h_real), partial(self._parts, "kv", layout.real_turns))
+        real = self._heads("kv", layout.real_turns, *written)
         states = self.block_states(real["k"], _kept(real["v"], keep), state, layout.pruned_writing)
-        reading, gate = self._project(layer, "qg", h_real[:, last])
-        q = self._heads("q", reading, layout.real_turns[:, :, -1:])["q"].to(reading.dtype)
+        reading, gate = self._project(layer, "qg", h_real[:, last]).chunk(2, dim=-1)
+        turns = layout.real_turns[:, :, -1:]
+        q = self._heads("q", turns, *self._parts("q", turns, reading))["q"].to(reading.dtype)
         before, behind = states.split([layout.num_predicted, layout.num_blocks], dim=2)
         retained, gates, rows = [q @ behind.to(q.dtype)], [gate], [x_real[:, last]]
         if layout.num_predicted:
-            projected, gate = self._project(layer, "qkvg", h_u)
-            retained.append(self._predict(projected, before, layout))
+            view = partial(self._gate_and_parts, (layout.predicted_turns,))
+            gate, *predicting = partition(self._project(layer, "qkvg", h_u), view)
+            retained.append(self._predict(before, layout, *predicting))
             gates.append(gate)
             rows.append(x_u)
         return self._mix(layer, torch.cat(rows, 1), retained, torch.cat(gates, 1), keys), states[:, :, -1]
 
-    def _project(self, layer: RetNetDecoderLayer, names: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What `names` says of q, k and v side by side (B, rows, .. E), and the gate g (B, rows, E), in one matmul."""
+    def first_projections(self, x: Tensor) -> Tensor:
+        """The first layer's q, k, v and gate (R, 4 E) of rows x (R, E): functions of what a token is, not of where it is."""
+        layer = self.decoder.layers[0]
+        return self._project(layer, "qkvg", layer.norm1(x)[None])[0]
+
+    def _project(self, layer: RetNetDecoderLayer, names: str, x: Tensor) -> Tensor:
+        """What `names` says of q, k, v and the gate g side by side (B, rows, .. E), in one matmul."""
         weight, bias = (
             torch.cat([self._projection(layer, name, kind) for name in names]) for kind in ("weight", "bias")
         )
-        projected = _affine(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
-        width = len(names.rstrip("g")) * x.shape[-1]
-        return projected.split([width, projected.shape[-1] - width], dim=-1)
+        return _affine(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
 
     def _projection(self, layer: RetNetDecoderLayer, name: str, kind: str) -> Tensor:
         """The weight (E, E) or bias (E,) of q, k, v or g: pairs of q and k in halves where layers are compiled."""
         rows: Tensor = getattr(getattr(layer.retention, f"{name}_proj"), kind)
         return pairs_in_halves(rows, self.head_dim) if self.is_compiled and name in "qk" else rows
 
-    def _heads(self, names: str, projected: Tensor, turns: Tensor) -> dict[str, Tensor]:
-        """Each of `names` as (B, H, T, n, D), contiguous; q and k turned by `turns` (2, T, n, ..), float32 or better."""
+    def _gate_and_parts(self, turns: Sequence[Tensor], projected: Tensor) -> list[Tensor]:
+        """Views of (B, rows, 4 E): the gate, and the `_parts` of real rows and of u, as far as `turns` are theirs."""
+        width = projected.shape[-1] // 4
+        qkv, gate = projected.split([3 * width, width], dim=-1)
+        of_turns = zip(turns, qkv.split([t.shape[1] * t.shape[2] for t in turns], dim=1), strict=True)
+        return [gate, *(part for t, rows in of_turns for part in self._parts("qkv", t, rows))]
+
+    def _parts(self, names: str, turns: Tensor, projected: Tensor) -> list[Tensor]:
+        """Views of (B, T*n, .. E), per head: q and k as far as they are there (.., B, H, T, n, D), and likewise v."""
         parts = projected.unflatten(-1, (len(names), self.num_heads, self.head_dim)).unflatten(1, turns.shape[1:3])
-        parts = parts.permute(3, 0, 4, 1, 2, 5)
+        num_rotated = len(names.rstrip("v"))
+        return list(parts.permute(3, 0, 4, 1, 2, 5).split([num_rotated, len(names) - num_rotated]))
+
+    def _heads(self, names: str, turns: Tensor, rotating: Tensor, values: Tensor) -> dict[str, Tensor]:
+        """Each of `names` as (B, H, T, n, D), contiguous; q and k turned by `turns` (2, T, n, ..), float32 or better."""
         rotated = names.rstrip("v")
-        rotating, values = parts.split([len(rotated), len(names) - len(rotated)])
         turns = turns["qk".index(rotated[0]) :][: len(rotated), None, None]
         turn = rotate_halves if self.is_compiled else rotate
         found = dict(zip(rotated, turn(rotating, turns).unbind(0), strict=True))
@@ -267,9 +274,9 @@ class RetNet(nn.Module):
             found["v"] = values[0].contiguous()
         return found
 
-    def _predict(self, projected: Tensor, before: Tensor, layout: Layout) -> Tensor:
-        """Prediction tokens (B, P*K, 3 E), each copy from the state before its block (B, H, P, D, D): (B, H, P, K, D)."""
-        u = self._heads("qkv", projected, layout.predicted_turns)
+    def _predict(self, before: Tensor, layout: Layout, rotating: Tensor, values: Tensor) -> Tensor:
+        """The P*K prediction tokens' `_parts`, each copy from the state before its block (B, H, P, D, D): (B, H, P, K, D)."""
+        u = self._heads("qkv", layout.predicted_turns, rotating, values)
         return retain(QKV(**u), before, layout.predicted)
 
     def _mix(

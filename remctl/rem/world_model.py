@@ -20,17 +20,20 @@ from remctl.interfaces import ImaginationStreams, Imagined, Segment, SequenceMod
 from remctl.rem.retnet import RetNet
 from remctl.rem.sampling import sample_categorical
 
+LEAST_SAVED = 5e8  # multiplications, of the first layer's projections, that are worth a look-up in their place
+
 
 class WorldModelState(NamedTuple):
     """`memory`: the sequence model's state. `position`: of the next token, absolute. `tokens` (B, K): the current observation.
 
-    POP has not consumed `tokens` yet (it goes in with its action); token by token has.
+    POP has not consumed `tokens` yet (it goes in with its action); token by token has. `projected`: as in `_projections`.
     """
 
     memory: Any
     position: int
     tokens: Tensor
     code_vectors: Tensor
+    projected: Tensor | None = None
 
 
 class WorldModel(nn.Module):
@@ -52,6 +55,7 @@ class WorldModel(nn.Module):
         self.tokens_per_obs = tokens_per_obs
         self.block_len = tokens_per_obs + 1
         self.pop = config.observation_prediction == "pop"
+        self.may_look_up = True  # the first layer's projections, where it pays
         E = config.embed_dim
         model: SequenceModel = RetNet(config) if sequence_model is None else sequence_model
         self.add_module(model.name, cast(nn.Module, model))
@@ -88,8 +92,10 @@ class WorldModel(nn.Module):
         one; sums are divided by the whole's positions, so that the losses of its parts add up to its own.
         """
         blocks = self._blocks(segment.tokens, segment.actions, code_vectors)
-        first = self.config.first_predicted_block
-        observations, at_action = self._training_outputs(blocks, first)
+        (B, T), first = segment.actions.shape, self.config.first_predicted_block
+        table = self._projections(B * self._num_rows(T, T - first), code_vectors)
+        projected = self._projected(segment.tokens, segment.actions, T - first, table)
+        observations, at_action = self._training_outputs(blocks, first, projected)
         observed, rewarded = self._loss_masks(segment)
         all_observed, all_rewarded = (observed, rewarded) if whole is None else self._loss_masks(whole)
         rewards, ends, num_rewarded = segment.rewards.sign().long() + 1, segment.ends.long(), all_rewarded.sum()
@@ -102,13 +108,15 @@ class WorldModel(nn.Module):
         }
         return torch.stack(list(terms.values())).sum(), terms
 
-    def _training_outputs(self, blocks: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    def _training_outputs(self, blocks: Tensor, first: int, projected: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Outputs that predict the tokens of blocks first..T-1 (B, T-first, K, E), and those at the actions (B, T, E)."""
         B, T = blocks.shape[:2]
         state = self.sequence_model.initial_state(B, blocks)
         if self.pop:
             u = self._prediction_tokens(B, T - first)
-            out = self.sequence_model(blocks, state, prediction=u, first_predicted=first, last_tokens_only=True)
+            out = self.sequence_model(
+                blocks, state, prediction=u, first_predicted=first, last_tokens_only=True, projected=projected
+            )
             return out.predicted, out.real[:, :, -1]
         real = self.sequence_model(blocks, state).real
         # Token by token, the output one position before a token predicts it; before the very first stands none.
@@ -141,15 +149,18 @@ class WorldModel(nn.Module):
         """
         B, T = tokens.shape[:2]
         state, position = self.sequence_model.initial_state(B, code_vectors), (T - 1) * self.block_len
+        table = self._projections(B * self._num_rows(1, 1), code_vectors)
         if T > 1:
             blocks = self._blocks(tokens[:, :-1], actions, code_vectors)
-            pruned = {"last_tokens_only": True} if self.pop else {}  # nobody reads what comes out
+            pruned: dict[str, Any] = {}
+            if self.pop:  # nobody reads what comes out
+                pruned = {"last_tokens_only": True, "projected": self._projected(tokens[:, :-1], actions, 0, table)}
             state = self.sequence_model(blocks, state, keep=real, **pruned).state
         if not self.pop:
             current = self._embed_observations(tokens[:, -1:], code_vectors)
             state = self.sequence_model(current, state, start=position).state
             position += self.tokens_per_obs
-        return WorldModelState(state, position, tokens[:, -1], code_vectors)
+        return WorldModelState(state, position, tokens[:, -1], code_vectors, table)
 
     def step(
         self, state: WorldModelState, action: Tensor, streams: ImaginationStreams
@@ -167,13 +178,18 @@ class WorldModel(nn.Module):
     def _step_pop(
         self, state: WorldModelState, action: Tensor, streams: ImaginationStreams
     ) -> tuple[WorldModelState, Tensor]:
-        block = self._blocks(state.tokens[:, None], action[:, None], state.code_vectors)
-        prediction = self._prediction_tokens(action.shape[0], 1)
+        tokens, actions = state.tokens[:, None], action[:, None]
         out = self.sequence_model(
-            block, state.memory, state.position, prediction=prediction, first_predicted=1, last_tokens_only=True
+            self._blocks(tokens, actions, state.code_vectors),
+            state.memory,
+            state.position,
+            prediction=self._prediction_tokens(action.shape[0], 1),
+            first_predicted=1,
+            last_tokens_only=True,
+            projected=self._projected(tokens, actions, 1, state.projected),
         )
-        tokens = sample_categorical(self.observation_head(out.predicted[:, 0]), streams.observations)
-        new_state = WorldModelState(out.state, state.position + self.block_len, tokens, state.code_vectors)
+        drawn = sample_categorical(self.observation_head(out.predicted[:, 0]), streams.observations)
+        new_state = state._replace(memory=out.state, position=state.position + self.block_len, tokens=drawn)
         return new_state, out.real[:, 0, -1]
 
     def _step_tokens(
@@ -215,6 +231,40 @@ class WorldModel(nn.Module):
         shared = self.config.prediction_tokens == "shared"
         u = self.prediction_embedding.weight[: 1 if shared else self.tokens_per_obs]
         return u.expand(batch_size, num_blocks, self.tokens_per_obs, -1)
+
+    # The first layer's projections of a row depend on nothing but its code, its action or its place in u
+
+    def _num_rows(self, num_blocks: int, num_predicted: int) -> int:
+        """Of one sequence: real tokens and those of u."""
+        return num_blocks * self.block_len + num_predicted * self.tokens_per_obs
+
+    def _projections(self, num_rows: int, code_vectors: Tensor) -> Tensor | None:
+        """The first layer's projections of every code, action and token of u, (N + A + K, 4 E); None where it does not pay.
+
+        `num_rows` are to be looked up in it at a time. Not under bfloat16 with a gradient, which would be summed in it.
+        """
+        device = code_vectors.device.type
+        if not (self.pop and self.may_look_up) or device != "cpu":
+            return None
+        if torch.is_autocast_enabled(device) and torch.is_grad_enabled():
+            return None
+        codes = code_vectors if self.config.observation_embeddings == "tokenizer" else self.observation_embedding.weight
+        actions, u = self.action_embedding.weight, self._prediction_tokens(1, 1).flatten(0, 2)
+        saved_rows = num_rows - len(codes) - len(actions) - len(u)
+        if saved_rows * 4 * codes.shape[1] ** 2 < LEAST_SAVED:
+            return None
+        table: Tensor = cast(RetNet, self.sequence_model).first_projections(torch.cat([codes, actions, u]))
+        return table
+
+    def _projected(self, tokens: Tensor, actions: Tensor, num_predicted: int, table: Tensor | None) -> Tensor | None:
+        """Of blocks (B, T, K) and (B, T), and of u for `num_predicted` blocks: rows (B, .., 4 E) of a table if there is one."""
+        if table is None:
+            return None
+        A, K = self.action_embedding.num_embeddings, self.tokens_per_obs
+        N = len(table) - A - K
+        real = torch.cat([tokens, actions.unsqueeze(2) + N], dim=2).flatten(1)
+        u = torch.arange(N + A, N + A + K, device=tokens.device).repeat(num_predicted)
+        return F.embedding(torch.cat([real, u.expand(len(real), -1)], dim=1), table)
 
 
 def _head(embed_dim: int, num_classes: int) -> nn.Sequential:

@@ -8,7 +8,7 @@ from remctl.bench.counting import Counter
 from remctl.bench.measure import Measured, check_once, make_workload
 from remctl.config import build
 from remctl.errors import MachineError
-from remctl.rem import retnet
+from remctl.rem import retnet, world_model
 from remctl.rem.retention import RetentionTables
 from tests.bench.test_cost import IRIS, SMALL, TOKEN_BY_TOKEN
 
@@ -67,6 +67,13 @@ def test_an_operation_too_many_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(retnet, "retain", lambda *args: right(*args) + 0.0)
     with pytest.raises(MachineError, match="operations of imagination = cost model"):
         check_counts("REM", workload)
+
+
+def test_counts_are_checked_without_look_ups_that_spare_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world_model, "LEAST_SAVED", float("-inf"))
+    workload = make_workload(build(SMALL), CPU)
+    assert all(c.error == 0 for c in check_counts("REM", workload))
+    assert workload.agent.world_model.may_look_up
 
 
 def test_one_model_is_checked_once_whatever_the_batch_and_the_horizon() -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 from remctl.config import WorldModelConfig
 from remctl.interfaces import Segment
 from remctl.rem import world_model as module
+from remctl.rem.retnet import RetNet
 from remctl.rem.world_model import WorldModel
 from tests.draws import streams
 
@@ -129,6 +130,44 @@ def expected_masks(rule: str, context: int, real: Tensor, starts: Tensor) -> tup
                 token, reward = j > context or (j > 1 and bool(starts[b])), j >= context or bool(starts[b])
             observed[b, j - 1], rewarded[b, j - 1] = token and real[b, j - 1], reward and real[b, j - 1]
     return observed, rewarded
+
+
+@pytest.mark.parametrize("embeddings", ["tokenizer", "separate"])
+@pytest.mark.parametrize("prediction_tokens", ["separate", "shared"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_first_projections_looked_up_are_those_that_are_multiplied(
+    embeddings: str, prediction_tokens: str, num_layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses, gradients and imagined logits. A table that no row is looked up in would hide faults: it is counted."""
+    model = make_model(
+        observation_embeddings=embeddings, prediction_tokens=prediction_tokens, num_layers=num_layers, context_blocks=3
+    )
+    segment, found, tables = make_segment(torch.arange(T) < torch.tensor([[T], [5], [3]])), [], []
+    right = RetNet.first_projections
+    monkeypatch.setattr(RetNet, "first_projections", lambda net, x: tables.append(len(x)) or right(net, x))
+    for least_saved in (float("inf"), float("-inf")):
+        monkeypatch.setattr(module, "LEAST_SAVED", least_saved)
+        loss, terms = model.loss(segment, CODES)
+        gradients = torch.autograd.grad(loss, model.parameters(), allow_unused=True)
+        with torch.no_grad():
+            imagined = forced_imagination(model, segment, monkeypatch)
+        found.append([*terms.values(), *(g for g in gradients if g is not None), *imagined])
+    assert tables == [N + A + K] * 2  # one for a step, one for a rollout
+    for wanted, looked_up in zip(*found, strict=True):
+        torch.testing.assert_close(looked_up, wanted, **EXACT)
+
+
+def test_small_work_and_bfloat16_sums_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_default_dtype(torch.float32)
+    model, codes, rows = make_model(), CODES.float(), N + A + K
+    assert model._projections(10_000, codes) is None
+    monkeypatch.setattr(module, "LEAST_SAVED", 0)
+    assert [model._projections(r, codes) is None for r in (rows - 1, rows)] == [True, False]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model._projections(rows, codes) is None
+        with torch.no_grad():
+            assert model._projections(rows, codes).dtype == torch.bfloat16
+    assert model.to("meta")._projections(rows, codes.to("meta")) is None
 
 
 @pytest.mark.parametrize("rule", ["published", "supervise_starts", "all_positions"])
