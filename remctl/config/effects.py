@@ -68,7 +68,7 @@ def _environment(c: RunConfig) -> Iterator[Rule]:
     yield family == "gym", "only Atari games have it", ATARI_ONLY
     lives = c.environment.end_on_life_loss
     yield not lives, "environment.end_on_life_loss is false", ("environment.dead_starts",)
-    yield family != "gym", "only gym: environments have it", ("environment.arguments",)
+    yield family != "gym", "only gym: environments have it", ("environment.arguments", "environment.enlarge")
     unused = c.training.num_epochs <= c.collection.last_epoch
     yield unused, f"training ends after epoch {c.training.num_epochs}", ("collection.last_epoch",)
 

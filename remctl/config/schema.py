@@ -64,6 +64,9 @@ class EnvironmentConfig(Section):
         "",
         "code",
     )
+    enlarge: Literal["bilinear", "nearest"] = option(
+        "bilinear", "gym: how a picture smaller than frame_size is enlarged", "", "ours", before="bilinear"
+    )
     arguments: Arguments = option({}, "gym: arguments of the environment's constructor", "", "ours", before={})
 
 

@@ -55,6 +55,7 @@ def _make_gym(game: str, environment: EnvironmentConfig, training: bool, seed: i
         game.removeprefix(games.GYM_PREFIX),
         frame_skip=environment.frame_skip,
         frame_size=environment.frame_size,
+        enlarge=environment.enlarge,
         time_limit_frames=_time_limit_frames(environment, training),
         seed=seed,
         arguments=environment.arguments,
