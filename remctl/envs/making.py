@@ -63,7 +63,7 @@ def make(env_id: str, arguments: Mapping[str, Any], why_not: Callable[[str], str
         raise UserError(f"cannot make gym:{env_id}{described(arguments)}: {remedy(error)}") from error
 
 
-def _made(env_id: str, arguments: Mapping[str, Any], **rendering: str) -> gymnasium.Env[Any, Any]:
+def _made(env_id: str, arguments: Mapping[str, Any], **rendering: Any) -> gymnasium.Env[Any, Any]:
     # A copy: an environment may change its lists, and the run's configuration is not to change with them.
     return gymnasium.make(env_id, disable_env_checker=True, **rendering, **deepcopy(dict(arguments)))
 
