@@ -86,7 +86,7 @@ class _Search:
         if not path.exists():
             raise UserError(f"{path}: no such folder; give run folders or a folder of them, such as runs/quick")
         if not path.is_dir():
-            raise UserError(f"{path} is a file; give score files as --scores NAME={path}")
+            raise UserError(f"{path} is a file, and no run: remctl report takes score files as --scores NAME={path}")
         experiments = sorted(
             file.parent for file in (path / EXPERIMENT_FILE, *path.glob(f"*/{EXPERIMENT_FILE}")) if file.is_file()
         )

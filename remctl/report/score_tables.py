@@ -19,7 +19,8 @@ MINUS = re.compile(r"^[\u2212\u2013\ufe63\uff0d](?=[\d.])")  # as word processor
 def read_rows(path: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Return the rows with the number of their line; separated by commas, semicolons or tabs, as the header is.
 
-    Excel's line `sep=;` before the header is followed, comments (`# ...`) before it are skipped. Raises UserError naming the line and the fix.
+    Excel's line `sep=;` before the header is followed, comments (`# ...`) before it are skipped. Raises UserError naming the
+    line and the fix.
     """
     whole, told = text, SEPARATOR_LINE.match(text)
     text = _without_comments(text[told.end() if told else 0 :])
