@@ -67,7 +67,7 @@ def _named(flags: Mapping[str, Sequence[str]], words: str) -> list[str]:
     """The keys of a profile that SLURM's words are about: those given, and those that a site may insist on."""
     if not _IS_WRONG.search(words):
         return []
-    options = dict.fromkeys(SITES_OWN) | flags
+    options = (*SITES_OWN, *(key for key in flags if key not in SITES_OWN))
     about = {key: _NOUNS.get(key) or re.escape(key.removeprefix("extra.")) for key in options}
     return [key for key, noun in about.items() if re.search(rf"\b({noun})\b", words, re.IGNORECASE)]
 
