@@ -90,6 +90,7 @@ root.__doc__ = HELP
 
 @app.command()
 def train(
+    context: typer.Context,
     game: Game = None,
     preset: Preset = "paper",
     variant: Variant = "rem",
@@ -122,12 +123,12 @@ def train(
     if shorter is not None:
         from remctl.train.continuing import longer
 
-        refuse_beside("--continue", game, preset, variant, config, like, seed)
+        refuse_beside(context, "--continue", "--set")
         source = RunFolder(check_run(shorter).absolute())
         resolved = longer(source, sets or ())
         name = name or f"{shorter.absolute().parents[2].name}_{resolved.training.num_epochs}_epochs"
     elif like is not None:
-        refuse_beside("--from", game, preset, variant, config, sets, seed)
+        refuse_beside(context, "--from")
         resolved = from_yaml(like)
     elif game is None:
         raise UserError("no game given: add --game Pong (see `remctl list games`), or --from a run's config.yaml")

@@ -202,7 +202,9 @@ def _nearest(name: str) -> list[str]:
 
 def _key(name: str) -> str:
     """What is left of a name once case, punctuation and the usual decoration of Atari ids are taken off."""
-    decoration = r"^(gym:)?((ALE|Atari)[/_ -])?|(-ram)?(NoFrameskip|Deterministic)?([-_]v\d+)?$"
+    decoration = (
+        r"^(gym:)?(ale[_-]py:)?((ALE|Atari([ _-]?100k)?)[/_ .:-])?|(-ram)?(NoFrameskip|Deterministic)?([-_]v\d+)?$"
+    )
     bare = re.sub(decoration, "", name.strip(), flags=re.IGNORECASE)
     return re.sub(r"[^a-z0-9]", "", bare.lower())
 

@@ -23,6 +23,11 @@ def user_path(given: str | Path) -> Path:
     return Path(expanded)
 
 
+def from_here(path: Path) -> Path:
+    """Return an absolute path relative to the working folder if it lies there, else as it is."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def refuse_nowhere(path: Path) -> None:
     """Raise UserError, with what has a similar name there, if nothing is at `path`: a typo, no fault of the machine."""
     if os.path.lexists(path):

@@ -27,19 +27,20 @@ from remctl.config import (
 from remctl.dream.figures import diagnosis_figures
 from remctl.dream.media import write_media
 from remctl.envs import make_env
-from remctl.errors import MachineError, UserError
+from remctl.errors import UserError
 from remctl.games import folder_name
 from remctl.precision import decide, native_precision
 from remctl.progress import Reporter
 from remctl.runs import provenance
 from remctl.runs.code import Code, distinct, recorded, this_code
 from remctl.runs.cores import Load
-from remctl.runs.files import make_folder, read_json, refuse_target, truncate_jsonl, write_atomic, write_json
+from remctl.runs.files import make_folder, refuse_target, truncate_jsonl, write_atomic, write_json
 from remctl.runs.imported import keep_score, refuse_imported
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
 from remctl.runs.places import Places, is_nameless, why_nameless
+from remctl.runs.result import read_result
 from remctl.stopping import StopFlag
 from remctl.train import checkpoint, threads
 from remctl.train.build import Agent, build_agent, build_image_loss
@@ -77,7 +78,7 @@ def train(
         refuse_imported(run, "there is no training to resume; choose another --name or --out")
         refuse_other_configuration(run, config)
         if run.is_done:
-            result = read_result(run)
+            result = read_result(run, "score", "num_episodes", "game", "seed")
             made_by = recorded(result)
             by_other = f" by other code (remctl {made_by.version})" if made_by and made_by.is_other(this_code()) else ""
             print(f"{run.path}: finished already{by_other}, {describe_result(result)}")
@@ -187,14 +188,6 @@ def describe_run(config: RunConfig, episodes: list[Episode]) -> dict[str, Any]:
         "remctl_version": this_code().version,
         "sources": this_code().sources,
     }
-
-
-def read_result(run: RunFolder) -> dict[str, Any]:
-    """result.json; MachineError where it is not one."""
-    result = read_json(run.result)
-    if not isinstance(result, dict) or not {"score", "num_episodes", "game", "seed"} <= result.keys():
-        raise MachineError(f"{run.result} is damaged: remove it, and the same command tests the trained agent again")
-    return result
 
 
 def describe_result(result: dict[str, Any]) -> str:

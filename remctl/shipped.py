@@ -54,8 +54,11 @@ def find(kind: Kind, given: str) -> Path:
         found = path if path.exists() else None
     else:
         found = Path(given) if Path(given).is_file() else available(kind).get(given)
+    if found is None and user_path(given).is_dir() or found is not None and found.is_dir():
+        raise UserError(f"{given} is a folder, no {NAMES[kind]}: {_advice(kind, given)}")
     if found is None:
-        raise UserError(f"no {NAMES[kind]} {given!r}: {_advice(kind, given)}")
+        missing = "" if given.startswith(PREFIX) or not _is_path(given) else " (there is no such file)"
+        raise UserError(f"no {NAMES[kind]} {given!r}{missing}: {_advice(kind, given)}")
     return found
 
 

@@ -354,6 +354,7 @@ FAULTS = [
     Fault("overlap", "train/trainer.py", "            self.log.append(epoch, test.metrics)\n", "            pass\n", OVERLAP),
     Fault("overlap", "report/curves.py", "epoch_of(entry, metric)", 'entry.get("epoch")', "tests/report/test_spec_and_cli.py"),
     # Reports
+    Fault("report", "report/score_files.py", "if values and at.episodes:", "if False:", "tests/report/test_scores.py -k no_runs"),
     Fault("report", "report/stats.py", "num_runs * num_runs / (num_runs - 1) * (POWER", "num_runs * (POWER", "tests/report/test_stats.py"),
     Fault("report", "report/stats.py", "None if value == 0 else (value < 0) ==", "(value < 0) ==", "tests/report/test_stats.py"),
     Fault("report", "report/published.py", '{name, "rem"} if name == "REM" else {name}', "{name}", "tests/report/test_report.py"),
@@ -404,6 +405,9 @@ FAULTS = [
     Fault("sweep", "sweep/profile.py", '(parts["s"] > 0)', "0", "tests/sweep/test_profile.py"),
     Fault("sweep", "sweep/profile.py", "exit $status'", "true'", "tests/sweep/test_profile.py"),
     Fault("sweep", "sweep/hours.py", "epochs = ref.num_epochs - state.progress.epoch", "epochs = ref.num_epochs", "tests/cli/test_sweep_verbs.py"),
+    Fault("sweep", "sweep/hours.py", "counted is None or ref.config_hash in counted", "True", "tests/cli/test_names.py -k hours"),
+    Fault("sweep", "sweep/slurm.py", "_refusal(given) == words:\n        return []", "False:\n        return []", f"{COMMANDS} -k about_no_key"),
+    Fault("sweep", "sweep/named.py", 'if are_moved else Place(path, "")', 'if False else Place(path, "")', "tests/cli/test_names.py -k any_folder"),
     Fault("sweep", "sweep/hours.py", "alone * statistics.median(factors)", "alone", "tests/sweep/test_hours.py"),
     Fault("sweep", "commands/before_start.py", "if not (sys.stdin.isatty() and sys.stderr.isatty()):", "if False:", "tests/cli/test_confirm.py"),
     Fault("sweep", "commands/sweep.py", 'record.get("sets", ())', "()", "tests/cli/test_ablate_shown.py"),

@@ -38,7 +38,13 @@ def test_a_name_means_your_own_file_before_the_shipped_one(kind: shipped.Kind, n
     [
         ("popp", "no ablation spec 'popp': did you mean pop?"),
         ("remctl:popp", "no ablation spec 'remctl:popp': did you mean pop?"),
-        ("ablations/pop.yaml", "no ablation spec 'ablations/pop.yaml': did you mean pop, which needs no path?"),
+        (
+            "ablations/pop.yaml",
+            "no ablation spec 'ablations/pop.yaml' (there is no such file): did you mean pop, which",
+        ),
+        ("none.yaml", "no ablation spec 'none.yaml' (there is no such file): known: "),
+        (".", ". is a folder, no ablation spec: known: "),
+        ("/", "/ is a folder, no ablation spec: known: "),
         ("xyz", "no ablation spec 'xyz': known: accidents, action_inputs"),
     ],
 )

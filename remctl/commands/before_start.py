@@ -46,7 +46,8 @@ def planned(
 ) -> tuple[Survey, list[Action]]:
     """Return what is known and what would be done; nothing is written. Raises MachineError."""
     look = survey(out.absolute(), spec, same_code=options.same_code, say=say)
-    return look, plan(look.wanted, look.states, Rules(code=this_code(), same_code=options.same_code))
+    rules = Rules(code=this_code(), same_code=options.same_code, experiment=spec.name)
+    return look, plan(look.wanted, look.states, rules)
 
 
 def confirm(out: Path, spec: Spec, options: Options, yes: bool) -> None:
@@ -69,7 +70,12 @@ def confirm(out: Path, spec: Spec, options: Options, yes: bool) -> None:
     if spec.preset != SMALL:
         aside(f"shorter: --preset {SMALL}{_small(out, spec, options, device)}")
     aside("A run keeps the precision and the number of threads of its first start.")
-    if not typer.confirm("Start?", err=True):
+    try:
+        is_wanted = typer.confirm("Start?", err=True)
+    except typer.Abort:  # Ctrl-D or Ctrl-C, which leave the line open
+        aside("")
+        is_wanted = False
+    if not is_wanted:
         aside("nothing was started")
         raise typer.Exit(1)
 

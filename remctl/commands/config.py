@@ -14,6 +14,7 @@ app = typer.Typer(help="Show, compare and explain configurations.")
 
 @app.command()
 def show(
+    context: typer.Context,
     game: Annotated[str | None, typer.Option(help="A game; see `remctl list games`.", show_default="Pong")] = None,
     preset: Preset = "paper",
     variant: Variant = "rem",
@@ -40,7 +41,7 @@ def show(
     if like is not None:
         from remctl.commands.comparing import of_run
 
-        refuse_beside("--from", game, preset, variant, config, sets, seed)
+        refuse_beside(context, "--from")
         resolved = of_run(like)
     else:
         resolved = resolve(game or "Pong", preset, variant, config, sets or (), seed)

@@ -22,6 +22,7 @@ from remctl.shipped import Kind, available
 from remctl.variants import VARIANTS
 
 MIN_FRAMED = 80  # columns
+WHAT_TO_TRAIN = ("--game", "--preset", "--variant", "--config", "--set", "--seed", "--from", "--continue")
 
 
 def check_device(name: str) -> str:
@@ -92,15 +93,17 @@ def _expanding(callback: Callable[..., Any] | None) -> Callable[..., Any]:
     return expanded
 
 
-def refuse_beside(
-    option: str, game: object, preset: str, variant: str, config: object, other: object, seed: int
-) -> None:
-    """UserError where something beside `option` says what to train. `other`: --set beside --from, and the other way."""
-    if game is not None or config is not None or other or (preset, variant, seed) != ("paper", "rem", 0):
-        more = "--set" if option == "--from" else "--from"
-        raise UserError(
-            f"{option} gives the whole configuration: leave out --game, --preset, --variant, --config, {more} and --seed"
-        )
+def refuse_beside(context: typer.Context, option: str, allowed: str = "") -> None:
+    """UserError if something next to `option` says what to train, whatever its value; `allowed` is one that may."""
+    given = [p.opts[0] for p in context.command.params if _is_given(context, p.name) and p.opts[0] in WHAT_TO_TRAIN]
+    refused = [name for name in given if name not in (option, allowed)]
+    if refused:
+        raise UserError(f"{option} gives the whole configuration: leave out {', '.join(refused)}")
+
+
+def _is_given(context: typer.Context, name: str | None) -> bool:
+    source = context.get_parameter_source(name or "")
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def refuse_together(option: str, others: Mapping[str, bool]) -> None:

@@ -120,7 +120,7 @@ def status(
     """Show what the runs of an experiment are doing."""
     from remctl.commands import sweep_output
     from remctl.sweep.named import place
-    from remctl.sweep.status import part_of, read_records, standing
+    from remctl.sweep.status import read_records, standing
 
     if watch and json:
         raise UserError("--watch and --json: choose one of them")
@@ -129,7 +129,7 @@ def status(
         sweep_output.show_experiments(read_records(where.out if where else out), json)
         return
     while True:
-        now_is = part_of(standing(where.out, where.name), where.part)
+        now_is = standing(where.out, where.name, part=where.part)
         sweep_output.show_standing(now_is, json, anew=watch)
         if not watch or not now_is.is_open:
             return
@@ -159,15 +159,14 @@ def retry(name: Name, runs: Chosen = None, out: Out = Path("runs")) -> None:
     from remctl.sweep.named import place
     from remctl.sweep.records import read_experiment
     from remctl.sweep.spec import read_spec
-    from remctl.sweep.status import chosen_in, is_by_hand, standing
+    from remctl.sweep.status import choose, chosen_in, is_by_hand, standing
 
     where = place(name, out)
     out, experiment = where.out, where.one
-    if is_by_hand(out, experiment):
-        raise UserError(
-            f"{name} was started by hand: `remctl train --from {where.folder}/.../config.yaml` resumes a run"
-        )
     now_is = standing(out, experiment)
+    if is_by_hand(out, experiment):
+        sweep_output.refuse_to_retry(name, choose(now_is.rows, chosen_in(now_is, where.part, runs or ())))
+        return
     record = read_experiment(out, experiment)
     asked = read_spec(_recorded(experiment, record["spec"]), record.get("sets", ()), experiment, record["preset"])
     rows = requests.to_retry(now_is, chosen_in(now_is, where.part, runs or ()))

@@ -17,6 +17,8 @@ from remctl.commands.output import show, show_json, table
 from remctl.config import differing
 from remctl.errors import UserError
 from remctl.explain import plain
+from remctl.games import folder_name
+from remctl.paths import from_here
 from remctl.sweep.device import device_for
 from remctl.sweep.hours import Hours
 from remctl.sweep.launch import Options, script, target_of
@@ -24,7 +26,7 @@ from remctl.sweep.named import experiment_names
 from remctl.sweep.plan import Action
 from remctl.sweep.records import Submission
 from remctl.sweep.spec import wanted_runs
-from remctl.sweep.status import Records, Row, Standing, standing
+from remctl.sweep.status import Records, Row, Standing, read_records, standing
 from remctl.sweep.wanted import Spec, WantedRun
 
 WATCH_S = 5.0
@@ -124,6 +126,28 @@ def show_launch(actions: Sequence[Action], submission: Submission | None, out: P
     print(f"see `remctl status {shlex.quote(name)}{where}`")
 
 
+def refuse_to_retry(name: str, rows: Sequence[Row]) -> None:
+    """Say that runs which were started by hand are done; raises UserError, with what resumes the first that is not."""
+    left = [row for row in rows if row.state.status != "done"]
+    if not left:
+        are = "it is" if len(rows) == 1 else f"all {len(rows)} runs are"
+        print(f"{name} was started by hand, and {are} done")
+        return
+    row, folder = left[0], left[0].state.folder
+    more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+    if row.state.status != "stopped":
+        reason = f" ({row.note})" if row.note else ""
+        raise UserError(f"{name} was started by hand, and {row.ref.path}{more} is {row.label}{reason}")
+    parts = (row.ref.variant, folder_name(row.ref.game), f"seed_{row.ref.seed}")
+    if folder.parts[-3:] != parts:
+        wanted = Path("runs", "mine", *parts)
+        raise UserError(f"{name} was started by hand, and moved: to resume {folder}{more}, move it to {wanted}")
+    config, experiment = str(from_here(folder / "config.yaml")), folder.parents[2]
+    command = ["remctl", "train", "--from", config, "--name", experiment.name]
+    command += [] if experiment.parent == Path("runs").absolute() else ["--out", str(from_here(experiment.parent))]
+    raise UserError(f"{name} was started by hand: `{shlex.join(command)}` resumes {row.ref.path}{more}")
+
+
 def _note_other_code(actions: Iterable[Action]) -> None:
     """Say how many runs are taken as other code made them."""
     kept = [action for action in actions if action.others and not action.again]
@@ -187,9 +211,12 @@ def show_experiments(records: Records, json: bool) -> None:
     """One line per experiment; a damaged one does not hide the others. Raises UserError where there is none."""
     found: list[Standing] = []
     notes = list(records.notes)
+    by_folder = {records.out: records}
     for name in experiment_names(records.out):
+        out = (records.out / name).parent
         try:
-            found.append(standing(records.out, name, records))
+            around = by_folder.setdefault(out, records if out == records.out else read_records(out))
+            found.append(replace(standing(out, Path(name).name, around), name=name))
         except UserError as error:
             notes.append(str(error))
     if json:

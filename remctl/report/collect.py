@@ -43,7 +43,7 @@ def collect(spec: ReportSpec) -> Collected:
     notes: list[str] = []
     found = _found_runs(spec, notes)
     ours, missing = _our_algorithms(found, notes)
-    files, unscored = _from_files(spec)
+    files, unscored = _from_files(spec, notes)
     own, missing = _distinct([*ours, *files]), [*missing, *unscored]
     games = _games(spec, own)
     paper = _covering(published(spec.published), games, notes)
@@ -136,9 +136,10 @@ def means_of(runs: Iterable[RunScore]) -> dict[str, float]:
 # --- score files
 
 
-def _from_files(spec: ReportSpec) -> tuple[list[Algorithm], list[MissingRun]]:
+def _from_files(spec: ReportSpec, notes: list[str]) -> tuple[list[Algorithm], list[MissingRun]]:
     files = [parse_option(text) for text in spec.scores]
     found = [(file, read_scores(file)) for file in files]
+    notes += [note for _, scores in found for note in scores.notes]
     made = [
         Algorithm(name, name, "file", str(file.path), 0, runs, means_of(runs))
         for file, scores in found

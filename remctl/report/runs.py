@@ -22,6 +22,8 @@ from remctl.runs.imported import imported_from
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.places import Places, is_nameless, why_nameless
 from remctl.runs.provenance import starts
+from remctl.runs.result import damaged_result
+from remctl.runs.result import read_result as result_of
 from remctl.variants import VARIANTS
 
 EXPERIMENT_FILE = "experiment.json"
@@ -86,7 +88,7 @@ class _Search:
         if not path.exists():
             raise UserError(f"{path}: no such folder; give run folders or a folder of them, such as runs/quick")
         if not path.is_dir():
-            raise UserError(f"{path} is a file; give score files as --scores NAME={path}")
+            raise UserError(f"{path} is a file, and no run: remctl report takes score files as --scores NAME={path}")
         experiments = sorted(
             file.parent for file in (path / EXPERIMENT_FILE, *path.glob(f"*/{EXPERIMENT_FILE}")) if file.is_file()
         )
@@ -240,16 +242,15 @@ def _finished(run: RunFolder) -> dict[str, Any] | None:
 
 def read_result(run: RunFolder) -> dict[str, Any]:
     """A finished run's result.json. Raises MachineError for a damaged one, UserError for a score that is no number."""
-    result = read_json(run.result)
-    if not isinstance(result, dict) or not {"score", "game", "seed"} <= result.keys():
-        raise MachineError(f"{run.result} is damaged: remove it, and the same command tests the trained agent again")
+    result = result_of(run, "score", "game", "seed")
     score = result["score"]
     if not is_number(score):
         raise UserError(
-            f"{run.result}: score is {score!r:.40}, not a number below 1e12; remove the file and repeat the same command"
+            f"{run.result}: score is {score!r:.40}, not a number below 1e12: remove it, and the same command tests the "
+            "trained agent again"
         )
     if not isinstance(result["game"], str) or not is_count(result["seed"]):
-        raise MachineError(f"{run.result} is damaged (game or seed): remove it and repeat the same command")
+        raise MachineError(damaged_result(run, "game or seed"))
     try:
         check_game(result["game"])
     except UserError as error:

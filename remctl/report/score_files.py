@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from remctl.errors import UserError
 from remctl.games import find_game, refuse_unknown
 from remctl.report import score_tables
 from remctl.report.score_names import (
+    EPISODES,
     MOMENT,
     ROLES,
     SCORE,
@@ -25,6 +26,7 @@ from remctl.report.score_names import (
     Entry,
     columns_of,
     is_statistic,
+    is_summary,
     plain_name,
     refuse_lost_columns,
     shown,
@@ -41,6 +43,7 @@ def read_entries(path: str, ending: str, data: bytes) -> list[Entry]:
     except RecursionError:
         raise UserError(f"{path}: not JSON of scores (nested too deeply); {WRITE}") from None
     unknown = [entry for entry in found if find_game(entry.game) is None]
+    _refuse_summaries(unknown)
     try:
         refuse_unknown(entry.game for entry in unknown)
     except UserError as error:
@@ -56,6 +59,14 @@ def read_entries(path: str, ending: str, data: bytes) -> list[Entry]:
     named = [replace(entry, game=find_game(entry.game) or "") for entry in found]
     refuse_lost_columns(named)
     return named
+
+
+def _refuse_summaries(unknown: Iterable[Entry]) -> None:
+    named = {entry.game: entry for entry in unknown if is_summary(entry.game)}
+    if named:
+        what = ", ".join(map(repr, named))
+        are = "is a summary over games, not a game: leave it out" if len(named) == 1 else "are no games: leave them out"
+        raise UserError(f"{next(iter(named.values())).place}: {what} {are}")
 
 
 def _entries(path: str, ending: str, data: bytes) -> Iterator[Entry]:
@@ -97,6 +108,8 @@ def _list(values: list[Any], at: Entry) -> Iterator[Entry]:
         raise UserError(f'{at.where} is an array without the names of its games; write {{"REM": {{"Pong": [...]}}}}')
     if at.in_list:
         raise UserError(f"{at.where} is {shown(values)}, not a number; give the run's mean score, or remove it")
+    if values and at.episodes:
+        raise _of_episodes(at)
     if not values:
         yield from _walk(None, at)
     for number, value in enumerate(values, 1):
@@ -125,6 +138,7 @@ def _object(members: dict[str, Any], at: Entry) -> Iterator[Entry]:
         yield from _walk(rows, at)
     elif score is not None:
         at = replace(at, ignored={**at.ignored, **{key: value for key, value in rest if key != score}})
+        at = replace(at, episodes=_episodes(score, at))
         yield from _walk(members[score], replace(at, is_run=at.is_run or not isinstance(members[score], list | dict)))
     else:
         yield from _members(members, rest, at)
@@ -141,6 +155,8 @@ def _members(members: dict[str, Any], rest: list[tuple[str, Any]], at: Entry) ->
 
 def _member(key: str, value: Any, at: Entry) -> Iterator[Entry]:
     seed = SEED_TEXT.fullmatch(key.strip())
+    if at.episodes and key.strip().isdecimal():
+        raise _of_episodes(at)
     if not at.game and find_game(key):
         yield from _walk(value, at.at(repr(key), game=key))
     elif seed and at.seed is None:
@@ -152,11 +168,24 @@ def _member(key: str, value: Any, at: Entry) -> Iterator[Entry]:
     elif isinstance(value, list | dict) and MOMENT.fullmatch(plain_name(key)):
         raise UserError(f"{at.where}: {key!r} is a step, not an algorithm; keep the last of each run, with its seed")
     elif isinstance(value, list | dict):
-        yield from _walk(value, at.at(repr(key), algorithm=f"{at.algorithm}/{key}".lstrip("/"), key=key))
+        inside = at.at(repr(key), algorithm=f"{at.algorithm}/{key}".lstrip("/"), key=key)
+        yield from _walk(value, replace(inside, episodes=_episodes(key, at)))
     elif at.game:
         raise UserError(f"{at.where}: what is {key!r}? Call the column of scores score, others game, seed, algorithm")
     else:
         yield from _walk(value, at.at(repr(key), key=key))
+
+
+def _episodes(key: str, at: Entry) -> str:
+    """The key if it means the episodes of a run, else the one around it that does."""
+    return key if EPISODES.fullmatch(plain_name(key)) else at.episodes
+
+
+def _of_episodes(at: Entry) -> UserError:
+    return UserError(
+        f"{at.where}: {at.episodes!r} lists episodes, which are no runs; give one score per run, the mean of its episodes "
+        "(if each is a run's, call them scores)"
+    )
 
 
 def _score_key(members: Mapping[str, Any], at: Entry) -> str | None:

@@ -68,6 +68,13 @@ COUNT = re.compile(
 LABEL = re.compile(
     r"name|variant|policy|exp|experiment|exp_name|experiment_name|baseline|label|legend|split|arm|ablation"
 )
+# Lists of these are the episodes of one run, unless a word says that each is a run's mean.
+EPISODES = re.compile(
+    r"(?=(?:.*_)?(?:episod(?:e|es|ic)|returns?|rewards?)(?:_|$))"
+    r"(?:(?:episod(?:e|es|ic)|returns?|rewards?|scores?|results?|values?|games?|lists?|all|per|by|each|the|of|in|test|eval|evaluation"
+    r"|train|training|raw|clipped|unclipped|total|sum|cumulative|final|last|undiscounted|discounted|\d+)(?:_|$))+"
+)
+SUMMARY = re.compile(r"(.+_)?(sum|total|overall|all|all_games|aggregate|summary|optimality_gap|interquartile_mean)")
 # What differs between the runs of one method; with a seed, these are no methods and no moments.
 OF_A_RUN = re.compile(
     r"(.*_)?(path|file|folder|dir|host|hostname|hardware|device|gpu|node|date|time|timestamp|duration|runtime|seconds|hours|length)"
@@ -89,6 +96,7 @@ class Entry:
     key: str = ""  # the last one that is neither game nor seed
     is_run: bool = False  # a number is one run's score here, not the mean of several
     in_list: bool = False
+    episodes: str = ""  # the key around it that means the episodes of a run
     ignored: Mapping[str, Any] = field(default_factory=dict)  # columns that are none of these
     write: str = WRITE
 
@@ -133,6 +141,11 @@ def is_statistic(key: str) -> bool:
     parts = plain_name(key).split("_")
     rest = [part for part in parts if not STATISTIC.fullmatch(part)]
     return len(rest) < len(parts) and all(map(ABOUT_SCORES.fullmatch, rest))
+
+
+def is_summary(name: str) -> bool:
+    """Whether the name of a row or column means a summary over games (`Mean`, `IQM`, `Overall`), not a game."""
+    return is_statistic(name) or SUMMARY.fullmatch(plain_name(name)) is not None
 
 
 def refuse_lost_columns(rows: Iterable[Entry]) -> None:

@@ -19,10 +19,12 @@ MINUS = re.compile(r"^[\u2212\u2013\ufe63\uff0d](?=[\d.])")  # as word processor
 def read_rows(path: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Return the rows with the number of their line; separated by commas, semicolons or tabs, as the header is.
 
-    Excel's line `sep=;` before the header is followed. Raises UserError naming the line and the fix.
+    Excel's line `sep=;` before the header is followed, comments (`# ...`) before it are skipped. Raises UserError naming the
+    line and the fix.
     """
-    told = SEPARATOR_LINE.match(text)
-    text, skipped = (text[told.end() :], 1 + text[: told.end() - 1].count("\n")) if told else (text, 0)
+    whole, told = text, SEPARATOR_LINE.match(text)
+    text = _without_comments(text[told.end() if told else 0 :])
+    skipped = whole[: len(whole) - len(text)].count("\n")
     header = text.lstrip("\r\n").partition("\n")[0]
     separator = told[1] if told else max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
@@ -46,6 +48,18 @@ def read_rows(path: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     numbers = _point if separator == ";" and not has_points else str
     for line, row in rows:
         yield line, {name: numbers(cell) for name, cell in zip(names, row, strict=True) if name}
+
+
+def _without_comments(text: str) -> str:
+    """The text from its header on, which may itself begin with `#`, as numpy writes it."""
+    while found := re.match(r'\s*"?#[^\n]*(\n|$)', text):
+        cells, below = (
+            re.split(r"[,;\t]", line.strip()) for line in (found[0], text[found.end() :].partition("\n")[0])
+        )
+        if len(cells) == len(below) and _is_header(cells):
+            break
+        text = text[found.end() :]
+    return text
 
 
 def _index_named(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -80,10 +94,15 @@ def _refuse_no_header(path: str, columns: Sequence[str], rows: Sequence[Sequence
 
 def _check_header(path: str, columns: Sequence[str], names: Sequence[str]) -> None:
     used = [plain_name(name) for name in names if name]
-    known = columns_of(dict.fromkeys(names, ""))
-    has_scores = any(SCORE.fullmatch(name) for name in used) or any(map(SEED_TEXT.fullmatch, names))
-    if len(set(used)) < len(used) or not (("game" in known and has_scores) or any(map(find_game, names))):
+    if len(set(used)) < len(used) or not _is_header(names):
         raise UserError(f"{path} line 1: the columns are {shown(','.join(columns))}; {WRITE}")
+
+
+def _is_header(names: Sequence[str]) -> bool:
+    """Whether they name columns of scores: a game's and a score's or seeds' one, or games."""
+    has_scores = any(SCORE.fullmatch(plain_name(name)) for name in names) or any(map(SEED_TEXT.fullmatch, names))
+    has_games = "game" in columns_of(dict.fromkeys(names, "")) and has_scores
+    return has_games or any(map(find_game, names))
 
 
 def _point(cell: str) -> str:

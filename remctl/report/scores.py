@@ -27,6 +27,7 @@ from remctl.runs.files import named_errors
 
 MAX_BYTES = 64 << 20
 MAX_SEED_DIGITS = 18
+MAX_STEPS = 4  # named in a note
 COLUMNS = ("algorithm", "game", "seed", "score")
 UNNAMED = ""
 # As pandas, R and spreadsheets write it
@@ -53,10 +54,14 @@ def parse_option(text: str) -> ScoreFile:
 
 
 class FoundScores(NamedTuple):
-    """The runs in a score file by algorithm, sorted by game and seed, and those that it says have no score."""
+    """The runs in a score file by algorithm, sorted by game and seed, and those that it says have no score.
+
+    `notes`: what a reader must know before comparing them.
+    """
 
     runs: dict[str, tuple[RunScore, ...]]
     missing: tuple[MissingRun, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_scores(file: ScoreFile) -> FoundScores:
@@ -83,7 +88,17 @@ def read_scores(file: ScoreFile) -> FoundScores:
             runs.setdefault(name, []).append(RunScore(entry.game, seed, score, entry.where))
     if not runs:
         raise UserError(f"{file.path}: no run has a score; give one score per run")
-    return FoundScores({name: _sorted(scores) for name, scores in runs.items()}, tuple(missing))
+    sorted_runs = {name: _sorted(scores) for name, scores in runs.items()}
+    return FoundScores(sorted_runs, tuple(missing), tuple(_step_notes(file.path, entries)))
+
+
+def _step_notes(path: Path, entries: Iterable[Entry]) -> list[str]:
+    """A sentence if the scores are of several steps; each of a run is refused, so these are the last of each."""
+    steps = list(dict.fromkeys(str(entry.step) for entry in entries if entry.step is not None))
+    if len(steps) < 2:
+        return []
+    listed = ", ".join(steps[:MAX_STEPS]) + (f" and {len(steps) - MAX_STEPS} more" if len(steps) > MAX_STEPS else "")
+    return [f"{path}: its scores are of several steps ({listed}), and are compared as they are."]
 
 
 def _named(file: ScoreFile, name: str, count: int) -> str:
@@ -126,7 +141,8 @@ def _refuse_second(entry: Entry, first: Entry, seed: int | None) -> None:
             )
         return
     of = f"{entry.algorithm!r} on " if entry.algorithm else ""
-    raise UserError(f"{entry.where}: seed {seed} of {of}{entry.game} is at {first.where} already; keep one of them")
+    keep = "one of them" if entry.step == first.step else "the last step of each run"
+    raise UserError(f"{entry.where}: seed {seed} of {of}{entry.game} is at {first.where} already; keep {keep}")
 
 
 def _seed(entry: Entry) -> int | None:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from remctl.config import from_yaml, known_hashes
+from remctl.config.stored import REMEDY
 from remctl.errors import MachineError, UserError
 from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder, find_runs
@@ -33,7 +34,7 @@ def why_nameless(run: RunFolder) -> str:
         try:
             from_yaml(run.config)
         except UserError as error:
-            what = f"damaged ({str(error).removeprefix(f'{run.config}: ')})"
+            what = f"damaged ({str(error).removeprefix(f'{run.config}: ').removesuffix(f': {REMEDY}')})"
     return f"{run.config} is {what}: restore it from a copy, or move the run's folder away"
 
 

@@ -54,11 +54,12 @@ def ask(*command: str) -> str:
     said = answer(*command)
     if said.status != 0:
         words = " ".join((said.err or said.out).split())[-300:]
-        raise MachineError(f"{command[0]} failed ({words or f'exit status {said.status}'}): {_remedy(words)}")
+        raise MachineError(f"{command[0]} failed ({words or f'exit status {said.status}'}): {remedy(words)}")
     return said.out
 
 
-def _remedy(words: str) -> str:
+def remedy(words: str) -> str:
+    """Return what to do after a command of SLURM's failed with these words."""
     if _DENIED.search(words):
         return "it is another user's, or you lack the permission: ask the owner, or an operator of the cluster"
     if not words or _NO_CONTROLLER.search(words):

@@ -8,7 +8,7 @@ same variant on the same device in other experiments; measured epochs of other v
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -45,14 +45,18 @@ def estimate(
     config_of: ConfigOf,
     device: Device,
     finished: Callable[[], Evidence] = dict,
+    counted: Container[str] | None = None,
 ) -> Hours:
-    """Return the hours of these runs. `left` is None if nothing is known about one of them. A configuration counts once.
+    """Return the hours of these runs, or of those `counted` by their configurations' hashes; the others are evidence.
+
+    `left` is None if nothing is known about one of them. A configuration counts once.
 
     `packing`: how many runs share a GPU, by submission; an epoch counts for its share. `finished` is called only if a variant
     was not measured in these runs.
     """
     distinct = {ref.config_hash: (ref, state) for ref, state in runs}.values()
-    used = sum(state.progress.wall_s / packing.get(state.submission, 1) for _, state in distinct)
+    wanted = [(ref, state) for ref, state in distinct if counted is None or ref.config_hash in counted]
+    used = sum(state.progress.wall_s / packing.get(state.submission, 1) for _, state in wanted)
     measured: dict[str, list[tuple[RunRef, float]]] = {}
     for ref, state in distinct:
         seconds = epoch_s(state.progress)
@@ -61,7 +65,7 @@ def estimate(
             measured.setdefault(ref.variant, []).append((ref, seconds * share / packing.get(state.submission, 1)))
     left, sources = 0.0, dict[str, None]()
     alike: dict[tuple[str, str, int], tuple[float, str] | None] = {}
-    for ref, state in distinct:
+    for ref, state in wanted:
         if state.status == "done":
             continue
         what = (ref.variant, kind(ref.game), state.progress.epoch)

@@ -157,7 +157,11 @@ def launch(
     make_folder(out)
     with launching(out):
         look = survey(out, spec, may_write=True, same_code=options.same_code)
-        actions = plan(look.wanted, forgiven(look.states, retrying or set()), replace(rules, code=this_code()))
+        actions = plan(
+            look.wanted,
+            forgiven(look.states, retrying or set()),
+            replace(rules, code=this_code(), experiment=spec.name),
+        )
         starting = [a for a in actions if a.starts and (retrying is None or a.run.config_hash in retrying)]
         refuse_unplayable(spec, [action.run for action in starting], target.executor, say)
         if starting and target.executor == "slurm":

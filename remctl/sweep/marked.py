@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from remctl.config import yaml12
-from remctl.config.resolve import one_line, short, suggestion
+from remctl.config.resolve import each, one_line, short, suggestion
 from remctl.errors import UserError
 
 MAX_FILE_BYTES = 100_000
@@ -116,12 +116,16 @@ class Marked:
 
 
 def unique(named: Iterable[tuple[str, Marked]]) -> dict[str, Marked]:
-    """By name; UserError for a name given twice."""
+    """By name; UserError for all that are given twice."""
     found: dict[str, Marked] = {}
-    for name, given in named:
+
+    def add(one: tuple[str, Marked]) -> None:
+        name, given = one
         if name in found:
             raise given.problem(f"{short(name)} is given twice, first in line {found[name].line}: remove one")
         found[name] = given
+
+    each(add, named)
     return found
 
 

@@ -7,12 +7,14 @@ NAME is searched for in the folder of runs (`--out`), then in the working folder
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from remctl.config.resolve import suggestion
-from remctl.errors import UserError
-from remctl.paths import user_path
+from remctl.errors import MachineError, UserError
+from remctl.paths import from_here, user_path
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.sweep.records import EXPERIMENT
 
@@ -36,8 +38,9 @@ class Place:
     def one(self) -> str:
         """Return the experiment's name. Raises UserError if there are several."""
         if not self.name:
-            known = ", ".join(experiment_names(self.out)) or "none"
-            raise UserError(f"{self.out} is a folder of experiments: name one of them ({known})")
+            is_usual = self.out == Path("runs").absolute()
+            paths = [name if is_usual else str(from_here(self.out / name)) for name in experiment_names(self.out)]
+            raise UserError(f"{self.out} is a folder of experiments: name one of them ({', '.join(paths) or 'none'})")
         return self.name
 
 
@@ -52,23 +55,55 @@ def place(given: str, out: Path) -> Place:
 
 
 def folder(given: str, out: Path) -> Path:
-    """Return the folder that `given` means, as it was written. Raises UserError with the nearest names if there is none."""
+    """Return the folder that `given` means, as it was written; of what lies in a run, or a record, the run or experiment.
+
+    Raises UserError with the nearest names if there is none.
+    """
     found = next((path for path in _candidates(given, out) if path.exists()), None)
     if found is None:
         raise UserError(
             f"{user_path(given)}: no such folder, and no experiment of that name in {out}: {_advice(given, out)}"
         )
+    if found.is_file() and (found.parent / EXPERIMENT).is_file():
+        return found.parent
+    if found.is_file() or not find_runs(found):
+        return next((path for path in (found, *found.absolute().parents) if _is_run(path)), found)
     return found
 
 
+def _is_run(path: Path) -> bool:
+    return RunFolder(path).config.is_file()
+
+
 def experiment_names(out: Path) -> list[str]:
-    """Return the experiments in `out`: launched from a spec, or folders of runs that were started by hand."""
+    """Return the experiments in `out`, or the paths of those deeper inside.
+
+    They were launched from a spec, or are folders of runs that were started by hand. A single run that was moved from where
+    `remctl train` puts it is one by itself.
+    """
     folders = sorted(path for path in out.iterdir() if path.is_dir()) if out.is_dir() else []
-    return [path.name for path in folders if (path / EXPERIMENT).is_file() or _holds_runs(path)]
+    found = [path for path in folders if (path / EXPERIMENT).is_file() or _holds_runs(path)]
+    found += [run for path in folders if path not in found for run in _deeper(path)]
+    return [str(path.relative_to(out)) for path in sorted(found)]
 
 
 def _holds_runs(experiment: Path) -> bool:
     return not experiment.name.startswith(".") and next(experiment.glob("*/*/seed_*/config.yaml"), None) is not None
+
+
+def _deeper(path: Path) -> Iterator[Path]:
+    """Yield the experiments at or below a folder that is none of them by its form."""
+    if path.is_symlink() or path.name.startswith("."):
+        return
+    with suppress(MachineError):  # a folder without permission to read
+        yield from dict.fromkeys(_experiment_of(run.path, path) for run in find_runs(path))
+
+
+def _experiment_of(run: Path, top: Path) -> Path:
+    """The experiment's folder of a run below `top`; the run's own if it was moved there."""
+    around = [path for path in run.parents if path == top or top in path.parents]
+    recorded = next((path for path in around if (path / EXPERIMENT).is_file()), None)
+    return recorded or (around[2] if run.name.startswith("seed_") and len(around) > 2 else run)
 
 
 def _candidates(given: str, out: Path) -> list[Path]:
@@ -92,13 +127,16 @@ def _by_hand(path: Path) -> Place | None:
     """Return runs that `remctl train` made, where it puts them or moved elsewhere."""
     if not path.exists():
         return None
-    around = (RunFolder(p) for p in (path, *path.parents) if RunFolder(p).config.is_file())
+    around = (RunFolder(p) for p in (path, *path.parents) if _is_run(p))
     run = next(around, None) or next(iter(find_runs(path)), None)
     if run is None:
         return None
     moved = not run.path.name.startswith("seed_") or len(run.path.parents) < 4
     experiment = run.path if moved else run.path.parents[2]
-    return _within(experiment, path) if path.is_relative_to(experiment) else Place(path, "")
+    if path.is_relative_to(experiment):
+        return _within(experiment, path)
+    are_moved = all(_is_run(path / name) for name in experiment_names(path))
+    return Place(path.parent, path.name) if are_moved else Place(path, "")
 
 
 def _within(experiment: Path, path: Path) -> Place:

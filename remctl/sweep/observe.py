@@ -20,6 +20,7 @@ from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
 from remctl.runs.places import is_again, is_awaited, is_nameless, why_nameless
 from remctl.runs.provenance import starts
+from remctl.runs.result import damaged_result
 from remctl.sweep.records import LAST_WORDS, Submission, attempts, default_path, last_line, log_path, requested
 from remctl.sweep.schedulers import NO_FAULT, UNKNOWN, JobState, States
 from remctl.sweep.wanted import WantedRun
@@ -268,8 +269,7 @@ def _done(run: RunFolder) -> RunState:
         if isinstance(score, bool | str) or not (math.isfinite(score) and math.isfinite(wall_s)):
             raise ValueError("no numbers")
     except (MachineError, AttributeError, KeyError, OverflowError, TypeError, ValueError):
-        why = f"{run.result} is damaged: remove it, and the trained agent is tested again"
-        return RunState("blocked", run.path, progress(run), reason=why)
+        return RunState("blocked", run.path, progress(run), reason=damaged_result(run))
     codes = codes_of(run) or distinct([result])
     return RunState("done", run.path, Progress(progress(run).epoch, None, float(score), wall_s), codes=codes)
 

@@ -20,12 +20,19 @@ class Rules:
     """`max_failures`: real failures in a row before a run is held. `resume_cancelled`: also what somebody stopped.
 
     `code`: this program's; None is not compared with. `same_code`: what other code began or finished is run again.
+    `experiment`: the one that is planned, so that runs of others are said to be.
     """
 
     max_failures: int = 3
     resume_cancelled: bool = True
     code: Code | None = None
     same_code: bool = False
+    experiment: str = ""
+
+    def owner(self, state: RunState) -> str:
+        """Return ` in NAME` for a run in another experiment's folder, else nothing."""
+        around = state.folder.parents[2].name if len(state.folder.parents) > 2 else ""
+        return f" in {around}" if self.experiment and around not in ("", self.experiment) else ""
 
     def others(self, state: RunState) -> list[str]:
         """The versions of other code that worked on a run."""
@@ -80,7 +87,7 @@ def _action(run: WantedRun, state: RunState, rules: Rules) -> Action:
 def _decide(run: WantedRun, state: RunState, rules: Rules) -> tuple[Kind, str]:
     if state.status == "done":
         score = "" if state.progress.score is None else f", score {state.progress.score:.4g}"
-        return "skip", f"done{score}"
+        return "skip", f"done{rules.owner(state)}{score}"
     if state.status == "blocked":
         return "hold", state.reason
     if reason := why_not_trained(run.config):
@@ -94,7 +101,7 @@ def _decide(run: WantedRun, state: RunState, rules: Rules) -> tuple[Kind, str]:
         return "hold", "cancelled; `remctl retry` or `remctl ablate` goes on"
     if state.progress.epoch > 0:
         why = f" ({state.reason})" if state.reason else ""
-        return "resume", f"epoch {state.progress.epoch} of {run.config.training.num_epochs}{why}"
+        return "resume", f"epoch {state.progress.epoch} of {run.config.training.num_epochs}{rules.owner(state)}{why}"
     return "run", state.reason or "new"
 
 

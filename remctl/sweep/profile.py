@@ -30,6 +30,14 @@ RESERVED = (
     "test-only",
     "wait",
 )
+NO_JOB = ("help", "usage", "version")  # with which sbatch does something else than submit
+_VALUED = (  # sbatch's further options that are nothing without a value
+    "acctg-freq bb bbf begin chdir comment container core-spec cores-per-socket cpu-freq deadline delay-boot distribution "
+    "export export-file extra-node-info gid gpu-bind gpu-freq gres-flags hint input licenses mail-type mail-user mcs-label "
+    "mem-bind mincpus network nodefile nodelist prefer priority profile reservation sockets-per-node switches thread-spec "
+    "threads-per-core tmp uid wckey"
+)
+VALUED = frozenset(_VALUED.split())
 ONE_TASK = ("nodes", "ntasks", "ntasks-per-node", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-socket")
 _SHORT = (  # sbatch's options of one letter
     "A=account a=array B=extra-node-info b=begin C=constraint c=cpus-per-task D=chdir d=dependency e=error F=nodefile G=gpus "
@@ -44,7 +52,9 @@ OWN_KEYS = {name: name for name in ("partition", "account", "qos", "time", "cons
     "cpus-per-gpu": "cpus",
     "mem": "memory_gb",
 }
-TIMES = "minutes (90), HH:MM:SS or D-HH:MM:SS, or another form that sbatch knows (MM:SS, D-HH, D-HH:MM)"
+TIMES = (
+    "minutes (90), HH:MM:SS or D-HH:MM:SS, or another form that sbatch knows (MM:SS, D-HH, D-HH:MM); at most 365 days"
+)
 # sbatch's: with days the hours come first, without them the last number is seconds; a number alone is minutes
 _WITH_DAYS = re.compile(r"(?P<d>\d+)-(?P<h>\d+)(:(?P<m>\d+)(:(?P<s>\d+))?)?")
 _WITHOUT = re.compile(r"((?P<h>\d+):(?=\d+:))?(?P<m>\d+)(:(?P<s>\d+))?")
@@ -70,6 +80,14 @@ def _one_line(value: str) -> str:
 def _one_word(value: str) -> str:
     if len(_one_line(value).split()) != 1 or value != value.strip():
         raise ValueError("not one word")
+    if value.startswith("-"):
+        raise ValueError("an option")
+    return value
+
+
+def _type(value: str) -> str:
+    if re.search(r"[:,=]", _one_word(value)):
+        raise ValueError("more than a type")
     return value
 
 
@@ -90,10 +108,14 @@ class Profile(BaseModel):
     account: Word | None = Field(None, description=A_WORD)
     qos: Word | None = Field(None, description=A_WORD)
     gpus: int = Field(1, ge=0, le=1, description="0 or 1: a run uses one GPU")
-    gpu_type: Word | None = Field(None, description=A_WORD)
+    gpu_type: Annotated[str, AfterValidator(_type)] | None = Field(
+        None, description="the TYPE of gpu:TYPE:1 alone, such as a100"
+    )
     device: Literal["cpu", "cuda", "auto"] | None = Field(None, description="cpu, cuda or auto")
     cpus: int = Field(4, ge=1, le=1024, description="a whole number from 1 to 1024")
-    memory_gb: float | None = Field(16, ge=0.1, le=1e5, description="a number from 0.1, or null to ask for none")
+    memory_gb: float | None = Field(
+        16, ge=0.1, le=1e5, description="a number from 0.1 to 100000, or null to ask for none"
+    )
     time: Annotated[int, BeforeValidator(minutes), Field(ge=1, le=525_600)] = Field(24 * 60, description=TIMES)
     constraint: Line | None = Field(None, description=A_LINE)
     exclude: Word | None = Field(None, description=A_WORD)
@@ -103,7 +125,8 @@ class Profile(BaseModel):
         (), strict=False, description="a list of shell commands of one line each, such as [module load cuda]"
     )
     extra: dict[Line, Line | int | bool] = Field(
-        {}, description="options of sbatch with text, a whole number or true each, such as {nice: 100}"
+        {},
+        description="options of sbatch with text, a whole number or true each (false leaves one out), such as {nice: 100}",
     )
 
     @property
@@ -119,8 +142,8 @@ class Profile(BaseModel):
 
     @property
     def options(self) -> dict[str, str | int | bool]:
-        """Return `extra` with the names of options as sbatch spells them."""
-        return {name.strip("-").replace("_", "-"): value for name, value in self.extra.items()}
+        """Return `extra` with the names of options as sbatch spells them, without those that are false."""
+        return {_spelled(name): value for name, value in self.extra.items() if value is not False}
 
     @property
     def memory(self) -> str | None:
@@ -199,10 +222,12 @@ def read_profile(path: Path) -> Profile:
 def _contradictions(profile: Profile) -> Iterator[tuple[str, str]]:
     """Keys that cannot be as they are, with the reason and the fix."""
     given, options = profile.model_fields_set, profile.options
-    if len(options) < len(profile.extra):
+    if len(set(map(_spelled, profile.extra))) < len(profile.extra):
         yield "extra", "one option is written in two forms: keep one of them"
     for name, value in options.items():
         yield from _not_for_extra(name)
+        if value is True and name in (*VALUED, *MEMORY_OPTIONS, *GPU_OPTIONS):
+            yield f"extra.{name}", f"given true; sbatch's --{name} needs a value: give it"
         own = OWN_KEYS.get(name)
         if own is not None and (own != "memory_gb" or "memory_gb" in given):
             yield f"extra.{name}", f"{own} is a key of its own, which asks for the same: keep one of them"
@@ -227,7 +252,13 @@ def _contradictions(profile: Profile) -> Iterator[tuple[str, str]]:
 
 def _not_for_extra(name: str) -> Iterator[tuple[str, str]]:
     """Why an option of sbatch is no further one, with the fix."""
-    if len(name) == 1:
+    if len(name) > 1 and name != name.lower():
+        yield f"extra.{name}", f"sbatch's long options are in lower case: write {name.lower()}"
+    elif not re.fullmatch(r"[A-Za-z][a-z0-9-]*", name):
+        yield f"extra.{name}", "not the name of an option; write NAME: VALUE, such as {nice: 100}"
+    elif any(other.startswith(name) for other in NO_JOB) and len(name) > 1:
+        yield f"extra.{name}", "with it sbatch submits nothing; leave it out"
+    elif len(name) == 1:
         long = LETTERS.get(name)
         yield f"extra.{name}", f"a single letter is not accepted: write {long or 'its long form'}"
     elif any(reserved.startswith(name) for reserved in RESERVED):  # sbatch takes abbreviations
@@ -237,6 +268,10 @@ def _not_for_extra(name: str) -> Iterator[tuple[str, str]]:
     known = (*OWN_KEYS, *MEMORY_OPTIONS, *GPU_OPTIONS, *ONE_TASK)
     if len(name) > 1 and name not in known and (meant := [full for full in known if full.startswith(name)]):
         yield f"extra.{name}", f"sbatch may take it for {meant[0]}: write the option's whole name"
+
+
+def _spelled(name: str) -> str:
+    return name.strip("-").replace("_", "-")
 
 
 def _twice(what: str, options: list[str]) -> Iterator[tuple[str, str]]:

@@ -6,14 +6,15 @@ import re
 import shlex
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from remctl.errors import MachineError, UserError
 from remctl.runs.files import discard, make_folder, named_errors, write_atomic
-from remctl.sweep.clients import MARK, answer, ask, job_number, marked_rows, settings
+from remctl.shipped import PREFIX, reference
+from remctl.sweep.clients import MARK, answer, ask, job_number, marked_rows, remedy, settings
 from remctl.sweep.job import Task
 from remctl.sweep.profile import Profile, minutes
 from remctl.sweep.records import Chunk, Submission, add_chunk
@@ -24,35 +25,69 @@ PROBE_S = 20
 SIGNAL = "USR2"  # submitit's, which an environment variable could change
 DEFAULT_MAX_ARRAY_SIZE = 1001
 SCRIPTS = "slurm"  # submitit's folder in that of a submission
+SITES_OWN = ("account", "partition", "qos")  # without which a site may take no job
+# What SLURM calls the things that keys of a profile ask for
+_GPU = r"gres|generic resource|gpus?"
+_NOUNS = {"time": "time limit|timelimit|--time", "cpus": "cpus?|processors", "memory_gb": "memory|mem"}
+_NOUNS |= {"constraint": "features?|constraints?", "exclude": "node name|exclude", "gpus": _GPU, "gpu_type": _GPU}
+_IS_WRONG = re.compile(
+    r"invalid|no such|unknown|not permitted|not available|not valid|denie[ds]|must|specif|satisfied|requested|required|missing",
+    re.IGNORECASE,
+)
 
 
 def check(profile: Profile, where: Path) -> None:
     """Have SLURM judge the profile without submitting anything.
 
-    Raises UserError naming the file and the key that is refused, MachineError if the controller does not answer.
+    Raises UserError naming the file and the key that is refused; MachineError with SLURM's words for what is about no key,
+    and if the controller does not answer.
     """
     ask("scontrol", "ping")
-    refusal = _refusal([flag for key in profile.flags().values() for flag in key])
-    flags: list[str] = []
-    for key, more in (
-        profile.flags().items() if refusal else ()
-    ):  # the first that makes the difference is the one to mend
-        flags += more
-        refusal_here = _refusal(flags)
-        if refusal_here is not None:
-            raise UserError(
-                f"{where}: {key}: SLURM refuses {' '.join(more)} ({refusal_here}): see sinfo, and change the key"
-            )
+    recorded = reference("slurm", where)
+    is_own = not recorded.startswith(PREFIX)
+    name, to_mend = (where, "there") if is_own else (recorded, "in a profile of your own (--profile FILE)")
+    flags = profile.flags()
+    refusal = _refusal(flags.values())
+    if refusal is not None:
+        keys = _named(flags, refusal) or _making_the_difference(flags, refusal)
+        if not keys:
+            raise MachineError(f"sbatch takes no job ({refusal}): {remedy(refusal)}")
+        given = " ".join(flag for key in keys for flag in flags.get(key, ())) or "a job without them"
+        raise UserError(
+            f"{name}: {', '.join(keys)}: SLURM refuses {given} ({refusal}): see sinfo, and change that {to_mend}"
+        )
     limit = time_limit_min(profile.partition)
     if limit is not None and profile.time > limit:  # accepted, and never started
         raise UserError(
-            f"{where}: time: {profile.time} minutes are more than the partition's limit of {limit}: lower it"
+            f"{name}: time: {profile.time} minutes are more than the partition's limit of {limit}: lower that {to_mend}"
         )
 
 
-def _refusal(flags: Sequence[str]) -> str | None:
+def _named(flags: Mapping[str, Sequence[str]], words: str) -> list[str]:
+    """The keys of a profile that SLURM's words are about: those given, and those that a site may insist on."""
+    if not _IS_WRONG.search(words):
+        return []
+    options = (*SITES_OWN, *(key for key in flags if key not in SITES_OWN))
+    about = {key: _NOUNS.get(key) or re.escape(key.removeprefix("extra.")) for key in options}
+    return [key for key, noun in about.items() if re.search(rf"\b({noun})\b", words, re.IGNORECASE)]
+
+
+def _making_the_difference(flags: Mapping[str, Sequence[str]], words: str) -> list[str]:
+    """The first key with which SLURM says these words; none if it says them without any, or another time."""
+    given: list[Sequence[str]] = []
+    if _refusal(given) == words:
+        return []
+    for key, more in flags.items():
+        given.append(more)
+        if _refusal(given) == words:
+            return [key]
+    return []
+
+
+def _refusal(flags: Iterable[Iterable[str]]) -> str | None:
     """SLURM's words against a job with these flags; None if it would take it. Raises MachineError without an answer."""
-    said = answer("sbatch", "--test-only", "--ntasks=1", *flags, "--wrap=true")
+    given = [flag for of_one_key in flags for flag in of_one_key]
+    said = answer("sbatch", "--test-only", "--ntasks=1", *given, "--wrap=true")
     if said.status == 0:
         return None
     lines = (said.err or said.out).splitlines()

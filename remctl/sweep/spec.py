@@ -28,41 +28,28 @@ A variant that is the control in every game is refused: it answers nothing. Othe
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from yaml import MappingNode, ScalarNode
-
 from remctl.config import RunConfig, build, config_hash, one_of
-from remctl.config.arguments import lay, spread, without_keys
+from remctl.config.arguments import lay, without_keys
 from remctl.config.effects import refuse_without_effect
-from remctl.config.hashing import NOT_IDENTITY
 from remctl.config.presets import DESCRIPTIONS, preset_overrides
-from remctl.config.resolve import check_key, each, parse_set, sections, short
+from remctl.config.resolve import each, parse_set
 from remctl.errors import UserError
-from remctl.games import ABLATION_SUBSET, ATARI_100K, check_game, folder_name
-from remctl.runs.layout import run_path
 from remctl.sweep.marked import Marked, read_marked, unique
+from remctl.sweep.spec_parts import LABELS, MAX_RUNS, PARTS, REM, Draft, check_folder, lines_of, shown, values_of
 from remctl.sweep.wanted import Spec, SpecVariant, WantedRun
-from remctl.variants import VARIANTS
 
-MAX_RUNS = 10_000
-MAX_FOLDER_BYTES = 255
-REM = "rem"
-GAME_SETS = {"atari_100k": ATARI_100K, "ablation_subset": ABLATION_SUBSET}
 PRESET = "paper"
 REQUIRED = {"variants": "[rem, no_pop]", "games": "ablation_subset", "seeds": "5"}
 OPTIONAL = ("name", "question", "control", "preset", "overrides", "grid")
-VARIANT_REQUIRED = {"name": "small"}
-VARIANT_OPTIONAL = ("label", "base", "overrides")
-LABELS = {"preset": "preset", "variant": "variants", "game": "games", "seed": "seeds"}  # configuration key: spec's key
 
 
 def read_spec(path: Path, sets: Sequence[str] = (), name: str | None = None, preset: str | None = None) -> Spec:
@@ -98,109 +85,47 @@ def _configuration(spec: Spec, variant: SpecVariant, game: str) -> RunConfig:
 # Reading
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """A variant, where it stands, and the line that sets each key for it (the spec's, its own, a grid point's).
-
-    `own`: the keys that the file sets for this variant alone.
-    """
-
-    variant: SpecVariant
-    given: Marked
-    lines: dict[str, int]
-    own: frozenset[str] = frozenset()
-    hashes: tuple[str, ...] = ()  # of its configurations, game by game
-
-
 def _read(root: Marked, sets: Sequence[str], name: str | None, preset: str | None) -> Spec:
     given = root.keyed(REQUIRED, OPTIONAL)
-    own_name = given["name"].text() if "name" in given else root.path.stem
-    own_preset = (
-        given["preset"].check(one_of, given["preset"].text(), DESCRIPTIONS, "preset") if "preset" in given else PRESET
-    )
+    read = dict(each(lambda key: (key, PARTS[key](given[key])), [key for key in PARTS if key in given]))
+    own_name, own_preset = read.get("name", root.path.stem), read.get("preset", PRESET)
+    common, axes = read.get("overrides", {}), read.get("grid", {})
     preset = own_preset if preset is None else one_of(preset, DESCRIPTIONS, "preset")
-    common = _overrides(given["overrides"]) if "overrides" in given else {}
-    axes = _axes(given["grid"]) if "grid" in given else {}
-    own = dict(each(parse_set, sets))
+    own = dict(each(_parse_set, sets))
     spec = Spec(
         path=root.path,
         name=name or (own_name if preset == own_preset else f"{own_name}-{preset}"),
-        question=given["question"].text() if "question" in given else "",
-        control=given["control"].text() if "control" in given else REM,
+        question=read.get("question", ""),
+        control=read.get("control", REM),
         variants=(),
-        games=_games(given["games"]),
-        seeds=_seeds(given["seeds"]),
+        games=read["games"],
+        seeds=read["seeds"],
         preset=preset,
-        overrides=_values(common) | own,
+        overrides=values_of(common) | own,
         sets=tuple(sets),
     )
-    _check_folder(given.get("name", root) if name is None else replace(root, key="--name"), spec.name)
-    drafts = [_draft(item, _lines(common)) for item in given["variants"].items()]
-    unique((draft.variant.name, draft.given) for draft in drafts)
+    check_folder(given.get("name", root) if name is None else replace(root, key="--name"), spec.name)
+    drafts = [replace(draft, lines=lines_of(common) | draft.lines) for draft in read["variants"]]
     _check_size(given["grid" if axes else "variants"], spec, len(drafts), axes)
     if own:
-        _check_sets(spec, own, replace(spec, overrides=_values(common)), drafts, axes)
+        _check_sets(spec, own, replace(spec, overrides=values_of(common)), drafts, axes)
     points = [point for draft in drafts for point in _points(spec, draft, axes)]
     _check_points(points, given.get("control", root), spec.control)
     return replace(spec, variants=tuple(point.variant for point in points))
 
 
-def _games(given: Marked) -> tuple[str, ...]:
-    if isinstance(given.node, ScalarNode):
-        name = given.text()
-        if name not in GAME_SETS:
-            raise given.wrong(f"{', '.join(GAME_SETS)}, or a list of games such as [Pong, Breakout]")
-        return GAME_SETS[name]
-    games = [(item.check(check_game, item.text()), item) for item in given.items()]
-    for game, item in games:
-        _check_folder(item, folder_name(game))
-    unique((folder_name(game), item) for game, item in games)
-    return tuple(game for game, _ in games)
-
-
-def _seeds(given: Marked) -> tuple[int, ...]:
-    if isinstance(given.node, ScalarNode):
-        count = given.value()
-        if type(count) is not int or not 1 <= count <= MAX_RUNS:
-            raise given.wrong(f"a count of 1 to {MAX_RUNS}, or a list of seeds such as [0, 1, 2]")
-        return tuple(range(count))
-    seeds = [(item.value(), item) for item in given.items()]
-    for seed, item in seeds:
-        if type(seed) is not int or not 0 <= seed < 2**31:
-            raise item.wrong("a whole number from 0 to 2147483647")
-    unique((str(seed), item) for seed, item in seeds)
-    return tuple(seed for seed, _ in seeds)
-
-
-def _draft(given: Marked, common: dict[str, int]) -> _Draft:
-    """A name of the switchboard, or a mapping with a name."""
-    if not isinstance(given.node, MappingNode):
-        name = given.check(one_of, given.text(), VARIANTS, "variant")
-        return _Draft(SpecVariant(name, VARIANTS[name].label, dict(VARIANTS[name].overrides)), given, common)
-    keys = given.keyed(VARIANT_REQUIRED, VARIANT_OPTIONAL)
-    name = keys["name"].text()
-    _check_folder(keys["name"], name)
-    base = _base(keys, name)
-    label = keys["label"].text() if "label" in keys else VARIANTS[name].label if name in VARIANTS else name
-    own = _overrides(keys["overrides"]) if "overrides" in keys else {}
-    variant = SpecVariant(name, label, lay(VARIANTS[base].overrides, _values(own)))
-    return _Draft(variant, given, common | _lines(own), frozenset(own))
-
-
-def _base(keys: Mapping[str, Marked], name: str) -> str:
-    own = name if name in VARIANTS else REM
-    if "base" not in keys:
-        return own
-    base: str = keys["base"].check(one_of, keys["base"].text(), VARIANTS, "variant")
-    if name in VARIANTS and base != name:
-        raise keys["base"].problem(f"given {base!r}, but {name!r} is the switchboard's: choose another name")
-    return base
+def _parse_set(text: str) -> tuple[str, Any]:
+    key = text.partition("=")[0].strip()
+    if key in LABELS:
+        option = " or give --preset" if key == "preset" else ""
+        raise UserError(f"--set {key}: not an override: set it with {LABELS[key]!r} of the spec{option}")
+    return parse_set(text)
 
 
 # Overrides and grid
 
 
-def _check_sets(spec: Spec, own: Iterable[str], file: Spec, drafts: Sequence[_Draft], axes: Iterable[str]) -> None:
+def _check_sets(spec: Spec, own: Iterable[str], file: Spec, drafts: Sequence[Draft], axes: Iterable[str]) -> None:
     """Raises UserError for a value that is not allowed, a key that a variant or the grid sets, or one without any effect."""
     for key in own:
         setting = [f"variant {d.variant.name!r}" for d in drafts if key in d.variant.overrides]
@@ -223,53 +148,6 @@ def _refuse_idle(spec: Spec, key: str, file: Spec, variants: Sequence[SpecVarian
     raise refused
 
 
-def _overrides(given: Marked) -> dict[str, Marked]:
-    """Nested or dotted keys as dotted ones. Raises UserError for unknown keys, a section, a key given twice."""
-    found = unique((leaf.key, leaf) for leaf in _leaves(given))
-    given.check(spread, _values(found))
-    return found
-
-
-def _leaves(given: Marked, prefix: str = "") -> list[Marked]:
-    def within(item: tuple[str, Marked]) -> list[Marked]:
-        key, entry = f"{prefix}{item[0]}", item[1]
-        if key in LABELS:
-            raise entry.problem(f"not an override: set it with {LABELS[key]!r} of the spec")
-        if isinstance(entry.node, MappingNode) and key in sections():
-            return _leaves(entry, f"{key}.")
-        check_key(key, entry.where, ())
-        return [replace(entry, key=key)]
-
-    return [leaf for part in each(within, given.entries().items()) for leaf in part]
-
-
-def _values(overrides: Mapping[str, Marked]) -> dict[str, Any]:
-    return {key: given.value() for key, given in overrides.items()}
-
-
-def _lines(overrides: Mapping[str, Marked]) -> dict[str, int]:
-    return {key: given.line for key, given in overrides.items()}
-
-
-def _axes(given: Marked) -> dict[str, list[Marked]]:
-    """The values of each of the grid's keys, in the file's order."""
-    axes = {key: axis.items() for key, axis in _overrides(given).items()}
-    for key, values in axes.items():
-        if key.split(".")[0] in NOT_IDENTITY:
-            raise values[0].problem("no result depends on it, so it cannot be compared: set it with 'overrides'")
-        unique((_shown(value.value()), value) for value in values)
-    return axes
-
-
-def _shown(value: object) -> str:
-    """As part of a folder's name."""
-    if isinstance(value, list):
-        return ",".join(_shown(x) for x in value)
-    if isinstance(value, dict):
-        return ",".join(f"{name}={_shown(x)}" for name, x in value.items())
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-
-
 def _check_size(given: Marked, spec: Spec, num_variants: int, axes: Mapping[str, list[Marked]]) -> None:
     num_points = math.prod(len(values) for values in axes.values())
     num_runs = num_variants * num_points * len(spec.games) * len(spec.seeds)
@@ -277,7 +155,7 @@ def _check_size(given: Marked, spec: Spec, num_variants: int, axes: Mapping[str,
         raise given.problem(f"asks for {num_runs:,} runs; allowed: at most {MAX_RUNS:,}: shorten a list")
 
 
-def _points(spec: Spec, draft: _Draft, axes: Mapping[str, list[Marked]]) -> Iterator[_Draft]:
+def _points(spec: Spec, draft: Draft, axes: Mapping[str, list[Marked]]) -> Iterator[Draft]:
     """The variant at every point of the grid; without a grid, the variant."""
     own: tuple[str, ...] = ()
     with suppress(UserError):  # it need not be possible by itself
@@ -289,23 +167,23 @@ def _points(spec: Spec, draft: _Draft, axes: Mapping[str, list[Marked]]) -> Iter
         yield replace(point, variant=replace(point.variant, name=name), hashes=hashes)
 
 
-def _at(draft: _Draft, point: Mapping[str, Marked]) -> _Draft:
+def _at(draft: Draft, point: Mapping[str, Marked]) -> Draft:
     if not point:
         return draft
-    values, old = _values(point), draft.variant
+    values, old = values_of(point), draft.variant
     last = [key.rsplit(".", 1)[-1] for key in point]
     words = last if len(set(last)) == len(last) else list(point)
-    name = "+".join([old.name, *(f"{key}={_shown(value)}" for key, value in values.items())])
-    label = ", ".join([old.label, *(f"{word}={_shown(v)}" for word, v in zip(words, values.values(), strict=True))])
+    name = "+".join([old.name, *(f"{key}={shown(value)}" for key, value in values.items())])
+    label = ", ".join([old.label, *(f"{word}={shown(v)}" for word, v in zip(words, values.values(), strict=True))])
     given = list(point.values())[-1]
     variant = SpecVariant(name, label, lay(old.overrides, values))
-    return _Draft(variant, given, draft.lines | _lines(point), draft.own | point.keys())
+    return Draft(variant, given, draft.lines | lines_of(point), draft.own | point.keys())
 
 
 # Checks of what came out
 
 
-def _hashes(spec: Spec, draft: _Draft) -> tuple[str, ...]:
+def _hashes(spec: Spec, draft: Draft) -> tuple[str, ...]:
     """Of the configurations, game by game. Raises UserError with the line of the key that is wrong."""
     hashes, base = [], replace(draft.variant, overrides=without_keys(draft.variant.overrides, draft.own))
     for game in spec.games:
@@ -319,16 +197,16 @@ def _hashes(spec: Spec, draft: _Draft) -> tuple[str, ...]:
     return tuple(hashes)
 
 
-def _line(draft: _Draft, message: str) -> int:
+def _line(draft: Draft, message: str) -> int:
     """Of the first key that the message names and the file sets; else of the variant."""
     named = ((re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", message), line) for key, line in draft.lines.items())
     return min(((match.start(), line) for match, line in named if match), default=(0, draft.given.line))[1]
 
 
-def _check_points(points: list[_Draft], given: Marked, control: str) -> None:
+def _check_points(points: list[Draft], given: Marked, control: str) -> None:
     by_name = unique((point.variant.name, point.given) for point in points)
     for point in points:
-        _check_folder(point.given, point.variant.name)
+        check_folder(point.given, point.variant.name)
     if control not in by_name and given.key == "control":
         raise given.wrong(f"one of {_listed(list(by_name))}")
     if control not in by_name:
@@ -341,9 +219,3 @@ def _check_points(points: list[_Draft], given: Marked, control: str) -> None:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:8])}, and {len(names) - 8} more"
-
-
-def _check_folder(given: Marked, name: str) -> None:
-    given.check(run_path, Path(), name, name, name, 0)
-    if len(name.encode()) > MAX_FOLDER_BYTES:
-        raise given.problem(f"{short(name)} is longer than {MAX_FOLDER_BYTES} bytes, as no folder can be: shorten it")

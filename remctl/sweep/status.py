@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
 from remctl.config import RunConfig, config_hash, from_yaml, known_hashes
 from remctl.config.resolve import suggestion
 from remctl.errors import MachineError, UserError
+from remctl.paths import user_path
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.shipped import find
 from remctl.sweep.device import Device, device_for
@@ -103,10 +105,10 @@ def read_records(out: Path) -> Records:
         return Records(out, known, unknown_states(known), (*notes, str(error)), is_blind=True)
 
 
-def standing(out: Path, name: str, records: Records | None = None) -> Standing:
-    """Of an experiment that a spec launched, or of runs started by hand in a folder of that name.
+def standing(out: Path, name: str, records: Records | None = None, part: str = "") -> Standing:
+    """Of an experiment that a spec launched, or of runs started by hand in a folder of that name; or of a part of it alone.
 
-    Raises UserError for an unknown name, MachineError for a damaged experiment; an unreachable scheduler is noted.
+    Raises UserError for an unknown name or part, MachineError for a damaged experiment; an unreachable scheduler is noted.
     """
     out = out.absolute()
     records = records or read_records(out)
@@ -128,8 +130,10 @@ def standing(out: Path, name: str, records: Records | None = None) -> Standing:
     device = device_of(known[-1] if known else None)
     finished = cache(lambda: evidence(out, device))
     config_of = partial(_config_of, known, places)
-    hours = estimate([(row.ref, row.state) for row in rows], packing(known), config_of, device, finished)
-    rows += unreadable
+    runs = [(row.ref, row.state) for row in rows]
+    rows = choose([*rows, *unreadable], [part] if part else ())
+    counted = {row.ref.config_hash for row in rows}
+    hours = estimate(runs, packing(known), config_of, device, finished, counted)
     return Standing(name, experiment["question"], rows, hours, known, records.notes, records.is_blind)
 
 
@@ -200,16 +204,16 @@ def choose(rows: Iterable[Row], chosen: Sequence[str]) -> list[Row]:
 def chosen_in(standing: Standing, part: str, chosen: Sequence[str]) -> list[str]:
     """The paths of those of the `chosen` runs that lie in a part of an experiment; none if both are empty, as for all.
 
-    Raises UserError for a part or a name that no run has.
+    Whole paths of runs outside the part are added to it, as a shell makes them of `seed_*`. Raises UserError for a part or a
+    name that no run has.
     """
     if not part and not chosen:
         return []
-    return [row.ref.path for row in choose(choose(standing.rows, [part] if part else ()), chosen)]
-
-
-def part_of(standing: Standing, part: str) -> Standing:
-    """The rows of a part alone, with the hours of all. Raises UserError for a part that no run has."""
-    return replace(standing, rows=choose(standing.rows, [part])) if part else standing
+    inside = choose(standing.rows, [part] if part else ())
+    more = [name for name in chosen if not any(_is_part(name, row) for row in inside)]
+    more = [name for name in more if any(_is_path(name, row) for row in standing.rows)]
+    found = choose(inside, [name for name in chosen if name not in more])
+    return [row.ref.path for row in [*found, *(choose(standing.rows, more) if more else ())]]
 
 
 def _near(name: str, rows: Sequence[Row]) -> str:
@@ -223,4 +227,13 @@ def _is_part(name: str, row: Row) -> bool:
     """Whether a path or a part of one means this run; the experiment's own name counts only as the beginning of a path."""
     part, path = f"/{name.strip('/')}/", f"/{row.ref.path}/"
     within = path[path.index("/", 1) :]
-    return part in within or ("/" in part.strip("/") and path.startswith(part)) or row.ref.variant == name
+    return part in within or _is_path(name, row) or row.ref.variant == name
+
+
+def _is_path(name: str, row: Row) -> bool:
+    """Whether a path from the folder of runs or the working folder leads to this run, into it, or to a folder around it."""
+    part = name.strip("/")
+    if "/" in part and f"/{row.ref.path}/".startswith(f"/{part}/"):
+        return True
+    place, folder = Path(os.path.normpath(user_path(name).absolute())), row.state.folder
+    return place == folder or place in folder.parents or folder in place.parents

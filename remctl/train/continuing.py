@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from remctl.config import RunConfig, build, config_hash, differing, from_yaml, same_run
-from remctl.config.resolve import parse_set
+from remctl.config.resolve import NOT_OVERRIDES, parse_set
 from remctl.errors import MachineError, UserError
 from remctl.replay.store import shard_path
 from remctl.runs.files import make_folder, named_errors, read_jsonl, truncate_jsonl, write_atomic
@@ -28,6 +28,8 @@ def longer(source: RunFolder, sets: Iterable[str]) -> RunConfig:
     """Return a run's configuration with KEY=VALUE of `sets`. Raises UserError unless that is the same run, only longer."""
     refuse_imported(source, "there is nothing to continue; train a new run")
     before = from_yaml(source.config)
+    for label in (key for key in NOT_OVERRIDES if any(text.partition("=")[0].strip() == key for text in sets)):
+        raise UserError(f"--continue: with another {label} it would be another run: train a new run, with --{label}")
     config = build(dict(map(parse_set, sets)), over=before)
     others = sorted(differing(before, config).keys() - set(LENGTHS))
     if others:

@@ -192,7 +192,7 @@ def test_set_changes_every_variant_and_is_kept_for_retry(cli: Cli, here: Path, m
         (("--set", "imagination.horizn=3"), "--set: unknown key 'imagination.horizn': did you mean imagination.horizon"),
         (("--set", "imagination.horizon"), "write key=value"),
         (("--set", "foo=1", "--set", "bar=2"), "unknown key 'foo': see `remctl config show`; --set: unknown key 'bar'"),
-        (("--set", "seed=3"), "seed is not set here"),
+        (("--set", "seed=3"), "--set seed: not an override: set it with 'seeds' of the spec"),
         (("--set", "world_model=3"), "world_model is a section: set one of its keys"),
         (("--set", "world_model.num_layers=0"), "world_model.num_layers: given 0; allowed: greater"),
         (("--set", "world_model.observation_prediction=pop"), "variant 'no_pop' sets it: leave it out, or change mine.yaml"),

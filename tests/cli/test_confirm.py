@@ -69,17 +69,22 @@ def test_a_terminal_is_asked(
     assert (tmp_path / "runs").exists() == (answer == "y")
 
 
-def test_the_question_on_a_real_terminal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("typed", [b"\n", b"\x04"], ids=["return", "Ctrl-D"])
+def test_the_question_on_a_real_terminal(typed: bytes, tmp_path: Path) -> None:
     main, side = pty.openpty()
     code = (
         "import remctl.sweep.launch as launch, remctl.sweep.device as device, sys\n"
         "launch.has_slurm = lambda: False\ndevice.visible_gpus = list\n"
         "import sys\nfrom remctl.__main__ import main\nsys.argv = ['remctl', 'ablate', 'pop']\nmain()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=side, stdout=side, stderr=side, cwd=tmp_path)
+    process = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", sys.executable, "-c", code], stdin=side, stdout=side, stderr=side, cwd=tmp_path
+    )
     os.close(side)
-    os.write(main, b"\n")  # the default is no
     shown = b""
+    while b"[y/N]" not in shown:
+        shown += os.read(main, 4096)
+    os.write(main, typed)  # the default is no
     while True:
         try:
             part = os.read(main, 4096)
@@ -92,6 +97,7 @@ def test_the_question_on_a_real_terminal(tmp_path: Path) -> None:
     assert process.wait(30) == 1
     assert b"Start? [y/N]" in shown
     assert b"nothing was started" in shown
+    assert b"interrupted" not in shown
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,8 +86,32 @@ def test_runs_that_were_started_by_hand(name: str, cli: Cli) -> None:
     assert states(cli, name) == ["stopped"]
     assert cli("logs", name).out == "by hand\n"
     got = cli("retry", name)
-    assert "was started by hand: `remctl train --from" in got.err
+    command = "remctl train --from runs/mine/rem/Catch/seed_1/config.yaml --name mine"
+    assert f"was started by hand: `{command}` resumes mine/rem/Catch/seed_1\n" in got.err
     assert "nothing of" in cli("cancel", name).out
+
+
+def test_what_resumes_a_run_that_was_started_by_hand(cli: Cli, here: Path, runner: object) -> None:
+    (here / "runs").rename(here / "elsewhere")
+    run = here / "elsewhere/mine/rem/Catch/seed_1"
+    said = cli("retry", "elsewhere/mine/rem").err
+    command = said.split("`")[1]
+    assert command.endswith("--name mine --out elsewhere")
+    assert cli(*command.split()[1:]).status == 0
+    (_, (config,), options) = runner.calls[0]  # type: ignore[attr-defined]
+    assert (config.seed, options["experiment"], options["out"]) == (1, "mine", Path("elsewhere"))
+    shutil.copytree(run, here / "moved")
+    assert "and moved: to resume" in cli("retry", "moved").err
+    begin(
+        here / "elsewhere",
+        tiny_spec(here / "other", more=("imagination.horizon=4",))[1][1],
+        done=True,
+        experiment="mine",
+    )
+    got = cli("retry", str(run))
+    assert (got.status, got.out) == (0, f"{run} was started by hand, and it is done\n")
+    (run / "result.json").write_text("{")
+    assert "is damaged" in cli("retry", str(run)).err
 
 
 def test_a_run_elsewhere(cli: Cli, here: Path) -> None:
@@ -102,6 +127,59 @@ def test_from_inside_a_folder(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPa
     assert states(cli, ".") == ["failed"]
     assert cli("logs", ".", "-n", "1").out == "last of rem 1\n"
     assert "no experiment 'tyni'" in cli("status", "tyni").err
+
+
+def test_any_folder_of_runs(cli: Cli, here: Path) -> None:
+    """As `report` and `scores export` take them: copied runs side by side, and experiments at any depth."""
+    for seed, done in ((0, True), (1, False)):
+        run = here / f"runs/tiny/rem/Catch/seed_{seed}"
+        shutil.copytree(run, here / f"flat/run {seed}")
+        assert (run / "result.json").exists() == done
+    assert states(cli, "flat") == ["done", "stopped"]
+    assert states(cli, "flat/run 0") == ["done"]
+    assert cli("logs", "flat", "-n", "1").out == "last of rem 1\n"
+    assert "nothing of flat" in cli("cancel", "flat").out
+    assert "to resume" in cli("retry", "flat").err
+    (here / "deep/2026").mkdir(parents=True)
+    (here / "runs").rename(here / "deep/2026/runs")
+    for name, known in (("deep", "2026/runs/"), ("deep/2026", "runs/"), ("deep/2026/runs", "")):
+        found = json.loads(cli("status", name, "--json").out)
+        assert [e["name"] for e in found] == [f"{known}mine", f"{known}tiny"]
+        assert [run["state"] for run in found[1]["runs"]] == ["done", "failed", "failed", "to do"]
+        for verb in ("cancel", "retry", "logs"):
+            got = cli(verb, name)
+            assert "name one of them (deep/2026/runs/mine, deep/2026/runs/tiny)" in got.err
+            assert (got.status, got.err.count("\n")) == (2, 1)
+    assert states(cli, "deep/2026/runs/tiny") == ["done", "failed", "failed", "to do"]
+    names = [e["name"] for e in json.loads(cli("status", ".", "--json").out)]
+    assert names == ["deep/2026/runs/mine", "deep/2026/runs/tiny", "flat/run 0", "flat/run 1"]
+
+
+def test_hours_are_those_of_the_rows_that_are_shown(cli: Cli) -> None:
+    def used(name: str) -> float:
+        return float(json.loads(cli("status", name, "--json").out)["gpu_hours"]["used"])
+
+    assert used("tiny/rem/Catch/seed_0") == pytest.approx(8 / 3600)
+    assert used("tiny/rem/Catch/seed_1") == pytest.approx(4 / 3600)
+    assert used("tiny/rem") == pytest.approx(12 / 3600)
+    assert used("tiny") == pytest.approx(16 / 3600)
+    assert "nothing is left" in cli("status", "tiny/rem/Catch/seed_0").out
+    assert "measured epochs" in cli("status", "tiny/rem/Catch/seed_1").out
+
+
+def test_several_paths_of_runs_are_all_taken(cli: Cli, here: Path) -> None:
+    one, other = "runs/tiny/rem/Catch/seed_1", "runs/tiny/no_action_inputs/Catch/seed_0"
+    both = ["last of rem 1", "last of no_action_inputs 0"]
+    for paths in (
+        [one, other],
+        ["tiny", one, other],
+        [one, str(here / other)],
+        [one, "tiny/no_action_inputs/Catch/seed_0"],
+    ):
+        assert [line for line in cli("logs", *paths, "-n", "1").out.splitlines() if line.startswith("last")] == both
+    assert cli("logs", "tiny", f"{one}/config.yaml", "-n", "1").out == "last of rem 1\n"
+    assert cli("logs", "runs/tiny/rem", one, "-n", "1").out == "last of rem 1\n"
+    assert "no run 'runs/mine/rem'" in cli("logs", one, "runs/mine/rem").err
 
 
 def test_a_folder_of_experiments(cli: Cli, here: Path) -> None:
@@ -152,7 +230,12 @@ def test_cancel_of_a_part_leaves_the_others(cli: Cli, here: Path) -> None:
     assert not (here / "runs/tiny/no_action_inputs/Catch/seed_0/requests.jsonl").exists()
 
 
-@pytest.mark.parametrize("name", ["tiny", "runs/tiny", "./runs/tiny", "tiny/rem/Catch/seed_0", "runs/tiny/rem"])
+ONE_SCORE = [f"tiny/rem/Catch/seed_0{inside}" for inside in ("", "/result.json", "/checkpoints", "/config.yaml")]
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny", "runs/tiny", "./runs/tiny", "runs/tiny/experiment.json", "runs/tiny/rem", *ONE_SCORE]
+)
 def test_scores_are_exported_by_every_name(name: str, cli: Cli, here: Path) -> None:
     folder = here / "runs/tiny/rem/Catch/seed_0"
     about = {"score": 0.5, "game": "Catch", "seed": 0, "variant": "rem"}

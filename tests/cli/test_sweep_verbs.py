@@ -114,6 +114,59 @@ def test_a_shipped_spec_is_retried_from_any_folder(cli: Cli, tmp_path: Path, mon
     assert "launched with /nowhere/smoke.yaml, which is gone" in cli("retry", "smoke", "--out", str(out)).err
 
 
+def test_runs_of_another_experiment_are_said_to_be(cli: Cli, tmp_path: Path) -> None:
+    spec, runs = tiny_spec(tmp_path)
+    out = tmp_path / "runs"
+    begin(out, runs[0], epoch=4, done=True, experiment="other")
+    begin(out, runs[1], epoch=2, experiment="other")
+    begin(out, runs[2], epoch=4, done=True)
+    shown = cli("ablate", str(spec.path), "--out", str(out), "--dry-run", "--json").out
+    reasons = [action["reason"] for action in json.loads(shown)["actions"]]
+    assert reasons[:3] == ["done in other, score 0.5", "epoch 2 of 4 in other", "done, score 0.5"]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"score": 1}'])
+def test_every_verb_says_the_same_about_a_damaged_result(text: str, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    run = begin(out, tiny_spec(tmp_path)[1][0], epoch=4, done=True, experiment="mine")
+    (run / "result.json").write_text(text)
+    sentence = f"{run / 'result.json'} is damaged: remove it, and the same command tests the trained agent again"
+    assert sentence in cli("status", str(run)).out
+    got = cli("scores", "export", str(run))
+    assert sentence in got.out + got.err
+    got = cli("train", "--from", str(run / "config.yaml"), "--out", str(out), "--name", "mine")
+    assert sentence in got.err
+    (run / "config.yaml").write_text("")
+    (said,) = [line for line in cli("status", str(run)).out.splitlines() if "config.yaml is damaged" in line]
+    assert said.count("restore it from a copy") == 1
+    assert "restore the run's" not in said
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "--preset paper",
+        "--preset=quick",
+        "--seed 0",
+        "--variant rem",
+        "--game Catch",
+        "--config x.yaml",
+        "--from x.yaml",
+    ],
+)
+def test_what_cannot_go_with_continue_is_refused_whatever_its_value(given: str, cli: Cli, tmp_path: Path) -> None:
+    run = begin(tmp_path / "runs", tiny_spec(tmp_path)[1][0], epoch=4, done=True)
+    got = cli("train", "--continue", str(run), "--set", "training.num_epochs=9", *given.split())
+    name = given.partition(" ")[0].partition("=")[0]
+    assert (got.status, got.err) == (2, f"remctl: --continue gives the whole configuration: leave out {name}\n")
+    if name != "--from":
+        for verb in ("train", "config show"):
+            got = cli(*verb.split(), "--from", str(run / "config.yaml"), *given.split())
+            assert got.err == f"remctl: --from gives the whole configuration: leave out {name}\n"
+    got = cli("train", "--continue", str(run), "--set", "seed=3")
+    assert "with another seed it would be another run: train a new run, with --seed" in got.err
+
+
 def test_logs_shows_the_end(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "job.log").write_text("\n".join(f"line {i}" for i in range(100)))
     assert cli("logs", str(tmp_path), "-n", "2").out == "line 98\nline 99\n"

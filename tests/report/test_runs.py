@@ -238,7 +238,7 @@ def test_folders_without_runs(make_run: MakeRun, tmp_path: Path) -> None:
     for path, message in (
         ("empty", "no runs there"),
         ("none", "no such folder"),
-        ("x.csv", "give score files as --scores"),
+        ("x.csv", "takes score files as --scores"),
     ):
         with pytest.raises(UserError, match=message):
             collected(tmp_path / path)

@@ -371,6 +371,90 @@ def test_an_aggregate_is_no_run(tmp_path: Path, content: object, column: str) ->
         read(tmp_path / name, text)
 
 
+EPISODES = [
+    {"Pong": {"episode_returns": [1, 2, 3]}},
+    {"Pong": {"returns": [1, 2, 3]}},
+    {"Pong": {"return": [1, 2]}},
+    {"Pong": {"episodes": [1, 2]}},
+    {"Pong": {"Test episode returns": [1]}},
+    {"Pong": {"REM": {"eval_returns": [1, 2]}}},
+    {"REM": {"Pong": {"rewards": [1, 2]}}},
+    {"Pong": {"seed_0": {"returns": [1, 2]}}},
+    {"Pong": {"episode_returns": {"0": 1, "1": 2}}},
+    {"Pong": {"returns_per_episode": [[1, 2], [3, 4]]}},
+    {"episode_returns": {"Pong": [1, 2]}},
+    {"episodes": [{"game": "Pong", "score": 1}, {"game": "Pong", "score": 2}]},
+    {"game": "Pong", "algorithm": "REM", "episodic_return": [1, 2]},
+    [{"game": "Pong", "seed": 0, "all_returns": [1, 2]}],
+]
+
+
+@pytest.mark.parametrize("content", EPISODES)
+def test_episodes_are_no_runs(tmp_path: Path, content: object) -> None:
+    with pytest.raises(UserError, match="lists episodes, which are no runs; give one score per run, the mean") as error:
+        read(tmp_path / "a.json", json.dumps(content), None)
+    assert "\n" not in str(error.value)
+    if isinstance(content, dict):
+        with pytest.raises(UserError, match="lists episodes"):
+            read(tmp_path / "a.jsonl", json.dumps(content) + "\n" + json.dumps(content), None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"Pong": {"scores": [1, 2]}},
+        {"Pong": {"mean_returns": [1, 2]}},
+        {"Pong": {"score": 1, "returns": [3, 4]}, "Alien": {"score": 2, "returns": [3, 4]}},
+        {"game": ["Pong", "Pong"], "seed": [0, 1], "episode_return": [1, 2]},
+        {"Pong": {"seed": [0, 1], "returns": [1, 2]}},
+        {"Return-conditioned": {"Pong": [1, 2]}},
+        {"returns": {"Pong": {"seed_0": 1, "seed_1": 2}}},
+    ],
+)
+def test_scores_of_runs_are_no_episodes(tmp_path: Path, content: object) -> None:
+    (runs,) = read(tmp_path / "a.json", json.dumps(content)).values()
+    assert [score for _, _, score in runs] in ([1, 2], [2, 1])
+
+
+@pytest.mark.parametrize(
+    "comments", ["# made by us\n", "\n# a, b\n#\n# Pong, 5 seeds\n", '"# a, b; c"\n', "sep=,\n# a\n"]
+)
+def test_comments_above_the_header_are_skipped(tmp_path: Path, comments: str) -> None:
+    rows = "game,seed,score\nPong,0,1\nPong,1,2\n"
+    assert read(tmp_path / "a.csv", comments + rows) == {"A": [("Pong", 0, 1.0), ("Pong", 1, 2.0)]}
+    line = comments.count("\n") + 4
+    with pytest.raises(UserError, match=f"a.csv line {line}: score is"):
+        read(tmp_path / "a.csv", comments + rows + "Pong,2,x\n")
+    assert read(tmp_path / "a.csv", "# made by numpy\n# " + rows) == {"A": [("Pong", 0, 1.0), ("Pong", 1, 2.0)]}
+
+
+@pytest.mark.parametrize(
+    "name", ["Mean", "mean", "Median", "IQM", "Optimality Gap", "Average", "Overall", "TOTAL", "std"]
+)
+def test_a_row_of_a_summary_is_named(tmp_path: Path, name: str) -> None:
+    for file, content in (("a.csv", f"game,score\nPong,1\n{name},2\n"), ("b.csv", f"seed,Pong,{name}\n0,1,2\n")):
+        with pytest.raises(UserError, match=f"line [23].*: {name!r} is a summary over games, not a game: leave it out"):
+            read(tmp_path / file, content)
+    with pytest.raises(UserError, match="'Mean', 'Median' are no games: leave them out"):
+        read(tmp_path / "a.csv", "game,score\nPong,1\nMean,2\nMedian,2\n")
+
+
+@pytest.mark.parametrize("prefix", ["atari_", "atari100k_", "Atari-100k/", "atari_100k_", "ALE/", "ale_py:ALE/"])
+def test_usual_prefixes_of_games(tmp_path: Path, prefix: str) -> None:
+    found = read(tmp_path / "a.json", json.dumps({f"{prefix}gopher": [1], f"{prefix}up_n_down": [2]}))
+    assert found == {"A": [("Gopher", None, 1.0), ("UpNDown", None, 2.0)]}
+
+
+def test_scores_of_several_steps_are_said_to_be(tmp_path: Path) -> None:
+    path, spec = tmp_path / "a.csv", ReportSpec(scores=(f"A={tmp_path / 'a.csv'}",))
+    path.write_text("game,seed,step,score\nPong,0,100,1\nPong,1,200,2\n")
+    assert [note for note in collect(spec).notes if "of several steps (100, 200)" in note]
+    path.write_text("game,seed,step,score\nPong,0,100,1\nPong,1,100,2\n")
+    assert not [note for note in collect(spec).notes if "steps" in note]
+    with pytest.raises(UserError, match="keep the last step of each run"):
+        read(path, "game,seed,step,score\nPong,0,100,1\nPong,0,200,2\n")
+
+
 SEEDS = [
     "random_seed",
     "seed_number",

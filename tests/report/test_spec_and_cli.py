@@ -225,7 +225,10 @@ BAD = [
     ("report", "nothing to report on: give run folders, --scores NAME=FILE, --published, --bench FILE or --spec"),
     ("report nowhere", "nowhere: no such folder"),
     ("report nowhere --spec reports/y.yaml", "nowhere: no such folder"),
-    ("report --spec none.yaml", "no report spec 'none.yaml': known: ablations, paper, smoke, x, y"),
+    (
+        "report --spec none.yaml",
+        "no report spec 'none.yaml' (there is no such file): known: ablations, paper, smoke, x, y",
+    ),
     ("report --published --format gif", "--format: given 'gif'; allowed: all, or some of csv, md, tex"),
     ("report --published --games Pnog", "--games: given 'Pnog'; unknown game 'Pnog': did you mean Pong?"),
     ("report --published --reps 1", "--reps: given '1'; allowed: greater than or equal to 100"),

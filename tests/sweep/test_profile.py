@@ -68,6 +68,8 @@ def flags(folder: Path, text: str) -> set[str]:
         ("extra: {gpus-per-node: a100:1}", {"--mem=16384M", "--gpus-per-node=a100:1"}),
         ("extra: {--gpus: 1}", {"--mem=16384M", "--gpus=1"}),
         ("extra: {gres: 'gpu:1,tmp:100G'}", {"--mem=16384M", "--gres=gpu:1,tmp:100G"}),
+        ("extra: {exclusive: false, nice: 3, gpus: false}", {"--mem=16384M", "--gres=gpu:1", "--nice=3"}),
+        ("extra: {exclusive: true, mem_per_cpu: false}", {"--mem=16384M", "--gres=gpu:1", "--exclusive"}),
         ("gpus: 0\nextra: {gres: tmp:100G}", {"--mem=16384M", "--gres=tmp:100G"}),
     ],
 )
@@ -102,7 +104,7 @@ def test_runs_with_a_gpu_insist_on_it(gpus: int, device: str | None, of_runs: st
         ("time: soon", "time: given 'soon'; allowed: minutes (90), HH:MM:SS"),
         ("time: 1.5", "time: given 1.5; allowed: minutes (90), HH:MM:SS"),
         ("time: UNLIMITED", "time: given 'UNLIMITED'; allowed: minutes (90), HH:MM:SS"),
-        ("memory_gb: 16G", "memory_gb: given '16G'; allowed: a number from 0.1, or null"),
+        ("memory_gb: 16G", "memory_gb: given '16G'; allowed: a number from 0.1 to 100000, or null"),
         ("extra: {nice: [1]}", "extra.nice: given [1]; allowed: options of sbatch with text, a whole number or true"),
         ("setup: [3]", "setup.0: given 3; allowed: a list of shell commands"),
         ("memory_gb: 8\nextra: {mem-per-cpu: 4G}", "extra.mem-per-cpu: memory_gb asks for memory too (--mem=8192M)"),
@@ -140,6 +142,22 @@ def test_runs_with_a_gpu_insist_on_it(gpus: int, device: str | None, of_runs: st
         ("gpus: 0\ndevice: cuda", "device: given cuda with gpus: 0"),
         ("cpus: 0", "cpus: given 0"),
         ("cpus: many", "cpus: given 'many'"),
+        ("memory_gb: 1e9", "memory_gb: given 1000000000.0; allowed: a number from 0.1 to 100000, or null"),
+        ("time: 600000", "D-HH:MM); at most 365 days"),
+        *(
+            (f"gpu_type: '{given}'", f"gpu_type: given '{given}'; allowed: the TYPE of gpu:TYPE:1 alone")
+            for given in ("a100:1", "gpu:a100", "a100,h100", "a b", "--x")
+        ),
+        ("partition: --partition=gpu", "partition: given '--partition=gpu'"),
+        ("extra: {Mem-Per-Cpu: 4G}", "sbatch's long options are in lower case: write mem-per-cpu"),
+        ("extra: {EXCLUSIVE: true}", "sbatch's long options are in lower case: write exclusive"),
+        ("extra: {'nice=3': true}", "extra.nice=3: not the name of an option"),
+        ("extra: {'a b': true}", "extra.a b: not the name of an option"),
+        *(
+            (f"extra: {{{name}: true}}", "with it sbatch submits nothing")
+            for name in ("help", "--usage", "version", "hel")
+        ),
+        *((f"extra: {{{name}: true}}", "needs a value") for name in ("mem-per-gpu", "reservation", "gpus")),
         ("memory_gb: 0.0005", "memory_gb: given 0.0005"),
         ("gpus: 2", "gpus: given 2"),
         ("gpus: 0\ngpu_type: a100", "gpu_type: given 'a100' with gpus: 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -203,6 +204,56 @@ def test_what_is_refused_leaves_no_record(refusal: tuple[str, str], lab: Lab, fa
         lab.launch()
     assert not [path for path in lab.out.rglob("*") if path.is_file() and path.name != ".launching"]
     assert not lab.out.joinpath("tiny").exists()
+
+
+REFUSE = (
+    "\nif name == 'sbatch' and '--test-only' in args and {when}: sys.stderr.buffer.write({words!r}); sys.exit({status})"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("Unable to contact slurm controller (connect failure)", 1),
+        ("quota exceeded", 1),
+        ("Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)", 1),
+        ("sbatch: command not found", 127),
+        ("", 127),
+        ("caf\udce9", 1),
+    ],
+)
+def test_a_refusal_that_is_about_no_key_names_none(words: str, status: int, lab: Lab, fake: FakeSlurm) -> None:
+    said = f"sbatch: error: {words}\n".encode(errors="surrogateescape") if words else b""
+    fake.site("sbatch", REFUSE.format(when=True, words=said, status=status))
+    with pytest.raises(MachineError, match=r"^sbatch takes no job \(") as caught:
+        lab.launch()
+    assert (words.replace("\udce9", "\ufffd") or "exit status 127") in str(caught.value)
+    assert "yaml" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "when", "key"),
+    [
+        ("Invalid account or account/partition combination specified", "True", "account, partition"),
+        ("invalid partition specified: (null)", "True", "partition"),
+        ("Requested time limit is invalid (missing or exceeds some limit)", "True", "time"),
+        ("Memory specification can not be satisfied", "True", "memory_gb"),
+        ("Requested node configuration is not available", "'--cpus-per-task=1' in args", "cpus"),
+        ("Zonk", "'--time=60' in args", "time"),
+    ],
+)
+def test_a_refusal_names_the_keys_that_it_is_about(words: str, when: str, key: str, lab: Lab, fake: FakeSlurm) -> None:
+    fake.site("sbatch", REFUSE.format(when=when, words=f"sbatch: error: {words}\n".encode(), status=1))
+    with pytest.raises(UserError, match=rf"cpu.yaml: {key}: SLURM refuses .* \({re.escape(words)}\)") as caught:
+        lab.launch()
+    assert ("a job without them" in str(caught.value)) == (key in ("account, partition", "partition"))
+
+
+def test_nobody_is_sent_into_the_profile_that_comes_with_it(lab: Lab, fake: FakeSlurm) -> None:
+    lab.options = Options("slurm", "remctl:default")
+    fake.site("sbatch", REFUSE.format(when=True, words=b"Invalid qos specification", status=1))
+    with pytest.raises(UserError, match=r"^remctl:default: qos: .*change that in a profile of your own"):
+        lab.launch()
 
 
 @pytest.mark.parametrize("name", ["scontrol", "sinfo"])

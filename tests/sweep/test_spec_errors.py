@@ -185,6 +185,35 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_spec(Path("/dev/zero"))
 
 
+def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("name: 3\nvariants: [rme]\ngames: []\nseeds: [1, 1, 2, 2, -1]\noverrides: {a: 1}\n")
+    with pytest.raises(UserError) as refused:
+        read_spec(file)
+    for line, part in [(1, "name: given 3"), (2, "variants: unknown"), (3, "games: given []"), (4, "seeds: given -1")]:
+        assert f"{file}:{line}: {part}" in str(refused.value)
+    assert "unknown key 'a'" in str(refused.value)
+    file.write_text("variants: [rem, rem, no_pop, no_pop]\ngames: [Pong, Pong, Catch, Catch]\nseeds: [1]\n")
+    with pytest.raises(UserError) as refused:
+        read_spec(file)
+    for name in ("variants: 'rem'", "'no_pop'", "games: 'Pong'", "'Catch'"):
+        assert f"{name} is given twice" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    file.write_text("variants: [rem]\ngames: [Pong]\nseeds: [1, 1, 2, 2]\n")
+    with pytest.raises(UserError, match="'1' is given twice.*'2' is given twice"):
+        read_spec(file)
+
+
+@pytest.mark.parametrize(("key", "place"), [("seed", "'seeds'"), ("game", "'games'"), ("variant", "'variants'")])
+def test_what_a_spec_lists_is_not_set(key: str, place: str, tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("variants: [rem]\ngames: [Pong]\nseeds: 2\n")
+    with pytest.raises(UserError, match=f"^--set {key}: not an override: set it with {place} of the spec$"):
+        read_spec(file, [f"{key}=3"])
+    with pytest.raises(UserError, match="or give --preset"):
+        read_spec(file, ["preset=quick"])
+
+
 # --- whatever stands in the file
 
 fuzz = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
