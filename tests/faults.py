@@ -392,7 +392,7 @@ FAULTS = [
     Fault("sweep", "sweep/schedulers.py", "if known.get(key) != s.state]", "]", SWEEP),
     Fault("sweep", "sweep/job.py", "if status == InUseError.exit_code:", "if False:", SWEEP),
     Fault("sweep", "sweep/job.py", "if len(fruitless) >= MAX_FRUITLESS_STARTS:", "if False:", SWEEP),
-    Fault("sweep", "sweep/job.py", "return self.run.is_done or failed or self.is_cancelled", "return self.run.is_done or failed", SWEEP),
+    Fault("sweep", "sweep/job.py", "or failed or self.is_cancelled", "or failed", SWEEP),
     Fault("sweep", "sweep/clients.py", "if name in KEPT or not FILTERS.match(name)", "if name", f"{COMMANDS} -k no_variable"),
     Fault("sweep", "sweep/clients.py", "if not marked or any(", "if any(", f"{COMMANDS} -k another_form"),
     Fault("sweep", "sweep/schedulers.py", "self.state not in ENDS and", 'self.state in ("PENDING", "RUNNING") and', f"{COMMANDS} -k nobody_knows"),
