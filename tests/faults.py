@@ -289,7 +289,7 @@ FAULTS = [
     Fault("hostile", "config/arguments.py", "math.isfinite(value)", "True", ARGUMENTS),
     Fault("hostile", "config/arguments.py", "if not any(_clash(key, other) for other in upper)", "", ARGUMENTS),
     Fault("protocol", "envs/__init__.py", "        arguments=environment.arguments,\n", "", ARGUMENTS),
-    Fault("protocol", "envs/pixels.py", "deepcopy(dict(arguments))", "dict(arguments)", ARGUMENTS),
+    Fault("protocol", "envs/making.py", "deepcopy(dict(arguments))", "dict(arguments)", ARGUMENTS),
     Fault("stopping", "stopping.py", "elif self.is_finishing:", "elif False:", STOPPING),
     Fault("stopping", "stopping.py", "elif signum == signal.SIGINT:", "elif False:", STOPPING),
     Fault("stopping", "stopping.py", "signum if signum in STOP_SIGNALS else None", "signum", STOPPING),
