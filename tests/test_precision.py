@@ -160,10 +160,10 @@ def test_a_run_continues_in_the_precision_of_the_generation_that_is_restored(
     (run.path / lost).unlink()
     run.log.unlink()
     runner.train(config, **arguments)
-    first, second, *_ = run.log.read_text().splitlines()
-    assert first.endswith("device cpu, bf16")
-    assert "epoch_000002" in second
-    assert "using epoch_000001" in second
+    damage, begins, *_ = run.log.read_text().splitlines()
+    assert "epoch_000002" in damage
+    assert "using epoch_000001" in damage
+    assert begins.endswith("device cpu, bf16")
     assert read_json(run.result)["device"]["precision"] == "bf16"
 
 

@@ -37,8 +37,10 @@ def raised(error: BaseException) -> str:
     return f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {one_line(error)}"
 
 
-def make(env_id: str, arguments: Mapping[str, Any], why_not: Callable[[str], str]) -> gymnasium.Env[Any, Any]:
-    """Make an environment that renders RGB; one whose constructor knows no `render_mode` is made without.
+def make(
+    env_id: str, arguments: Mapping[str, Any], why_not: Callable[[str], str]
+) -> tuple[gymnasium.Env[Any, Any], bool]:
+    """Make an environment that renders RGB, or, if its constructor knows no `render_mode`, one that does not (False).
 
     `why_not` says why another id cannot be played, empty if it can: advice names what can.
     Raises UserError, in one line, for whatever its package or constructor raises.
@@ -47,11 +49,11 @@ def make(env_id: str, arguments: Mapping[str, Any], why_not: Callable[[str], str
     try:
         _check_arguments(env_id, arguments)
         try:
-            return _made(env_id, arguments, render_mode="rgb_array")
+            return _made(env_id, arguments, render_mode="rgb_array"), True
         except TypeError as error:
             if not re.search(r"unexpected keyword argument 'render_mode'|takes no arguments", str(error)):
                 raise
-            return _made(env_id, arguments)
+            return _made(env_id, arguments), False
     except NOT_ITS_FAULT:
         raise
     except gymnasium.error.UnregisteredEnv as error:

@@ -57,8 +57,7 @@ class GymPixels:
         self._episode_seed: int | None = None
         self._actions: list[int] = []
         self._enlarging = Image.Resampling[enlarge.upper()]
-        self._env = make(env_id, arguments, _why_not_played)
-        self._renders = self._env.render_mode is not None
+        self._env, self._renders = make(env_id, arguments, _why_not_played)
         self._observation: Any = None
         with self._named("describing its actions"):
             self._first_action, self.num_actions = _discrete(self._env, env_id)
