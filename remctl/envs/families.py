@@ -16,24 +16,26 @@ class Family:
 
     prefix: str
     module: str
-    extra: str | None  # of remctl, installs the package; None: it is always there
-    register: str | None = None  # a function of `module` that must be called instead
+    extra: str  # of remctl, installs `packages`
+    packages: str = ""  # none: they are always there
+    register: str = ""  # a function of `module` that must be called instead
 
 
 FAMILIES = (
-    Family("ALE/", "ale_py", None),
-    Family("MiniGrid-", "minigrid", "minigrid"),
-    Family("BabyAI-", "minigrid", "minigrid"),
-    Family("MinAtar/", "minatar.gym", "minatar", "register_envs"),
-    Family("bsuite/", "shimmy.bsuite_compatibility", "bsuite"),  # fails without bsuite; `shimmy` itself does not
-    Family("Vizdoom", "vizdoom.gymnasium_wrapper", "vizdoom"),
+    Family("ALE/", "ale_py", ""),
+    Family("MiniGrid-", "minigrid", "minigrid", "minigrid"),
+    Family("BabyAI-", "minigrid", "minigrid", "minigrid"),
+    Family("MinAtar/", "minatar.gym", "minatar", "MinAtar", "register_envs"),
+    # This module of shimmy fails without bsuite; `shimmy` itself does not.
+    Family("bsuite/", "shimmy.bsuite_compatibility", "bsuite", "bsuite shimmy"),
+    Family("Vizdoom", "vizdoom.gymnasium_wrapper", "vizdoom", "vizdoom"),
 )
 
 
 def register(env_id: str) -> None:
     """Register the environments of the package that `env_id` belongs to, if it is one of FAMILIES.
 
-    Raises UserError, with the extra to install, where the package is missing.
+    Raises UserError, with what to install, where the package is missing: not remctl's own name, which on PyPI is a stranger's.
     """
     family = next((f for f in FAMILIES if env_id.startswith(f.prefix)), None)
     if family is None or any(known.startswith(family.prefix) for known in gymnasium.registry):
@@ -42,7 +44,7 @@ def register(env_id: str) -> None:
         module = importlib.import_module(family.module)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"gym:{env_id}: no module {error.name!r}: pip install 'remctl[{family.extra}]', from a clone '.[{family.extra}]'"
+            f"gym:{env_id}: no module {error.name!r}: pip install {family.packages} (the extra {family.extra!r})"
         ) from error
     if family.register:
         getattr(module, family.register)()

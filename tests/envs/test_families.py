@@ -20,7 +20,7 @@ def test_a_missing_package_is_named_by_its_extra(family: object, monkeypatch: py
     monkeypatch.setattr(gymnasium, "registry", {})
     for name in {family.module, family.module.split(".")[0]}:  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"pip install 'remctl\[{family.extra}\]'"):  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=rf"pip install {family.packages} \(the extra '{family.extra}'\)"):  # type: ignore[attr-defined]
         register(f"{family.prefix}Anything-v0")  # type: ignore[attr-defined]
 
 
