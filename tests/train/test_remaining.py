@@ -49,6 +49,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Reporter, "_running", watched)
+        patch.setattr("remctl.train.estimate.ENV_STEP_S", 0.1)  # half a second of work in all is not worth telling
         run, whole = train()
         run.result.unlink()
         patch.setattr("remctl.train.estimate.measure", lambda *_: pytest.fail("timed again"))
