@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -146,20 +148,26 @@ def test_a_run_that_changed_its_precision_says_both(tmp_path: Path) -> None:
     assert "fp32 after bf16" in run.log.read_text()
 
 
-@pytest.mark.parametrize("lost", ["checkpoints/epoch_000002/agent.pt", "replay/epoch_000002.npz"])
-def test_a_run_continues_in_the_precision_of_the_generation_that_is_restored(
-    lost: str, tmp_path: Path, native: SimpleNamespace
-) -> None:
-    arguments = {"out": tmp_path, "experiment": "x", "device": "cpu", "command": [], "quiet": True}
+def went_on_in_fp32(out: Path) -> tuple[RunFolder, Callable[[], RunFolder]]:
+    """A finished run, epoch 1 in bf16 and epoch 2 in fp32; and what trains it in what suits the machine."""
+    arguments = {"out": out, "experiment": "x", "device": "cpu", "command": [], "quiet": True}
     config = tiny("training.num_epochs=2", "runtime.precision=auto")
     run = runner.train(config, **arguments)
     run.result.unlink()
     checkpoint.drop_after(run, 1)
     runner.train(config.at_precision("fp32"), **arguments)
+    return run, partial(runner.train, config, **arguments)
+
+
+@pytest.mark.parametrize("lost", ["checkpoints/epoch_000002/agent.pt", "replay/epoch_000002.npz"])
+def test_a_run_continues_in_the_precision_of_the_generation_that_is_restored(
+    lost: str, tmp_path: Path, native: SimpleNamespace
+) -> None:
+    run, train = went_on_in_fp32(tmp_path)
     run.result.unlink()
     (run.path / lost).unlink()
     run.log.unlink()
-    runner.train(config, **arguments)
+    train()
     damage, begins, *_ = run.log.read_text().splitlines()
     assert "epoch_000002" in damage
     assert "using epoch_000001" in damage
@@ -170,12 +178,7 @@ def test_a_run_continues_in_the_precision_of_the_generation_that_is_restored(
 def test_a_run_is_evaluated_in_the_precision_of_the_generation_that_is_read(
     tmp_path: Path, native: SimpleNamespace
 ) -> None:
-    arguments = {"out": tmp_path, "experiment": "x", "device": "cpu", "command": [], "quiet": True}
-    config = tiny("training.num_epochs=2", "runtime.precision=auto")
-    run = runner.train(config, **arguments)
-    run.result.unlink()
-    checkpoint.drop_after(run, 1)
-    runner.train(config.at_precision("fp32"), **arguments)
+    run, _ = went_on_in_fp32(tmp_path)
     (run.checkpoints / "epoch_000002" / "agent.pt").unlink()
     found = runner.evaluate(run.path, 1, "cpu")
     assert (found["epoch"], found["device"]["precision"]) == (1, "bf16")

@@ -69,8 +69,7 @@ def bench(
     if context.invoked_subcommand is not None:
         return
     chosen = _suites(suites or [])
-    if scale is not None and scale not in SCALES:
-        raise UserError(f"--scale: given {scale!r}; allowed: {', '.join(SCALES)}")
+    _check_scale(scale)
     if (preset, variant, game, sets) != (None, "rem", "Pong", None):
         _refuse_unused(chosen)
     from remctl.bench import run as bench_run
@@ -87,6 +86,11 @@ def bench(
         return
     paths = _targets(out, json)
     _say(bench_run.run(todo, paths, ["remctl", *sys.argv[1:]]), out)
+
+
+def _check_scale(scale: str | None) -> None:
+    if scale is not None and scale not in SCALES:
+        raise UserError(f"--scale: given {scale!r}; allowed: {', '.join(SCALES)}")
 
 
 def _refuse_unused(chosen: list[str]) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 from remctl.config import precision_of_schema_1, same_run, yaml12
 from remctl.errors import MachineError, UserError
 from remctl.games import check_game
+from remctl.report.experiments import EXPERIMENT_FILE, Experiment, ExperimentRun, read_experiment
 from remctl.report.numbers import is_count, is_number
 from remctl.report.results import MissingRun, RunScore
 from remctl.runs.code import distinct
-from remctl.runs.files import named_errors, read_json, read_jsonl
+from remctl.runs.files import named_errors, read_jsonl
 from remctl.runs.imported import imported_from
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.places import Places, is_nameless, why_nameless
@@ -25,8 +26,6 @@ from remctl.runs.provenance import starts
 from remctl.runs.result import damaged_result
 from remctl.runs.result import read_result as result_of
 from remctl.variants import VARIANTS
-
-EXPERIMENT_FILE = "experiment.json"
 
 
 @dataclass
@@ -77,7 +76,7 @@ class _Search:
 
     def __init__(self) -> None:
         self.groups: dict[tuple[Path, str], RunGroup] = {}
-        self.experiments: list[_Experiment] = []
+        self.experiments: list[Experiment] = []
         self.folders: dict[Path, Path] = {}  # of the experiments, resolved, as they were given
         self.unlisted: dict[Path, list[RunFolder]] = {}  # runs within them that they do not list
         self.notes: list[str] = []
@@ -97,7 +96,7 @@ class _Search:
         for folder in experiments:
             if folder.resolve() not in self.folders:
                 self.folders[folder.resolve()] = folder
-                self.add_experiment(_read_experiment(folder))
+                self.add_experiment(read_experiment(folder))
 
     def add_others(self, path: Path) -> None:
         """Runs below `path` that no experiment lists; those within an experiment only where `path` lies within it too."""
@@ -125,14 +124,14 @@ class _Search:
         else:
             _add(self.group(folder.resolve().name, about.variant, folder, None, run.is_imported), run, about, result)
 
-    def add_experiment(self, experiment: _Experiment) -> None:
+    def add_experiment(self, experiment: Experiment) -> None:
         self.experiments.append(experiment)
         for name, label in experiment.labels.items():
             self.group(experiment.name, name, experiment.folder, label)
         for entry in experiment.runs:
             self.add_entry(experiment, entry)
 
-    def add_entry(self, experiment: _Experiment, entry: _Entry) -> None:
+    def add_entry(self, experiment: Experiment, entry: ExperimentRun) -> None:
         root = _ancestor(experiment.folder, 1)
         places = self.places.setdefault(root, Places(root))
         run = RunFolder(places.find(experiment.folder, entry.path, entry.config_hash))
@@ -312,49 +311,3 @@ def _config(run: RunFolder) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{run.config}: not YAML ({error}); restore it from a copy or move the run away") from None
     return value if isinstance(value, dict) else {}
-
-
-# --- experiment.json
-
-
-@dataclass(frozen=True)
-class _Entry:
-    variant: str
-    game: str
-    seed: int
-    config_hash: str
-    path: str
-
-
-@dataclass(frozen=True)
-class _Experiment:
-    folder: Path
-    name: str
-    question: str
-    control: str | None
-    labels: dict[str, str]
-    runs: tuple[_Entry, ...]
-
-
-def _read_experiment(folder: Path) -> _Experiment:
-    file = folder / EXPERIMENT_FILE
-    value = read_json(file)
-    try:
-        entries = tuple(_entry(run) for run in value["runs"])
-        labels = {str(v["name"]): str(v.get("label") or v["name"]) for v in value["variants"]}
-        question, control = str(value.get("question") or ""), value.get("control")
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise UserError(
-            f"{file}: {type(error).__name__} {error}; launch the ablation again, which writes it anew"
-        ) from None
-    strangers = sorted({entry.variant for entry in entries} - set(labels))
-    if strangers:
-        raise UserError(f"{file}: runs of the unlisted variant {strangers[0]!r}; launch the ablation again")
-    name = folder.resolve().name  # which may be another than when it was launched
-    return _Experiment(folder, name, question, None if control is None else str(control), labels, entries)
-
-
-def _entry(run: dict[str, Any]) -> _Entry:
-    if not is_count(run["seed"]):
-        raise ValueError("seed is no whole number")
-    return _Entry(str(run["variant"]), str(run["game"]), run["seed"], str(run["config_hash"]), str(run["path"]))

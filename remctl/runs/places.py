@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from remctl.config import from_yaml, known_hashes
 from remctl.config.stored import REMEDY
@@ -16,7 +17,9 @@ from remctl.errors import MachineError, UserError
 from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder, find_runs
 
-AGAIN = "again"  # the request by which a launcher keeps a folder for a run that other code has made elsewhere
+AGAIN: Literal["again"] = (
+    "again"  # the request by which a launcher keeps a folder for a run that other code has made elsewhere
+)
 
 
 def is_nameless(run: RunFolder) -> bool:

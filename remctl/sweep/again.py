@@ -10,7 +10,7 @@ from pathlib import Path
 from remctl.errors import MachineError, UserError
 from remctl.runs.files import make_folder, named_errors
 from remctl.runs.layout import RunFolder
-from remctl.runs.places import is_again, is_nameless, why_nameless
+from remctl.runs.places import AGAIN, is_again, is_nameless, why_nameless
 from remctl.sweep.observe import RunState
 from remctl.sweep.plan import Action
 from remctl.sweep.records import Submission, add_request, default_path
@@ -70,7 +70,7 @@ def _fresh(experiment: Path, action: Action, place: Path, known: Sequence[Submis
         _set_aside(place, experiment)
     # What became of earlier jobs says nothing about the new run.
     add_request(RunFolder(place), "retry", [s.id for s in known])
-    add_request(RunFolder(place), "again", [s.id for s in known])
+    add_request(RunFolder(place), AGAIN, [s.id for s in known])
     return replace(action, state=RunState("absent", place))
 
 
