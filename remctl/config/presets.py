@@ -5,12 +5,9 @@ A preset is a flat mapping of dotted keys to values, laid over the schema's defa
 
 from __future__ import annotations
 
-from typing import Any
-
+from remctl.config.quick import Overrides, quick
 from remctl.games import kind
 from remctl.variants import VARIANTS
-
-Overrides = dict[str, Any]
 
 # What the published code does around the networks where nobody would expect it, as one would.
 SURROUNDINGS: Overrides = {
@@ -48,76 +45,6 @@ PAPER_TEXT: Overrides = {
     "training.sampling": "steps",
 }
 
-QUICK: Overrides = CORRECTIONS | {
-    "tokenizer.channels": (8, 16, 32, 64),
-    "tokenizer.embed_dim": 64,
-    "tokenizer.num_codes": 64,
-    "tokenizer.perceptual": "pixel",
-    "tokenizer.codebook_init": "kmeans",
-    "tokenizer.commitment_weight": 0.25,
-    "tokenizer.training.start_after_epoch": 0,
-    "tokenizer.training.batch_size": 32,
-    "tokenizer.training.learning_rate": 1e-3,
-    "world_model.num_layers": 2,
-    "world_model.num_heads": 2,
-    "world_model.embed_dim": 64,
-    "world_model.ffn_dim": 256,
-    "world_model.dropout": 0.0,
-    "world_model.layer_init": "independent",
-    "world_model.blocks_per_chunk": 1,
-    "world_model.training.start_after_epoch": 0,
-    "world_model.training.batch_size": 16,
-    "world_model.training.learning_rate": 2e-3,
-    "world_model.training.gradient_clip": 1.0,
-    "controller.conv_channels": (32, 16),
-    "controller.hidden_dim": 128,
-    "controller.entropy_weight": 0.03,
-    "controller.training.start_after_epoch": 0,
-    "controller.training.learning_rate": 1e-3,
-    "runtime.precision": "fp32",
-}
-
-QUICK_TOY: Overrides = QUICK | {
-    "collection.initial_steps": 1500,
-    "collection.steps_per_epoch": 300,
-    "tokenizer.grid_size": 4,
-    "tokenizer.warmup": "fixed",
-    "tokenizer.warmup_steps": 100,
-    "tokenizer.training.first_epoch_extra_steps": 150,
-    "tokenizer.training.steps_per_epoch": 25,
-    "tokenizer.training.stop_after_epoch": 2,
-    "world_model.sequence_blocks": 7,  # an episode has 7 actions
-    "world_model.training.first_epoch_extra_steps": 600,
-    "world_model.training.steps_per_epoch": 120,
-    "imagination.burn_in_frames": 8,  # and 8 frames
-    "imagination.horizon": 7,
-    "controller.training.start_after_epoch": 1,
-    "controller.training.batch_size": 64,
-    "controller.training.steps_per_epoch": 80,
-    "evaluation.every_epochs": 5,
-    "training.num_epochs": 9,
-}
-
-QUICK_ATARI: Overrides = QUICK | {
-    "collection.initial_steps": 2000,
-    "collection.steps_per_epoch": 200,
-    "tokenizer.warmup": "beats_median",
-    "tokenizer.warmup_steps": 1500,
-    "tokenizer.warmup_margin": 0.7,
-    "tokenizer.training.first_epoch_extra_steps": 300,
-    "tokenizer.training.steps_per_epoch": 100,
-    "tokenizer.training.stop_after_epoch": 2,
-    "world_model.training.first_epoch_extra_steps": 200,
-    "world_model.training.steps_per_epoch": 80,
-    "controller.training.batch_size": 16,
-    "controller.training.steps_per_epoch": 40,
-    "evaluation.every_epochs": 4,
-    "evaluation.num_episodes": 2,
-    "evaluation.num_envs": 20,
-    "evaluation.final_episodes": 40,
-    "training.num_epochs": 4,
-}
-
 # Presets that are `paper` with a variant of the switchboard, where the overrides are written; they bear its label.
 PRESET_VARIANTS = {"iris": "iris", "iris-rem": "iris_rem"}
 
@@ -138,7 +65,7 @@ GYM_OVERRIDES: Overrides = {"environment.frame_skip": 1}
 
 def preset_overrides(preset: str, game: str) -> Overrides:
     """The dotted overrides of `preset` for `game`. The name must be one of DESCRIPTIONS."""
-    quick = QUICK_TOY if kind(game) == "toy" else QUICK_ATARI
-    table: dict[str, Overrides] = {"paper": {}, "quick": quick, "corrected": CORRECTIONS, "paper-text": PAPER_TEXT}
+    table: dict[str, Overrides] = {"paper": {}, "corrected": CORRECTIONS, "paper-text": PAPER_TEXT}
+    table["quick"] = CORRECTIONS | quick(game)
     table |= {name: VARIANTS[variant].overrides for name, variant in PRESET_VARIANTS.items()}
     return table[preset] | GAME_OVERRIDES.get(game, GYM_OVERRIDES if kind(game) == "gym" else {})
