@@ -48,10 +48,10 @@ def games(rows: list[dict[str, Any]]) -> list[RenderableType]:
         for row in rows
     ]
     more = (
-        "Also: any other single-player ALE game in CamelCase, and gym:ID for a Gymnasium environment. "
-        "Where the scores come from: remctl list games --json"
+        "Subset: the games of the paper's ablations. Also: any other single-player ALE game in CamelCase, and gym:ID for a "
+        "Gymnasium environment. Where the scores come from: remctl list games --json"
     )
-    return [table(("game", "random", "score", "of", "ablation subset"), cells, right=("random", "score")), more]
+    return [table(("game", "random", "score", "of", "subset"), cells, right=("random", "score")), more]
 
 
 def _score(value: float) -> str:
