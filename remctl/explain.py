@@ -16,7 +16,7 @@ from remctl.config.presets import DESCRIPTIONS
 from remctl.config.resolve import NOT_OVERRIDES, sections, suggestion
 from remctl.config.schema import RunConfig, Section
 from remctl.errors import UserError
-from remctl.games import ABLATION_SUBSET, ATARI_100K, human_score, random_score
+from remctl.games import ABLATION_SUBSET, references
 from remctl.variants import VARIANTS
 
 Node = dict[str, Any]
@@ -176,15 +176,11 @@ def _limits(node: Node) -> list[str]:
 
 
 def games() -> list[dict[str, Any]]:
-    """The 26 games: human and random scores (Table 1), membership of the 8-game ablation subset."""
+    """Games with reference scores: these, whose they are, where from; membership of the 8-game ablation subset."""
     return [
-        {
-            "game": game,
-            "random": random_score(game),
-            "human": human_score(game),
-            "ablation_subset": game in ABLATION_SUBSET,
-        }
-        for game in ATARI_100K
+        {"game": game, "random": row.random, "score": row.score, "reference": row.label, "num_steps": row.num_steps}
+        | {"random_source": row.random_source, "source": row.source, "ablation_subset": game in ABLATION_SUBSET}
+        for game, row in references().items()
     ]
 
 

@@ -1,6 +1,7 @@
-"""What can be played: the Atari 100K games and their scores, other ALE games, the toys, and Gymnasium ids.
+"""What can be played: the Atari 100K games, other ALE games, the toys, and Gymnasium ids; and scores to compare with.
 
-The 26 games, their human and random scores and the published results are those of the paper's Table 1.
+The 26 games, their human and random scores and the published results are those of the paper's Table 1. For other
+environments, data/reference_scores.csv has a random and a reference score, each with its source.
 Importing this module is cheap: no torch, and ale-py only once a name beyond the 26 is looked up.
 """
 
@@ -21,6 +22,7 @@ from remctl.errors import UserError
 Kind = Literal["toy", "atari", "gym"]
 
 GYM_PREFIX = "gym:"
+HUMAN = "human"
 TOYS = ("Catch",)
 ATARI_100K = (
     "Alien",
@@ -61,6 +63,7 @@ ABLATION_SUBSET = (
     "RoadRunner",
 )
 
+_TABLE_1 = "paper, Table 1"
 _ANY_GAME = "give an Atari game in CamelCase such as MsPacman, Catch, or gym:ID for a Gymnasium environment"
 # For two players only: ALE ships the ROMs but has no rules for one player, and ends the whole process on loading one.
 _TWO_PLAYER_ROMS = frozenset({"combat", "joust", "maze_craze", "warlords"})
@@ -78,8 +81,11 @@ class Scores:
 @cache
 def scores() -> Mapping[str, Scores]:
     """Table 1 of the paper, by game, in the table's (alphabetical) order."""
-    text = (files("remctl") / "data" / "table1_atari100k.csv").read_text(encoding="utf-8")
-    return MappingProxyType({row["game"]: _scores_of(row) for row in csv.DictReader(text.splitlines())})
+    return MappingProxyType({row["game"]: _scores_of(row) for row in _rows("table1_atari100k.csv")})
+
+
+def _rows(name: str) -> csv.DictReader[str]:
+    return csv.DictReader((files("remctl") / "data" / name).read_text(encoding="utf-8").splitlines())
 
 
 def _scores_of(row: Mapping[str, str]) -> Scores:
@@ -87,26 +93,70 @@ def _scores_of(row: Mapping[str, str]) -> Scores:
     return Scores(random=numbers.pop("random"), human=numbers.pop("human"), published=MappingProxyType(numbers))
 
 
-def human_score(game: str) -> float:
-    """The human score of Table 1, raw. Raises UserError for a game outside Atari 100K."""
-    return _row(game).human
+@dataclass(frozen=True)
+class Reference:
+    """The scores that normalised scores count from: `random` play is 0, `score` is 1; raw means over episodes.
+
+    `name` says whose `score` is: `human`, `optimal play`, or an agent, trained for `num_steps` environment steps (None: not
+    trained). `random_source` and `source`: a citation, an address, or how the number was computed.
+    """
+
+    random: float
+    score: float
+    name: str
+    num_steps: int | None
+    random_source: str
+    source: str
+
+    @property
+    def label(self) -> str:
+        """`human`, `PPO, 100,000 steps`."""
+        return self.name if self.num_steps is None else f"{self.name}, {self.num_steps:,} steps"
 
 
-def random_score(game: str) -> float:
-    """The random policy's score of Table 1, raw. Raises UserError for a game outside Atari 100K."""
-    return _row(game).random
+@cache
+def references() -> Mapping[str, Reference]:
+    """Every game that has reference scores: Atari 100K, then the other environments."""
+    human = {g: Reference(row.random, row.human, HUMAN, None, _TABLE_1, _TABLE_1) for g, row in scores().items()}
+    return MappingProxyType(human | {row["game"]: _reference_of(row) for row in _rows("reference_scores.csv")})
 
 
-def human_normalized(game: str, score: float) -> float:
-    """(score - random) / (human - random): 0 is random play, 1 is human. Raises UserError outside Atari 100K."""
-    row = _row(game)
-    return (score - row.random) / (row.human - row.random)
+def _reference_of(row: Mapping[str, str]) -> Reference:
+    return Reference(
+        random=float(row["random"]),
+        score=float(row["score"]),
+        name=row["reference"],
+        num_steps=int(row["num_steps"]) if row["num_steps"] else None,
+        random_source=row["random_source"],
+        source=row["source"],
+    )
 
 
-def _row(game: str) -> Scores:
-    if game not in scores():
-        raise UserError(f"{game} has no human and random score: only the 26 Atari 100K games can be human-normalised")
-    return scores()[game]
+def find_reference(game: str) -> Reference | None:
+    """The reference scores of a game, None if there are none. `gym:MODULE:ID` has those of `gym:ID`."""
+    return references().get(re.sub(rf"^{GYM_PREFIX}.*:", GYM_PREFIX, game))
+
+
+def reference_scores(game: str) -> Reference:
+    """The reference scores of a game. Raises UserError if there are none."""
+    found = find_reference(game)
+    if found is None:
+        raise UserError(
+            f"{game} has no reference scores to normalise by; `remctl list games` shows the games that have"
+        )
+    return found
+
+
+def normalized(game: str, score: float) -> float:
+    """(score - random) / (reference - random). Raises UserError for a game without reference scores."""
+    row = reference_scores(game)
+    return (score - row.random) / (row.score - row.random)
+
+
+def reference_name(of_games: Iterable[str]) -> str:
+    """Whose score is 1 on those of the games that have reference scores: `human`, else, or if they differ, `reference`."""
+    names = {found.name for game in of_games if (found := find_reference(game))}
+    return HUMAN if names <= {HUMAN} else "reference"
 
 
 @cache

@@ -44,11 +44,18 @@ def section(of: SectionExplanation) -> list[RenderableType]:
 def games(rows: list[dict[str, Any]]) -> list[RenderableType]:
     """What `remctl list games` prints."""
     cells = [
-        (row["game"], f"{row['random']:,.1f}", f"{row['human']:,.1f}", "yes" if row["ablation_subset"] else "")
+        (row["game"], _score(row["random"]), _score(row["score"]), row["reference"], "yes" * row["ablation_subset"])
         for row in rows
     ]
-    more = "Also: any other single-player ALE game in CamelCase, Catch, and gym:ID for a Gymnasium environment."
-    return [table(("game", "random", "human", "ablation subset"), cells, right=("random", "human")), more]
+    more = (
+        "Subset: the games of the paper's ablations. Also: any other single-player ALE game in CamelCase, and gym:ID for a "
+        "Gymnasium environment. Where the scores come from: remctl list games --json"
+    )
+    return [table(("game", "random", "score", "of", "subset"), cells, right=("random", "score")), more]
+
+
+def _score(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def presets(rows: list[dict[str, Any]]) -> list[RenderableType]:

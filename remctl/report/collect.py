@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from remctl.errors import UserError
-from remctl.games import ATARI_100K
+from remctl.games import ATARI_100K, find_reference
 from remctl.paths import user_path
 from remctl.report.colors import coloured
 from remctl.report.published import SOURCES, TABLE_GAMES, TABLES, published
@@ -25,7 +25,7 @@ DEFAULT_CONTROL = "rem"
 class Collected:
     """All algorithms, the control first, each with the runs on the games asked for.
 
-    `games` are asked for or found, within Atari 100K; `raw_games` those outside. `experiments`: question and control come
+    `games` are asked for or found, with reference scores; `raw_games` those without. `experiments`: question and control come
     from the experiment's own file where the spec says nothing.
     """
 
@@ -53,10 +53,15 @@ def collect(spec: ReportSpec) -> Collected:
     control = _control(spec, found, algorithms, missing, notes)
     notes += _published_control(control, algorithms)
     ordered = sorted(algorithms, key=lambda a: a.name != control)
+    altered = {run.game for a in algorithms for run in a.runs if run.has_arguments and find_reference(run.game)}
+    notes += [
+        f"{game}: run with environment.arguments, so its reference scores do not apply." for game in in_order(altered)
+    ]
+    raw_games = tuple(g for g in games if g in altered or find_reference(g) is None)
     return Collected(
         algorithms=tuple(coloured(_labelled(ordered))),
-        games=tuple(g for g in games if g in ATARI_100K),
-        raw_games=tuple(g for g in games if g not in ATARI_100K),
+        games=tuple(g for g in games if g not in raw_games),
+        raw_games=raw_games,
         control=control,
         question=spec.question or found.question,
         missing=tuple(m for m in missing if spec.selected is None or m.game in spec.selected),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from remctl.drawing import FAINT, INK, PAPER
+from remctl.games import HUMAN, find_reference, reference_name
 from remctl.report.figure_style import Look, label
 from remctl.report.results import Results
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHOWN_METRICS = ("median", "iqm", "mean", "optimality_gap")
-NORMALIZED = "human-normalized score"
 BARS = "Bars: 95% intervals of a stratified bootstrap; strokes in them: estimates."
 MANY_GAMES = 12  # from here on panels are smaller
 BAR = 0.56  # of a row
@@ -68,6 +68,27 @@ def thousands(value: float, _position: float | None = None) -> str:
     """A tick's label, as short as it can be."""
     text = f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:g}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def reference_line(axes: Axes, results: Results, game: str, *, across: bool = False) -> None:
+    """A dotted line at a game's reference score, if that is in reach; what it is stands below unless it is human.
+
+    Upright, or `across` if scores are on the vertical axis. Limits of the axes stay.
+    """
+    found = None if game in results.raw_games else find_reference(game)
+    low, high = axes.get_ylim() if across else axes.get_xlim()
+    if found is None or not low <= found.score <= high:
+        return
+    draw, keep = (axes.axhline, axes.set_ylim) if across else (axes.axvline, axes.set_xlim)
+    draw(found.score, color=FAINT, lw=0.9, ls=":")
+    keep(low, high)
+    if found.name != HUMAN:
+        axes.set_xlabel(f"dotted: {found.label}", fontsize=6, color=FAINT)
+
+
+def dotted(results: Results, games: Sequence[str]) -> str:
+    """What the lines of `reference_line` are, for panels of `games`."""
+    return f"Dotted line: the {reference_name(set(games) - set(results.raw_games))} score, where it is in reach."
 
 
 def draw_marks(axes: Axes, marks: Mapping[int, Mark], num_rows: int) -> None:

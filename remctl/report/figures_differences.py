@@ -9,7 +9,6 @@ from remctl.drawing import INK, MAX_LABEL, PAGE, Drawing, LeftOut, panels, shown
 from remctl.report.figure_marks import (
     BARS,
     MANY_GAMES,
-    NORMALIZED,
     SHOWN_METRICS,
     Mark,
     draw_marks,
@@ -47,7 +46,7 @@ def differences(results: Results) -> Drawing | LeftOut:
     for axes in all_axes[:: min(num_columns, len(groups))]:
         name_rows(axes, results, names, lambda name: label(results, name, 20 if is_small else MAX_LABEL))
     control = label(results, results.control)
-    units = NORMALIZED + (", single games: raw score" if any(game for _, game in groups) else "")
+    units = f"{results.normalized} score" + (", single games: raw score" if any(game for _, game in groups) else "")
     x_label(figure, f"difference from {control} ({units})")
     explanation = f"{over(results)} {BARS} Pale: the interval includes no difference.".lstrip()
     alt = [

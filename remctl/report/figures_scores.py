@@ -10,19 +10,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from remctl.drawing import COLUMN, FAINT, GRID, INK, PAGE, Drawing, LeftOut, legend_above, panels, shown, x_label
-from remctl.games import ATARI_100K, human_score
+from remctl.games import reference_name
 from remctl.report.figure_marks import (
     BARS,
     MANY_GAMES,
-    NORMALIZED,
     SHOWN_METRICS,
     Mark,
     description,
+    dotted,
     draw_marks,
     legend_handles,
     name_rows,
     over,
     panel_height,
+    reference_line,
     separate_groups,
     small_panel,
     thousands,
@@ -68,7 +69,7 @@ def aggregates(results: Results) -> Drawing | LeftOut:
     stem, title = "aggregates", "Aggregate metrics"
     by_metric = {m: marks for m in SHOWN_METRICS if (marks := _marks(results, m))}
     if not by_metric:
-        return LeftOut(stem, title, "There is no game with a human score that all algorithms have.")
+        return LeftOut(stem, title, "There is no game with reference scores that all algorithms have.")
     names = [a.name for a in results.algorithms if any(a.name in marks for marks in by_metric.values())]
     figure, all_axes = panels(len(by_metric), 4, PAGE, panel_height(len(names)), sharey=True)
     for axes, (metric, marks) in zip(all_axes, by_metric.items(), strict=True):
@@ -76,7 +77,7 @@ def aggregates(results: Results) -> Drawing | LeftOut:
         separate_groups(axes, results, names)
         axes.set_title(_metric_title(metric) if metric not in LOWER_IS_BETTER else f"{METRIC_LABELS[metric]} ↓")
     name_rows(all_axes[0], results, names)
-    x_label(figure, NORMALIZED)
+    x_label(figure, f"{results.normalized} score")
     legend_above(figure, legend_handles([m for marks in by_metric.values() for m in marks.values()]))
     alt = "; ".join(f"{METRIC_LABELS[m]}: {description(results, marks)}" for m, marks in by_metric.items())
     return Drawing(stem, title, f"{over(results)} {BARS} Lower is better for the optimality gap.", alt, figure)
@@ -97,7 +98,7 @@ def iqm(results: Results) -> Drawing | LeftOut:
         x = mark.value if mark.high is None else mark.high
         axes.annotate(f"{mark.value:.3f}", (x, row), (5, 0), textcoords="offset points", va="center", fontsize=7.5)
     axes.margins(x=0.16)
-    x_label(figure, f"IQM of the {NORMALIZED}")
+    x_label(figure, f"IQM of the {results.normalized} score")
     legend_above(figure, legend_handles(list(marks.values())))
     return Drawing(stem, title, f"{over(results)} {BARS}", f"IQM: {description(results, marks)}", figure)
 
@@ -119,12 +120,13 @@ def performance_profile(results: Results) -> Drawing | LeftOut:
             axes.fill_between(profile.taus, profile.ci_low, profile.ci_high, color=style.color, alpha=0.17, lw=0)
         axes.plot(profile.taus, profile.fractions, color=style.color, ls=style.line, label=_name(results, profile))
     axes.axvline(1, color=FAINT, lw=0.8, ls=":")
-    axes.annotate(" human", (1, 1.0), xycoords=("data", "axes fraction"), fontsize=7, color=FAINT, va="top")
+    one = reference_name(results.games)
+    axes.annotate(f" {one}", (1, 1.0), xycoords=("data", "axes fraction"), fontsize=7, color=FAINT, va="top")
     axes.set(xlim=(results.profiles[0].taus[0], _end_of_profiles(results.profiles)), ylim=(0, 1.01))
-    axes.set(xlabel=f"{NORMALIZED} τ", ylabel="runs with a score above τ")
+    axes.set(xlabel=f"{results.normalized} score τ", ylabel="runs with a score above τ")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     legend_above(figure, axes.get_legend_handles_labels()[0])
-    how = f"{over(results)} Bands: pointwise 95% intervals of a stratified bootstrap. Dotted: the human score."
+    how = f"{over(results)} Bands: pointwise 95% intervals of a stratified bootstrap. Dotted: the {one} score."
     return Drawing(stem, title, how, _profile_alt(results), figure)
 
 
@@ -138,12 +140,13 @@ def _end_of_profiles(profiles: Sequence[Profile]) -> float:
 
 
 def _profile_alt(results: Results) -> str:
-    def above_human(profile: Profile) -> float:
+    def above_reference(profile: Profile) -> float:
         below = [f for t, f in zip(profile.taus, profile.fractions, strict=True) if t <= 1]
         return below[-1] if below else profile.fractions[0]
 
-    parts = [f"{_name(results, p)} {above_human(p):.0%}" for p in results.profiles]
-    return f"Curves that fall from left to right. Runs above the human score: {', '.join(parts)}"
+    parts = [f"{_name(results, p)} {above_reference(p):.0%}" for p in results.profiles]
+    one = reference_name(results.games)
+    return f"Curves that fall from left to right. Runs above the {one} score: {', '.join(parts)}"
 
 
 # --- probability of improvement ---
@@ -167,7 +170,7 @@ def probability_of_improvement(results: Results) -> Drawing | LeftOut:
         axes.set_title(over(results).rstrip(".") if game is None else shown(game))
     if marks:
         draw_marks(all_axes[-1], _by_row([than for _, than in rows], marks), len(rows))
-        all_axes[-1].set(title="IQM", xlabel=NORMALIZED)
+        all_axes[-1].set(title="IQM", xlabel=f"{results.normalized} score")
     _name_improvement_rows(all_axes[0], results, rows)
     legend_above(figure, legend_handles(drawn))
     explanation = f"{over(results)} {BARS} Dashed: as often better as worse.".lstrip()
@@ -235,7 +238,7 @@ def per_game(results: Results) -> Drawing | LeftOut:
         name_rows(axes, results, names, lambda name: label(results, name, 24))
     x_label(figure, "raw score")
     legend_above(figure, legend_handles(marks))
-    explanation = f"{BARS} Dots: single runs. Dotted line: the human score, where it is in reach."
+    explanation = f"{BARS} Dots: single runs. {dotted(results, games)}"
     alt = f"Raw scores of {len(names)} algorithms on {len(games)} games; the table of scores has the numbers"
     return Drawing(stem, title, explanation, alt, figure)
 
@@ -256,9 +259,6 @@ def _game_panel(axes: Axes, results: Results, names: Sequence[str], game: str) -
             axes.scatter(row.scores, [names.index(row.algorithm)] * len(row.scores), **dots)
     axes.set_title(shown(game), fontsize=8)
     axes.tick_params(labelsize=6.5)
-    left, right = axes.get_xlim()
-    if game in ATARI_100K and left <= (human := human_score(game)) <= right:
-        axes.axvline(human, color=FAINT, lw=0.9, ls=":")
-    axes.set_xlim(left, right)
+    reference_line(axes, results, game)
     axes.xaxis.set_major_formatter(thousands)
     return list(marks.values())

@@ -96,7 +96,7 @@ def _scores_to_buy(results: Results) -> dict[str, dict[str, Estimate]]:
     scores: dict[str, dict[str, Estimate]] = {}
     for row in results.aggregates:
         if row.metric == "iqm":
-            scores.setdefault("IQM, human-normalized", {})[row.algorithm] = (row.value, row.ci_low, row.ci_high)
+            scores.setdefault(f"IQM, {results.normalized}", {})[row.algorithm] = (row.value, row.ci_low, row.ci_high)
     for game_score in results.game_scores:
         if game_score.game in results.raw_games:
             estimate = (game_score.mean, game_score.ci_low, game_score.ci_high)

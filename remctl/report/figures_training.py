@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from remctl.drawing import COLUMN, INK, PAGE, Drawing, LeftOut, legend_above, panels, shown, x_label
-from remctl.games import human_score, random_score
-from remctl.report.figure_marks import number
+from remctl.games import reference_scores
+from remctl.report.figure_marks import dotted, number, reference_line
 from remctl.report.figure_style import label, look
 from remctl.report.results import Curve, Results
 
@@ -104,7 +104,7 @@ def _in_order(results: Results, names: Iterable[str]) -> list[str]:
 
 
 def learning_curves(results: Results) -> Drawing | LeftOut:
-    """Human-normalized return over training, averaged over the report's games: tested, and while collecting."""
+    """Normalized return over training, averaged over the report's games: tested, and while collecting."""
     stem, title = "learning_curves", "Learning curves over all games"
     by_metric = {metric: _normalized_lines(results, metric) for metric in RETURNS}
     by_metric = {metric: lines for metric, lines in by_metric.items() if lines}
@@ -119,7 +119,7 @@ def learning_curves(results: Results) -> Drawing | LeftOut:
             _draw_line(axes, line, style.color, style.line, style.marker if metric.startswith("test") else None)
         axes.set_title(RETURNS[metric][0].upper() + RETURNS[metric][1:])
         axes.set_xlabel(_x_axis([axes], by_steps=by_steps))
-    all_axes[0].set_ylabel("mean human-normalized return")
+    all_axes[0].set_ylabel(f"mean {results.normalized} return")
     names = _in_order(results, (n for lines in by_metric.values() for n in lines))
     legend_above(figure, _handles(results, names))
     explanation = f"Mean over {len(results.games)} games. {BANDS} The variance within games is pooled."
@@ -131,7 +131,7 @@ def _curves_alt(results: Results, by_metric: dict[str, dict[str, Line]]) -> str:
         parts = [f"{label(results, n)} from {number(x.mean[0])} to {number(x.mean[-1])}" for n, x in lines.items()]
         return f"{RETURNS[metric]}: {', '.join(parts)}"
 
-    return "Mean human-normalized return from first to last measurement; " + "; ".join(
+    return f"Mean {results.normalized} return from first to last measurement; " + "; ".join(
         words(metric, lines) for metric, lines in by_metric.items()
     )
 
@@ -155,8 +155,9 @@ def _pooled(points: Sequence[tuple[Curve, int]], *, by_steps: bool) -> tuple[flo
     """x, mean over games and half its interval (Welch and Satterthwaite's degrees of freedom) at one epoch."""
     values, variances, degrees = [], [], []
     for curve, i in points:
-        span = human_score(curve.game) - random_score(curve.game)
-        values.append((curve.mean[i] - random_score(curve.game)) / span)
+        norm = reference_scores(curve.game)
+        span = norm.score - norm.random
+        values.append((curve.mean[i] - norm.random) / span)
         variances.append((curve.std[i] / span) ** 2 / curve.num_runs[i])
         degrees.append(curve.num_runs[i] - 1)
     x = sum((c.env_steps if by_steps else c.epochs)[i] for c, i in points) / len(points)
@@ -192,13 +193,15 @@ def _curve_grid(results: Results, curves: Sequence[Curve], text: str, stem: str,
         axes.yaxis.set_major_formatter(_count)
         axes.tick_params(labelsize=6.5)
     x_label(figure, _x_axis(all_axes, by_steps=by_steps))
-    for axes in all_axes:
+    for axes, game in zip(all_axes, games, strict=True):
         axes.yaxis.set_major_formatter(_count)
+        reference_line(axes, results, game, across=True)
     figure.supylabel(text, fontsize=8)
     names = _in_order(results, (c.algorithm for c in curves))
     legend_above(figure, _handles(results, names))
     alt = f"One panel per game ({len(games)}), raw {text} against {'steps' if by_steps else 'epochs'}, "
-    return Drawing(stem, title, BANDS, alt + f"for {', '.join(label(results, n) for n in names)}", figure)
+    explanation = f"{BANDS} {dotted(results, games)}"
+    return Drawing(stem, title, explanation, alt + f"for {', '.join(label(results, n) for n in names)}", figure)
 
 
 # --- world model loss ---

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from remctl.config import RunConfig, differing, from_yaml
 from remctl.errors import UserError
+from remctl.games import HUMAN, reference_name, reference_scores
 from remctl.report.cells import span
 from remctl.report.results import Algorithm, MissingRun, RunScore
 from remctl.runs.code import Code
@@ -100,9 +101,19 @@ def _games_notes(
         one = len(common) == 1
         which = f"game, {common[0]}" if one else f"{len(common)} games"
         notes.append(f"Aggregates, profiles and differences of every column go over the same {which}.")
+    if reference_name(common) != HUMAN:
+        notes.append(f"Normalized scores: 0 is random play, 1 is {'; '.join(_references(common))}.")
     if raw_games:
         notes.append(f"{some(raw_games)}: no human score, so raw scores per game only, in no aggregate.")
     return notes
+
+
+def _references(games: Iterable[str]) -> list[str]:
+    """What 1 means on which games: `human on Pong`, `PPO, 100,000 steps on gym:MiniGrid-Unlock-v0`."""
+    of: dict[str, list[str]] = {}
+    for game in games:
+        of.setdefault(reference_scores(game).label, []).append(game)
+    return [f"{label} on {some(on)}" for label, on in of.items()]
 
 
 def missing_notes(missing: Sequence[MissingRun]) -> list[str]:

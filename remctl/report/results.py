@@ -7,8 +7,8 @@ Conventions that hold everywhere below:
 
 - `name` is what identifies an algorithm (unique within a report, the `algorithm` column of every CSV file); `label` is what
   people read. Both may come from a file: escape them (HTML, LaTeX, Markdown) wherever they are shown.
-- Scores are raw game scores unless a name says `normalized`: (score - random) / (human - random), where 0 is random play
-  and 1 is human. Only the 26 games of Atari 100K have human scores (`remctl.games`); others are shown raw.
+- Scores are raw game scores unless a name says `normalized`: (score - random) / (reference - random). The reference is
+  the human score on Atari 100K, else see `remctl.games.references`. Games without reference scores are shown raw.
 - A score of a run is the mean return of its final test episodes.
 - An interval is `ci_low`, `ci_high`: 95%, percentile, stratified bootstrap (runs are resampled within each game) of `reps`
   repetitions with generator seed `seed`. Both are None where the data bear none: published means, or a single run.
@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from remctl.bench.result import Result
+from remctl.games import HUMAN, reference_name
 from remctl.runs.code import Code
 
 Origin = Literal["ours", "imported", "published", "file"]
@@ -74,6 +75,7 @@ class RunScore:
     hardware: str | None = None
     precision: str | None = None
     imported: str | None = None  # the file its weights came from
+    has_arguments: bool = False  # environment.arguments: not the environment that others published scores of
 
     @property
     def remctl_version(self) -> str | None:
@@ -115,7 +117,7 @@ class GameScore:
 
     `mean` is raw, over all `num_runs` runs; its interval resamples them. `scores` (num_runs raw scores) and `seeds` are
     parallel, sorted by seed; empty for published means, whose `num_runs` is the paper's 5. `normalized` is None for a game
-    without a human score. `num_used`: how many of the runs take part in the aggregates (0: the game does not).
+    without reference scores. `num_used`: how many of the runs take part in the aggregates (0: the game does not).
     `is_superhuman`: normalized >= 1; None where there is no human score.
     """
 
@@ -189,8 +191,8 @@ class Profile:
 class Improvement:
     """P(better > than) on a game drawn at random, ties counted half: a row of probability_of_improvement.csv.
 
-    `game` is None over all of `Results.games`; a name for a game outside Atari 100K, on raw scores. With a control, `better`
-    is the control as in the paper's Figure 9 and `than` each other algorithm; without, all pairs in report order.
+    `game` is None over all of `Results.games`; a name for a game without reference scores, on raw scores. With a control,
+    `better` is the control as in the paper's Figure 9 and `than` each other algorithm; without, all pairs in report order.
     """
 
     better: str
@@ -308,8 +310,8 @@ class Figure:
 class Results:
     """The whole report.
 
-    `games`: those the aggregates, profiles, improvements and differences are over, all within Atari 100K, the same for
-    every algorithm; may be empty. `raw_games`: those outside Atari 100K, shown raw. `game_set`: `atari_100k` (26),
+    `games`: those the aggregates, profiles, improvements and differences are over, all with reference scores, the same for
+    every algorithm; may be empty. `raw_games`: those without reference scores, shown raw. `game_set`: `atari_100k` (26),
     `ablation_subset` (8) or `other`. `missing_policy` and `ragged` are the policies in force (`common-games` | `fail`; `all` |
     `equalise`). `bold_among`: names of the algorithms among which the best is bold (Table 1: token-based ones), then the
     best of all is underlined; empty: the best is bold, the second underlined. `notes`: sentences about missing and ragged
@@ -342,6 +344,11 @@ class Results:
     benchmarks: tuple[Benchmark, ...]
     missing: tuple[MissingRun, ...]
     notes: tuple[str, ...]
+
+    @property
+    def normalized(self) -> str:
+        """What to call scores that aggregates go over: `human-normalized`, `normalized` if a reference is not human."""
+        return "human-normalized" if reference_name(self.games) == HUMAN else "normalized"
 
     def algorithm(self, name: str) -> Algorithm:
         """The algorithm of that name. Raises KeyError."""

@@ -216,8 +216,14 @@ def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] 
             hardware=hardware(run, result),
             precision=precision(run, result),
             imported=imported_from(run),
+            has_arguments=_has_arguments(run),
         )
     )
+
+
+def _has_arguments(run: RunFolder) -> bool:
+    environment = _config(run).get("environment") if run.config.is_file() else None
+    return isinstance(environment, dict) and bool(environment.get("arguments"))
 
 
 def _miss(group: RunGroup, run: RunFolder, about: _About, reason: str, is_imported: bool = False) -> None:

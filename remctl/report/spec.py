@@ -22,7 +22,7 @@ DEFAULT_CURVES = (
     "test/world_model_observation_loss",
 )
 DEFAULT_CAPTIONS: dict[FigureName, str] = {
-    "aggregates": "Aggregate metrics of human-normalized scores",
+    "aggregates": "Aggregate metrics of normalized scores",
     "performance_profile": "Performance profiles",
     "probability_of_improvement": "Probability of improvement",
     "differences": "Differences from the control",

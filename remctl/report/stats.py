@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from remctl.games import ATARI_100K, human_normalized
+from remctl.games import HUMAN, find_reference, normalized, reference_name
 from remctl.report import bootstrap as bs
 from remctl.report.bootstrap import ScoreMatrix
 from remctl.report.published import NUM_RUNS
@@ -62,10 +62,8 @@ def used_runs(algorithm: Algorithm, games: Sequence[str], how: Bootstrap) -> dic
 
 
 def normalized_matrix(runs: dict[str, list[RunScore]]) -> ScoreMatrix:
-    """Human-normalized scores of `runs`, all of games within Atari 100K."""
-    return ScoreMatrix.from_lists(
-        [[human_normalized(game, r.score) for r in of_game] for game, of_game in runs.items()]
-    )
+    """Normalized scores of `runs`, all of games that have reference scores."""
+    return ScoreMatrix.from_lists([[normalized(game, r.score) for r in of_game] for game, of_game in runs.items()])
 
 
 def raw_matrix(runs: dict[str, list[RunScore]]) -> ScoreMatrix:
@@ -77,7 +75,10 @@ def raw_matrix(runs: dict[str, list[RunScore]]) -> ScoreMatrix:
 
 
 def aggregates(algorithm: Algorithm, games: tuple[str, ...], how: Bootstrap) -> list[Aggregate]:
-    """All metrics over `games` with intervals; for published means the three that means bear, without."""
+    """All metrics over `games` with intervals; for published means the three that means bear, without.
+
+    The number of superhuman games only if the reference of all `games` is human.
+    """
     if not games:
         return []
     if algorithm.origin == "published":
@@ -90,6 +91,7 @@ def aggregates(algorithm: Algorithm, games: tuple[str, ...], how: Bootstrap) -> 
     return [
         Aggregate(algorithm.name, metric, value, low, high, len(games), num_runs, reps, how.seed)
         for metric, value, low, high in zip(METRICS, values.tolist(), lows, highs, strict=True)
+        if metric != "superhuman" or reference_name(games) == HUMAN
     ]
 
 
@@ -102,7 +104,7 @@ def _intervals(matrix: ScoreMatrix, how: Bootstrap) -> tuple[list[float | None],
 
 
 def _published_aggregates(algorithm: Algorithm, games: tuple[str, ...], seed: int) -> list[Aggregate]:
-    scores = [human_normalized(game, algorithm.means[game]) for game in games]
+    scores = [normalized(game, algorithm.means[game]) for game in games]
     values = {
         "mean": float(np.mean(scores)),
         "median": float(np.median(scores)),
@@ -321,15 +323,16 @@ def _game_score(algorithm: Algorithm, game: str, num_used: int, how: Bootstrap) 
         bounds = bs.interval(bs.bootstrap([matrix], functions, how.reps, how.seed)["it"][:, 0])
         low, high = float(bounds[0]), float(bounds[1])
     mean = algorithm.means[game]
-    normalized = human_normalized(game, mean) if game in ATARI_100K else None
+    found = None if any(run.has_arguments for run in runs) else find_reference(game)
+    of_reference = None if found is None else normalized(game, mean)
     return GameScore(
         algorithm=algorithm.name,
         game=game,
         mean=mean,
         ci_low=low,
         ci_high=high,
-        normalized=normalized,
-        is_superhuman=None if normalized is None else normalized >= 1,
+        normalized=of_reference,
+        is_superhuman=None if found is None or of_reference is None or found.name != HUMAN else of_reference >= 1,
         num_runs=len(runs) or NUM_RUNS,
         num_used=num_used,
         scores=tuple(run.score for run in runs),

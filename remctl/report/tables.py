@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from remctl.games import ATARI_100K, human_score, random_score
+from remctl.games import ATARI_100K, find_reference, reference_name
 from remctl.report.benchmarks import bench_tables
 from remctl.report.cells import NOTHING, Cell, Table, count, duration, marked, runs_per_game, span
 from remctl.report.results import LOWER_IS_BETTER, METRIC_LABELS, METRICS, GameScore, Results
@@ -37,15 +37,21 @@ def display_tables(results: Results) -> dict[str, Table]:
 
 def aggregates_table(results: Results) -> Table:
     """A row per metric, a column per algorithm, with intervals."""
-    rows = tuple(_metric_row(results, metric, (), with_interval=True) for metric in METRICS) if results.games else ()
+    rows = tuple(_metric_row(results, metric, (), with_interval=True) for metric in _metrics(results))
     return Table(
         "aggregates",
-        f"Human-normalized aggregates over {count(len(results.games), 'game')}",
+        f"{results.normalized.capitalize()} aggregates over {count(len(results.games), 'game')}",
         ("", *(a.label for a in results.algorithms)),
         (_origin_row(results, ()), *rows, _runs_row(results)) if rows else (),
         rules=(1, 1 + len(rows)),
         notes=(*_interval_notes(results), *results.notes),
     )
+
+
+def _metrics(results: Results) -> list[str]:
+    """The metrics that some algorithm has a value of."""
+    there = {row.metric for row in results.aggregates} | {row.metric for row in results.printed}
+    return [metric for metric in METRICS if metric in there]
 
 
 def _metric_row(results: Results, metric: str, before: Sequence[str], with_interval: bool) -> tuple[Cell, ...]:
@@ -107,15 +113,16 @@ def _mark_note(results: Results) -> str:
 
 
 def per_game_table(results: Results) -> Table:
-    """As the paper's Table 1: a row per game with random and human scores, then the metrics."""
+    """As the paper's Table 1: a row per game with random and human (or reference) scores, then the metrics."""
     scores = {(s.algorithm, s.game): s for s in results.game_scores}
     games = tuple(dict.fromkeys(s.game for s in sorted(results.game_scores, key=lambda s: _game_rank(s.game))))
     rows = tuple(_game_row(results, game, scores) for game in games)
-    metrics = tuple(_metric_row(results, m, _trivial(m), with_interval=False) for m in _table1_order() if results.games)
+    one = reference_name(set(games) - set(results.raw_games))
+    metrics = tuple(_metric_row(results, m, _trivial(m), with_interval=False) for m in _table1_order(results))
     return Table(
         "per_game",
         "Mean scores per game",
-        ("Game", "Random", "Human", *(a.label for a in results.algorithms)),
+        ("Game", "Random", one.capitalize(), *(a.label for a in results.algorithms)),
         (_origin_row(results, ("", "")), *rows, *metrics, _all_runs_row(results)) if rows else (),
         rules=(1, 1 + len(rows)),
         notes=(*_spread_notes(results), *_interval_notes(results), *results.notes),
@@ -135,8 +142,8 @@ def _game_row(results: Results, game: str, scores: Mapping[tuple[str, str], Game
         name: (_interval_text(s, digits) if game not in ATARI_100K else "") + f" ({s.num_runs})" * (name in uneven)
         for name, s in found.items()
     }
-    known = game in ATARI_100K
-    norms = [Cell(f"{score(game):.1f}") if known else Cell(NOTHING) for score in (random_score, human_score)]
+    norm = None if game in results.raw_games else find_reference(game)
+    norms = [Cell(f"{score:.{digits}f}") for score in (norm.random, norm.score)] if norm else [Cell(NOTHING)] * 2
     return (Cell(game), *norms, *marked(results, {n: s.mean for n, s in found.items()}, texts, tails, lower=False))
 
 
@@ -155,12 +162,12 @@ def _interval_text(score: GameScore, digits: int) -> str:
     return f" [{score.ci_low:.{digits}f}, {score.ci_high:.{digits}f}]"
 
 
-def _table1_order() -> tuple[str, ...]:
-    return ("superhuman", *(m for m in METRICS if m != "superhuman"))
+def _table1_order(results: Results) -> list[str]:
+    return sorted(_metrics(results), key=lambda metric: metric != "superhuman")
 
 
 def _trivial(metric: str) -> tuple[str, str]:
-    """What the random and the human player have in a metric, by definition."""
+    """What random play and the reference have in a metric, by definition."""
     return {"superhuman": ("0", "N/A"), "optimality_gap": ("1.000", "0.000")}.get(metric, ("0.000", "1.000"))
 
 

@@ -21,7 +21,7 @@ def profile_table(results: Results) -> Table:
     origins = (Cell(ORIGIN), *(Cell(results.algorithm(name).origin_label) for name in names))
     return Table(
         "performance_profile",
-        "Fraction of runs with a human-normalized score above tau",
+        f"Fraction of runs with a {results.normalized} score above tau",
         ("tau", *(results.label(name) for name in names)),
         (origins, *(_profile_row(results, i) for i in shown)) if names else (),
         rules=(1,),

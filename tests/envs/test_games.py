@@ -19,24 +19,24 @@ def test_the_table_covers_exactly_the_26_games() -> None:
 
 
 def test_scores_are_those_of_table_1() -> None:
-    assert (games.random_score("MsPacman"), games.human_score("MsPacman")) == (307.3, 6951.6)
+    assert (games.reference_scores("MsPacman").random, games.reference_scores("MsPacman").score) == (307.3, 6951.6)
     assert games.scores()["UpNDown"].published["REM"] == 3757.6
     assert set(games.scores()["Alien"].published) == {"SimPLe", "DreamerV3", "TWM", "STORM", "IRIS", "REM"}
 
 
 def test_published_mean_of_human_normalised_scores() -> None:
-    mean = sum(games.human_normalized(game, row.published["REM"]) for game, row in games.scores().items()) / 26
+    mean = sum(games.normalized(game, row.published["REM"]) for game, row in games.scores().items()) / 26
     assert mean == pytest.approx(1.222, abs=5e-4)
 
 
 @pytest.mark.parametrize(("score", "normalised"), [(-20.7, 0.0), (14.6, 1.0), (-3.05, 0.5), (-56.0, -1.0)])
 def test_human_normalised(score: float, normalised: float) -> None:
-    assert games.human_normalized("Pong", score) == pytest.approx(normalised)
+    assert games.normalized("Pong", score) == pytest.approx(normalised)
 
 
 def test_human_normalised_needs_a_game_of_the_table() -> None:
-    with pytest.raises(UserError, match="Tetris has no human and random score"):
-        games.human_normalized("Tetris", 1.0)
+    with pytest.raises(UserError, match="Tetris has no reference scores"):
+        games.normalized("Tetris", 1.0)
 
 
 @pytest.mark.parametrize("name", ["Pong", "Tetris", "TicTacToe3D", "Catch", "gym:CartPole-v1", "gym:ALE/Pong-v5"])

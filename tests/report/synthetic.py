@@ -10,7 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
-from remctl.games import ABLATION_SUBSET, ATARI_100K, human_normalized, human_score, random_score, scores
+from remctl.games import ABLATION_SUBSET, ATARI_100K, normalized, reference_scores, scores
 from remctl.report import results as r
 from remctl.runs.code import Code
 
@@ -88,7 +88,7 @@ def _algorithm(
     runs = []
     for game in games:
         known = game in ATARI_100K
-        low, span = (random_score(game), human_score(game) - random_score(game)) if known else (-1.0, 2.0)
+        low, span = _scale(game)
         level = SKILL[name] * math.exp(0.9 * math.sin(sum(map(ord, game)))) if known else min(SKILL[name] / 1.4, 1)
         runs += [
             _run(name, game, seed, low + span * level * float(rng.lognormal(0, 0.25)))
@@ -96,6 +96,12 @@ def _algorithm(
         ]
     means = {g: float(np.mean([run.score for run in runs if run.game == g])) for g in games}
     return r.Algorithm(name, label, "ours", "runs/ablations", color, tuple(runs), means)
+
+
+def _scale(game: str) -> tuple[float, float]:
+    """Random score, and from there to the human one; made up for other games."""
+    row = reference_scores(game) if game in ATARI_100K else None
+    return (-1.0, 2.0) if row is None else (row.random, row.score - row.random)
 
 
 def _run(name: str, game: str, seed: int, score: float) -> r.RunScore:
@@ -119,16 +125,16 @@ def _game_score(rng: np.random.Generator, algorithm: r.Algorithm, game: str) -> 
     runs = [run for run in algorithm.runs if run.game == game]
     values = [run.score for run in runs]
     mean = algorithm.means[game]
-    normalized = human_normalized(game, mean) if game in ATARI_100K else None
-    superhuman = None if normalized is None else normalized >= 1
+    norm = normalized(game, mean) if game in ATARI_100K else None
+    superhuman = None if norm is None else norm >= 1
     seeds = tuple(run.seed for run in runs)
     interval = _interval(rng, values)
     num = len(values) or 5
-    return r.GameScore(algorithm.name, game, mean, *interval, normalized, superhuman, num, num, tuple(values), seeds)
+    return r.GameScore(algorithm.name, game, mean, *interval, norm, superhuman, num, num, tuple(values), seeds)
 
 
 def _normalized(algorithm: r.Algorithm, games: tuple[str, ...]) -> list[float]:
-    return [human_normalized(g, algorithm.means[g]) for g in games]
+    return [normalized(g, algorithm.means[g]) for g in games]
 
 
 def _aggregates(rng: np.random.Generator, algorithm: r.Algorithm, games: tuple[str, ...]) -> list[r.Aggregate]:
@@ -155,7 +161,7 @@ def _aggregates(rng: np.random.Generator, algorithm: r.Algorithm, games: tuple[s
 
 
 def _profile(algorithm: r.Algorithm, games: tuple[str, ...]) -> r.Profile:
-    values = np.array([human_normalized(run.game, run.score) for run in algorithm.runs if run.game in games])
+    values = np.array([normalized(run.game, run.score) for run in algorithm.runs if run.game in games])
     taus = np.linspace(0, 8, 161)
     fractions = (values > taus[:, None]).mean(axis=1)
     band = 1.96 * np.sqrt(fractions * (1 - fractions) / max(len(values), 1))
@@ -227,7 +233,7 @@ def _differences(
 
 def _curves(rng: np.random.Generator, name: str, game: str, num_runs: int) -> list[r.Curve]:
     progress = np.array(EPOCHS) / EPOCHS[-1]
-    low, span = (random_score(game), human_score(game) - random_score(game)) if game in ATARI_100K else (-1.0, 2.0)
+    low, span = _scale(game)
     steps = tuple(200.0 * e for e in EPOCHS)
     noise = rng.normal(0, 0.04, (4, len(EPOCHS)))
     shapes = {

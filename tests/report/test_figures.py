@@ -12,9 +12,10 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from remctl.drawing import COLORS, ON_DARK, LeftOut, on_dark, shown
+from remctl.drawing import COLORS, ON_DARK, LeftOut, on_dark, shown, styled
 from remctl.errors import UserError
-from remctl.games import human_score, random_score
+from remctl.games import reference_scores
+from remctl.report import figures_scores
 from remctl.report import figures_training as training
 from remctl.report.figure_marks import number
 from remctl.report.figure_style import WrittenFigure, label, look
@@ -202,6 +203,26 @@ def test_single_runs_and_raw_games(tmp_path: Path) -> None:
     assert "on Catch" in drawn(raw, tmp_path)["probability_of_improvement"].alt
 
 
+def test_figures_beyond_atari_name_the_reference() -> None:
+    games = ("Catch", "gym:MiniGrid-DoorKey-5x5-v0")
+    made = results(games=games, variants=("rem", "no_pop"), num_runs=3)
+    with styled():
+        scores, profile = figures_scores.per_game(made), figures_scores.performance_profile(made)
+        curves, mean = training.learning_curves_per_game(made), training.learning_curves(made)
+        named = [[axes.get_xlabel() for axes in each.figure.axes if axes.get_xlabel()] for each in (scores, curves)]
+        assert named == [["dotted: optimal play", "dotted: PPO, 100,000 steps"]] * 2
+        for each in (scores, curves):
+            assert each.explanation.endswith("Dotted line: the reference score, where it is in reach.")
+        assert profile.figure.axes[0].get_xlabel() == "normalized score τ"
+        assert "Runs above the reference score" in profile.alt
+        assert mean.figure.axes[0].get_ylabel() == "mean normalized return"
+        atari = results(games=("Pong",), variants=("rem",), num_runs=3)
+        assert figures_scores.per_game(atari).explanation.endswith(
+            "Dotted line: the human score, where it is in reach."
+        )
+        assert figures_scores.performance_profile(atari).figure.axes[0].get_xlabel() == "human-normalized score τ"
+
+
 @pytest.mark.parametrize("bad", ["$x_{", "$\\foo$", "a\nb\x00c", "<script>&\"'", "\ud800", "x" * 500, "漢字"])
 def test_names_from_files_are_drawn_as_they_are(bad: str, tmp_path: Path) -> None:
     made = results(games=("Krull",), variants=("rem", "no_pop"), num_runs=2, labels={"no_pop": bad})
@@ -245,8 +266,9 @@ def test_pooled_curve_over_games() -> None:
     """Two games with equal variance in normalized score: 2 (n - 1) degrees of freedom, half the variance."""
     made = []
     for game in TWO:
-        span = human_score(game) - random_score(game)
-        made.append(curve(game, (random_score(game) + 0.5 * span,) * 3, 0.1 * span, 5, (50, 100, 150)))
+        row = reference_scores(game)
+        span = row.score - row.random
+        made.append(curve(game, (row.random + 0.5 * span,) * 3, 0.1 * span, 5, (50, 100, 150)))
     made[1] = replace(made[1], epochs=(50, 100, 125))
     lines = training._normalized_lines(replace(results(games=TWO), curves=tuple(made)), "test/return_mean")
     assert list(lines) == ["rem"]

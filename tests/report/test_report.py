@@ -241,16 +241,69 @@ def test_two_states_of_one_commit_and_a_resumed_run_are_told_apart(make_run: Mak
 
 def test_games_without_a_human_score_are_raw(make_run: MakeRun, tmp_path: Path) -> None:
     for seed in range(3):
-        make_run("rem", "Catch", seed, 0.5 + seed / 10)
-        make_run("no_pop", "Catch", seed, 0.1 * seed)
+        make_run("rem", "gym:X-v0", seed, 0.5 + seed / 10)
+        make_run("no_pop", "gym:X-v0", seed, 0.1 * seed)
     results = report(tmp_path, runs=[str(tmp_path / "runs")], published=["table1"])
-    assert (results.games, results.raw_games, results.aggregates, results.profiles) == ((), ("Catch",), (), ())
+    assert (results.games, results.raw_games, results.aggregates, results.profiles) == ((), ("gym:X-v0",), (), ())
     assert [s.normalized for s in results.game_scores] == [None, None]
-    assert cells(results, "per_game", "Catch") == ["-", "-", "*0.600 [0.500, 0.700]", "_0.100 [0.000, 0.200]"]
-    assert [(d.metric, d.game, d.separated) for d in results.differences] == [("raw_mean", "Catch", True)]
-    assert [(i.game, i.probability) for i in results.improvements] == [("Catch", 1.0)]
-    assert any(note.startswith("Catch: no human score") for note in results.notes)
+    assert cells(results, "per_game", "gym:X-v0") == ["-", "-", "*0.600 [0.500, 0.700]", "_0.100 [0.000, 0.200]"]
+    assert [(d.metric, d.game, d.separated) for d in results.differences] == [("raw_mean", "gym:X-v0", True)]
+    assert [(i.game, i.probability) for i in results.improvements] == [("gym:X-v0", 1.0)]
+    assert any(note.startswith("gym:X-v0: no human score") for note in results.notes)
     assert any("Table 1" in note and "left out" in note for note in results.notes)
+
+
+REFERENCES = "Normalized scores: 0 is random play, 1 is "
+
+
+def test_games_beyond_atari_are_normalised_by_their_reference(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run("rem", "Catch", seed, 0.125 + seed / 8)  # normalised 0.5, 0.571, 0.643
+        make_run("rem", "gym:minigrid:MiniGrid-DoorKey-5x5-v0", seed, 0.22)  # 0.186 / 0.93 = 0.2
+    runs = str(tmp_path / "runs")
+    results = report(tmp_path, runs=[runs])
+    assert (results.games, results.raw_games) == (("Catch", "gym:minigrid:MiniGrid-DoorKey-5x5-v0"), ())
+    values = {row.metric: row.value for row in results.aggregates}
+    assert values["mean"] == pytest.approx((0.25 + 1 / 1.75 + 0.2 - 0.25) / 2)
+    assert "superhuman" not in values
+    assert [score.is_superhuman for score in results.game_scores] == [None, None]
+    assert (
+        f"{REFERENCES}optimal play on Catch; PPO, 100,000 steps on gym:minigrid:MiniGrid-DoorKey-5x5-v0."
+        in results.notes
+    )
+    tables = display_tables(results)
+    assert tables["per_game"].header[:3] == ("Game", "Random", "Reference")
+    assert cells(results, "per_game", "Catch")[:2] == ["-0.750", "1.000"]
+    assert tables["aggregates"].title == "Normalized aggregates over 2 games"
+    make_report(ReportSpec(runs=(runs,), reps=200), tmp_path / "out", TABLE_FORMATS, "")
+    for path in (tmp_path / "out").iterdir():  # `superhuman` is a column of per_game.csv, and empty
+        assert "human" not in path.read_text().lower().replace("normalized,superhuman,", ""), path
+
+
+def test_atari_is_human_normalised_until_another_game_is_among_them(make_run: MakeRun, tmp_path: Path) -> None:
+    for game, score in (("Pong", 14.6), ("Catch", -0.75)):
+        make_run("rem", game, 0, score)
+    runs = [str(tmp_path / "runs")]
+    atari, both = report(tmp_path, runs=runs, games="Pong"), report(tmp_path, runs=runs)
+    assert [(r.normalized, r.aggregates[0].value) for r in (atari, both)] == [
+        ("human-normalized", 1),
+        ("normalized", 0.5),
+    ]
+    assert "superhuman" in {row.metric for row in atari.aggregates}
+    assert display_tables(atari)["per_game"].header[2] == "Human"
+    assert not any(note.startswith(REFERENCES) for note in atari.notes)
+    assert f"{REFERENCES}human on Pong; optimal play on Catch." in both.notes
+    beside = report(tmp_path, runs=runs, published=["table1"], games="Pong,Catch")
+    assert (beside.games, beside.normalized) == (("Pong",), "human-normalized")  # the published have no Catch
+
+
+def test_reference_scores_are_not_of_an_environment_with_arguments(make_run: MakeRun, tmp_path: Path) -> None:
+    game = "gym:MiniGrid-DoorKey-5x5-v0"
+    make_run("rem", game, 0, 0.22, config="environment:\n  arguments:\n    size: 8\n")
+    results = report(tmp_path, runs=[str(tmp_path / "runs")])
+    assert (results.games, results.raw_games, results.game_scores[0].normalized) == ((), (game,), None)
+    assert f"{game}: run with environment.arguments, so its reference scores do not apply." in results.notes
+    assert cells(results, "per_game", game)[:2] == ["-", "-"]
 
 
 def test_games_that_nobody_has(tmp_path: Path) -> None:

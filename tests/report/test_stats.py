@@ -10,7 +10,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from remctl.games import ABLATION_SUBSET, ATARI_100K, human_normalized, human_score, random_score
+from remctl.games import ABLATION_SUBSET, ATARI_100K, normalized, reference_scores
 from remctl.report import published, reference, stats
 from remctl.report.collect import means_of
 from remctl.report.results import METRICS, Algorithm, RunScore
@@ -31,14 +31,13 @@ def algorithm(name: str, scores: Mapping[str, Sequence[float]], seeds: Sequence[
 
 def from_normalized(name: str, scores: Mapping[str, Sequence[float]], seeds: Sequence[int] | None = None) -> Algorithm:
     """The raw scores that are these human-normalized ones."""
-    raw = {
-        g: [random_score(g) + s * (human_score(g) - random_score(g)) for s in of_game] for g, of_game in scores.items()
-    }
+    norms = {g: reference_scores(g) for g in scores}
+    raw = {g: [n.random + s * (n.score - n.random) for s in scores[g]] for g, n in norms.items()}
     return algorithm(name, raw, seeds)
 
 
 def matrix(a: Algorithm, games: Sequence[str]) -> np.ndarray:
-    return np.array([[human_normalized(g, r.score) for r in a.runs if r.game == g] for g in games]).T
+    return np.array([[normalized(g, r.score) for r in a.runs if r.game == g] for g in games]).T
 
 
 def drawn(name: str, num_runs: int = 4, games: Sequence[str] = ABLATION_SUBSET, seed: int = 0) -> Algorithm:
@@ -217,8 +216,8 @@ def test_more_seeds_are_the_same_from_few_runs() -> None:
 
 
 def test_scores_per_game() -> None:
-    a = algorithm("a", {"Pong": [-20.7, 14.6], "Catch": [1.0]}, [3, 1])
-    pong, catch = stats.game_scores(a, ("Pong", "Catch"), ("Pong",), HOW)
+    a = algorithm("a", {"Pong": [-20.7, 14.6], "Tetris": [1.0]}, [3, 1])
+    pong, tetris = stats.game_scores(a, ("Pong", "Tetris"), ("Pong",), HOW)
     assert (pong.mean, pong.normalized, pong.num_runs, pong.num_used) == (
         pytest.approx(-3.05),
         pytest.approx(0.5),
@@ -227,7 +226,7 @@ def test_scores_per_game() -> None:
     )
     assert (pong.ci_low, pong.ci_high, pong.is_superhuman) == (-20.7, 14.6, False)  # a quarter of resamples each
     assert (pong.scores, pong.seeds) == ((-20.7, 14.6), (3, 1))
-    assert (catch.normalized, catch.ci_low, catch.num_used, catch.is_superhuman) == (None, None, 0, None)
+    assert (tetris.normalized, tetris.ci_low, tetris.num_used, tetris.is_superhuman) == (None, None, 0, None)
 
 
 def test_exactly_human_is_superhuman() -> None:

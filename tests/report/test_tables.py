@@ -37,8 +37,8 @@ def row(made: Results, table: str, name: str) -> list[str]:
 
 
 UNEVEN = {
-    "x": {g: [1.0, 2.0, 3.0, 4.0, 5.0][: 4 if g == "Krull" else 5] for g in (*ABLATION_SUBSET, "Catch")},
-    "y": {g: [1.0, 2.0] for g in (*ABLATION_SUBSET, "Catch")},
+    "x": {g: [1.0, 2.0, 3.0, 4.0, 5.0][: 4 if g == "Krull" else 5] for g in (*ABLATION_SUBSET, "Tetris")},
+    "y": {g: [1.0, 2.0] for g in (*ABLATION_SUBSET, "Tetris")},
 }
 
 
@@ -47,7 +47,7 @@ def test_counts_of_runs_stand_in_the_tables(tmp_path: Path) -> None:
     assert row(made, "aggregates", "Runs per game") == ["4-5", "2"]
     assert row(made, "per_game", "Krull")[2:] == ["2.5 (4)", "1.5"]
     assert row(made, "per_game", "Gopher")[2:] == ["3.0 (5)", "1.5"]
-    assert row(made, "per_game", "Catch")[2].endswith("] (5)")
+    assert row(made, "per_game", "Tetris")[2].endswith("] (5)")
     assert row(made, "per_game", "Runs per game")[2:] == ["4-5", "2"]
     assert [r[-1].text for r in display_tables(made)["probability_of_improvement"].rows] == ["4-5 / 2", "5 / 2"]
     assert any(note.startswith("(n): runs of that game") for note in display_tables(made)["per_game"].notes)
@@ -67,9 +67,9 @@ def test_even_runs_need_no_counts_in_cells(tmp_path: Path) -> None:
 
 
 def test_uneven_runs_of_raw_games_are_said(tmp_path: Path) -> None:
-    made = report(tmp_path, {"x": {"Catch": [0.1, 0.2, 0.3]}, "y": {"Catch": [0.1, 0.2]}})
+    made = report(tmp_path, {"x": {"Tetris": [0.1, 0.2, 0.3]}, "y": {"Tetris": [0.1, 0.2]}})
     assert "Runs per game differ: x 3, y 2." in made.notes
-    two = report(tmp_path, {"x": {"Catch": [0.1, 0.2, 0.3], "gym:CartPole-v1": [1.0, 2.0, 3.0, 4.0]}})
+    two = report(tmp_path, {"x": {"Tetris": [0.1, 0.2, 0.3], "gym:X-v0": [1.0, 2.0, 3.0, 4.0]}})
     assert any(note.startswith("x has ") and "runs per game but" in note for note in two.notes)
 
 
