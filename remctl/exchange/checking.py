@@ -1,0 +1,76 @@
+"""`remctl eval DIR` of a bundle: are its files whole, and does its agent still play as its result.json says?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from remctl.exchange.agreement import Comparison, compare, interval, stored_returns
+from remctl.runner import agent_of, describe_device, describe_run
+from remctl.runs import provenance
+from remctl.runs.bundle import unlisted, verify
+from remctl.runs.layout import RunFolder
+from remctl.runs.result import read_result
+from remctl.train import threads
+from remctl.train.evaluate import play
+from remctl.train.seeding import Randomness
+from remctl.train.testing import controller_trained
+
+
+def check(path: Path, episodes: int | None, device: str, seed: int | None) -> dict[str, Any]:
+    """Play a bundle's final test once more, to the digit on the machine that played it; or with another seed, another one.
+
+    `episodes`: as many as that had, by default. Returns what `remctl.runner.evaluate` returns, with `stored`, `agrees` and
+    `comparison`, one line. Writes nothing. Raises MachineError for a damaged bundle, UserError.
+    """
+    bundle = RunFolder(path)
+    result = read_result(bundle, "score", "returns", "device")
+    stored = stored_returns(result, bundle.result)
+    low, high = interval(stored)
+    with agent_of(path, device) as (agent, epoch, _, reporter):
+        if extra := unlisted(bundle, verify(bundle)):
+            reporter.log(f"note: not part of the bundle, and not read: {', '.join(extra)}")
+        if agent.device.type == "cpu" and (number := _threads(result)):
+            threads.use(number)  # with another number sums are rounded differently
+        config, count = agent.config, len(stored) if episodes is None else episodes
+        final = seed is None or seed == config.seed
+        random = Randomness(config.seed if seed is None else seed, epoch, "final" if final else "eval")
+        with reporter.counting("episodes", count) as advance:
+            played = describe_run(config, play(agent, count, random, advance, controller_trained(config, epoch)))
+        about = describe_device(agent.device, config.runtime.precision)
+    found = compare(played["returns"], stored)
+    was = f"stored {result['score']:.4g} (95% interval {low:.4g} to {high:.4g}, {len(stored)} episodes)"
+    return played | {
+        "device": about,
+        "epoch": epoch,
+        "evaluation_seed": random.seed,
+        "stored": {"score": result["score"], "num_episodes": len(stored), "interval": [low, high]},
+        "agrees": found.agrees,
+        "comparison": f"score {played['score']:.4g} ({count} episodes), {was}: {_verdict(bundle, found)}",
+    }
+
+
+def _threads(result: dict[str, Any]) -> int | None:
+    about = result["device"]
+    number = about.get("threads") if isinstance(about, dict) else None
+    return number if isinstance(number, int) and number > 0 else None
+
+
+def _verdict(bundle: RunFolder, found: Comparison) -> str:
+    if found.is_same:
+        return "they agree, every return is the stored one"
+    if found.agrees:
+        return f"they agree, chance alone makes tests of one agent differ so (p = {found.p:.2g})"
+    others = _other_versions(bundle)
+    why = f"; versions differ: {', '.join(others)}" if others else ""
+    return f"they do not agree, tests of one agent seldom differ so by chance (p = {found.p:.2g}){why}"
+
+
+def _other_versions(bundle: RunFolder) -> list[str]:
+    """Packages of which another version is installed here than where the bundle's run was made."""
+    starts = provenance.starts(bundle)
+    there = (starts[-1].get("packages") or {}) if starts else {}
+    here = provenance.collect(())["packages"]
+    return [
+        f"{name} {there[name]} there, {here[name]} here" for name in here if there.get(name) not in (None, here[name])
+    ]
