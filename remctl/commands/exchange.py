@@ -64,11 +64,11 @@ def give_out(
 ) -> None:
     """Write a finished run as a bundle that anyone can check, or a run's newest agent as its authors' code reads it."""
     from remctl.commands.before_start import aside
-    from remctl.exchange.formats import format_of
+    from remctl.exchange.formats import BUNDLE, format_of
     from remctl.exchange.requests import Export
 
     format_of(kind, out).give_out(Export(run, out, aside, like, not without_lpips))
-    print(f"{out}: the agent of {run}")
+    print(f"{out}: the agent of {run}" + (f"; remctl eval {out} checks it" if kind == BUNDLE else ""))
 
 
 def register(app: typer.Typer) -> None:

@@ -92,10 +92,8 @@ def write_media(
     """
     steps = episodes if isinstance(episodes, Steps) else as_steps(list(episodes))
     steps, shown = choose_clip(steps, NUM_VIDEO_FRAMES)
-    buffer = buffer_of(agent, steps)
+    clip = imagined_clip(agent, steps, shown, random)
     with evaluation_mode(agent, random), agent.autocast():
-        buffer.refresh_tokens(agent.encode)
-        clip = make_clip(agent, buffer, steps, shown, random.imagination(agent.device))
         picture = reconstructions(agent, steps, game)
     make_folder(folder)
     paths = [folder / "reconstructions.png", folder / "dream.webp"]
@@ -139,6 +137,15 @@ def _most_eventful(steps: Steps, num_frames: int) -> int:
     total = np.concatenate([[0.0], np.cumsum(score)])
     width = min(num_frames, len(steps))
     return int(np.argmax(total[width:] - total[:-width]))
+
+
+@torch.no_grad()
+def imagined_clip(agent: Agent, steps: Steps, shown: np.ndarray, random: Randomness) -> Clip:
+    """Return reality, V and M on the steps `shown` (n,), as `choose_clip` gives them."""
+    buffer = buffer_of(agent, steps)
+    with evaluation_mode(agent, random), agent.autocast():
+        buffer.refresh_tokens(agent.encode)
+        return make_clip(agent, buffer, steps, shown, random.imagination(agent.device))
 
 
 def make_clip(agent: Agent, buffer: ReplayBuffer, steps: Steps, shown: np.ndarray, streams: ImaginationStreams) -> Clip:
@@ -218,8 +225,8 @@ def _webp(clip: Clip, action_names: Sequence[str], game: str) -> bytes:
     return data.getvalue()
 
 
-def draw_frame(clip: Clip, i: int, action_names: Sequence[str], game: str) -> Image.Image:
-    """One frame of the video: reality, V, M, with captions and the marks of restarts, rewards and ends."""
+def draw_frame(clip: Clip, i: int, action_names: Sequence[str], game: str, width: int = VIDEO_WIDTH) -> Image.Image:
+    """One frame of the video: reality, V, M, `width` pixels each, with the marks of restarts, rewards and ends."""
     restart, count = clip.dreamt[i] == 0, int(clip.dreamt[i])
     caption = "restart: shown reality" if restart else f"imagined for {count} step{'s' if count > 1 else ''}"
     action = action_names[int(clip.actions[i])]
@@ -236,7 +243,7 @@ def draw_frame(clip: Clip, i: int, action_names: Sequence[str], game: str) -> Im
             end=clip.imagined_ends[i],
         ),
     ]
-    row = row_of(panels, VIDEO_WIDTH)
+    row = row_of(panels, width)
     title = f"{game}: M imagines under the actions really taken"
     return stack_of([header_of(title, ("reality", "V's reconstruction", "M's imagination"), row.width), row])
 

@@ -7,10 +7,9 @@ import json
 from datetime import UTC, datetime
 
 from remctl.config import config_hash, from_yaml
-from remctl.dream.episode import episode_video, num_shown, smaller_video
-from remctl.dream.media import write_media
+from remctl.dream.small import dream_video, episode_video, num_shown, still
 from remctl.envs import make_env
-from remctl.errors import UserError
+from remctl.errors import MachineError, UserError
 from remctl.exchange.agreement import stored_returns
 from remctl.exchange.card import card
 from remctl.exchange.folders import made_whole, refuse_taken
@@ -26,12 +25,12 @@ from remctl.runs.result import read_result
 from remctl.train import checkpoint
 from remctl.train.evaluate import as_steps, play
 from remctl.train.loading import flat, load_agent, safe_bytes
+from remctl.train.restoring import refuse_other_hash
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained
 
-STILL, DREAM, EPISODE = "reconstructions.png", "dream.webp", "episode.webp"
 MAX_BYTES, MANIFEST_BYTES = 3_000_000, 2_000
-MIN_VIDEO_BYTES, MAX_VIDEO_BYTES = 60_000, 500_000
+MIN_VIDEO_BYTES, MAX_VIDEO_BYTES = 100_000, 500_000
 LARGE_BYTES = 500_000  # named if the whole is too large
 
 
@@ -74,9 +73,13 @@ def import_bundle(asked: Import) -> None:
 
 def _write_bundle(run: RunFolder, bundle: RunFolder) -> None:
     loaded, config = load_agent(run), from_yaml(run.config)
+    refuse_other_hash(run, loaded.config_hash, config)
+    if loaded.epoch != config.training.num_epochs:
+        raise MachineError(f"{run.path}: the agent of its last epoch is lost: restore {run.checkpoints} from a copy")
     starts = [public_start(entry) for entry in provenance.starts(run)]
     tensors = flat(loaded.agent)
-    texts = {p.name: p.read_text(encoding="utf-8") for p in (run.config, run.result, run.metrics, run.episodes)}
+    with files.named_errors("reading", run.path):
+        texts = {p.name: p.read_text(encoding="utf-8") for p in (run.config, run.result, run.metrics, run.episodes)}
     texts["provenance.json"] = json.dumps(files.finite(starts), indent=2) + "\n"
     texts["README.md"] = card(
         config, json.loads(texts["result.json"]), starts, sum(t.numel() for t in tensors.values())
@@ -90,37 +93,37 @@ def _write_bundle(run: RunFolder, bundle: RunFolder) -> None:
 
 
 def _write_pictures(run: RunFolder, bundle: RunFolder) -> None:
-    """The run's own, or if they are gone new ones, and a video of its first test episodes, which are played once more."""
+    """Draw them from the first test episodes, which are played once more."""
     files.make_folder(bundle.media)
     finals = [entry for entry in read_jsonl(run.episodes) if entry.get("kind") == "final"]
     count = num_shown([entry["length_steps"] for entry in finals])
     with agent_of(run.path, "cpu") as (agent, epoch, _, reporter):
-        game, environment = agent.config.game, agent.config.environment
+        config, about = agent.config, (agent.config.seed, epoch)
         with reporter.counting("episodes", count) as advance:
-            random, trained = Randomness(agent.config.seed, epoch, "final"), controller_trained(agent.config, epoch)
-            steps = as_steps(play(agent, count, random, advance, trained, num_kept=count))
-        env = make_env(game, environment, training=False, seed=0)
+            trained = controller_trained(config, epoch)
+            steps = as_steps(play(agent, count, Randomness(*about, "final"), advance, trained, num_kept=count))
+        env = make_env(config.game, config.environment, training=False, seed=0)
         env.close()
-        names = env.action_names
-        if not all((run.media / name).is_file() for name in (STILL, DREAM)):
-            write_media(agent, steps, bundle.media, Randomness(agent.config.seed, epoch, "media"), names, game)
-    source = bundle.media if (bundle.media / DREAM).is_file() else run.media
-    with files.named_errors("reading", source):
-        still, dream = ((source / name).read_bytes() for name in (STILL, DREAM))
-    files.write_atomic(bundle.media / STILL, still)
-    left = (MAX_BYTES - _size(bundle) - MANIFEST_BYTES) // 2
-    most = min(max(left, MIN_VIDEO_BYTES), MAX_VIDEO_BYTES)
-    files.write_atomic(bundle.media / DREAM, smaller_video(dream, most))
-    files.write_atomic(bundle.media / EPISODE, episode_video(steps, names, game, most))
+        with reporter.doing("drawing"):
+            random, names, game = Randomness(*about, "media"), env.action_names, config.game
+            files.write_atomic(bundle.media / "reconstructions.png", still(agent, steps, random, game))
+            files.write_atomic(bundle.media / "episode.webp", episode_video(steps, names, game, _left(bundle) // 2))
+            dream = dream_video(agent, steps, random, names, game, _left(bundle))
+            files.write_atomic(bundle.media / "dream.webp", dream)
 
 
-def _size(bundle: RunFolder) -> int:
-    return sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
+def _left(bundle: RunFolder) -> int:
+    """Bytes that a video may take; some if there are none left."""
+    return min(max(MAX_BYTES - MANIFEST_BYTES - sum(_sizes(bundle).values()), MIN_VIDEO_BYTES), MAX_VIDEO_BYTES)
+
+
+def _sizes(bundle: RunFolder) -> dict[str, int]:
+    return {str(p.relative_to(bundle.path)): p.stat().st_size for p in bundle.path.rglob("*") if p.is_file()}
 
 
 def _say_size(bundle: RunFolder, asked: Export) -> None:
     """A line if it is too large for git."""
-    sizes = {str(p.relative_to(bundle.path)): p.stat().st_size for p in bundle.path.rglob("*") if p.is_file()}
+    sizes = _sizes(bundle)
     if sum(sizes.values()) > MAX_BYTES:
         large = [f"{name} {size / 1e6:.1f} MB" for name, size in sorted(sizes.items()) if size > LARGE_BYTES]
         asked.say(f"{asked.file} takes {sum(sizes.values()) / 1e6:.1f} MB, much for git: {', '.join(large)}")

@@ -74,10 +74,10 @@ def export_weights(layout: Layout, asked: Export) -> None:
     if asked.file.exists():
         raise UserError(f"{asked.file} is there already: choose another --out")
     files.refuse_target(asked.file)
+    ours = flat(load_agent(run).agent)
     config = from_yaml(run.config)
     refuse_other_settings(layout, config, str(run.path))
     perceptual = lpips.cached() if asked.lpips else {}
-    ours = flat(load_agent(run).agent)
     names, unread = _kept_of(layout, run)
     if asked.like is not None:
         names = _names_in(layout, asked.like, config, ours)
