@@ -21,6 +21,7 @@ from remctl.dream.media import (
     row_of,
     stack_of,
 )
+from remctl.games import GYM_PREFIX
 from remctl.replay.buffer import Episodes, Steps
 from remctl.train.build import Agent
 from remctl.train.diagnosis import evaluation_mode
@@ -54,11 +55,11 @@ def dream_video(
     """An animated WebP of reality next to M's imagination, in at most `max_bytes` if that is possible."""
     part, shown = choose_clip(steps, NUM_FRAMES)
     clip = imagined_clip(agent, part, shown, random)
-    images = [draw_frame(clip, i, action_names, game, WIDTH) for i in range(len(clip))]
+    images = [draw_frame(clip, i, action_names, game.removeprefix(GYM_PREFIX), WIDTH) for i in range(len(clip))]
     return _within(images, _held(clip.last | (clip.dreamt == 0)), max_bytes)
 
 
-def episode_video(steps: Steps, action_names: Sequence[str], game: str, max_bytes: int) -> bytes:
+def episode_video(steps: Steps, action_names: Sequence[str], max_bytes: int) -> bytes:
     """An animated WebP of the first NUM_FRAMES steps of whole episodes, with each action and the return so far."""
     count = min(NUM_FRAMES, len(steps))
     episodes, number = Episodes(steps.first), np.cumsum(steps.first)
@@ -68,7 +69,7 @@ def episode_video(steps: Steps, action_names: Sequence[str], game: str, max_byte
         labels = (f"step {episodes.before[i]}  return {total:g}",)
         caption, reward = action_names[int(steps.actions[i])], float(steps.rewards[i])
         picture = row_of([Panel(steps.frames[i], caption, reward=reward, end=bool(steps.ends[i]))], WIDTH)
-        images.append(stack_of([header_of(f"{game}: episode {number[i]}", labels, picture.width), picture]))
+        images.append(stack_of([header_of(f"episode {number[i]}", labels, picture.width), picture]))
     return _within(images, _held(episodes.remaining[:count] == 1), max_bytes)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from remctl.errors import MachineError
+from remctl.report.numbers import is_number
 
 REPETITIONS = 10_000
 LEAST_P = 0.01  # an honest test disagrees by chance once in a hundred
@@ -25,11 +26,11 @@ class Comparison(NamedTuple):
 
 def stored_returns(result: Mapping[str, Any], where: object) -> list[float]:
     """Return the returns that a result.json's score is the mean of. Raises MachineError if it is not, or has none."""
-    returns, score = result.get("returns"), result.get("score")
+    returns, score = result.get("returns"), result.get("score", math.nan)
     if (
         not isinstance(returns, list)
         or not returns
-        or not all(isinstance(x, int | float) and math.isfinite(x) for x in (*returns, score))
+        or not all(map(is_number, (*returns, score)))
         or not math.isclose(sum(returns) / len(returns), score, rel_tol=1e-9, abs_tol=1e-9)
     ):
         raise MachineError(f"{where}: its score is not the mean of its returns: restore it from a copy")

@@ -107,7 +107,7 @@ def _write_pictures(run: RunFolder, bundle: RunFolder) -> None:
         with reporter.doing("drawing"):
             random, names, game = Randomness(*about, "media"), env.action_names, config.game
             files.write_atomic(bundle.media / "reconstructions.png", still(agent, steps, random, game))
-            files.write_atomic(bundle.media / "episode.webp", episode_video(steps, names, game, _left(bundle) // 2))
+            files.write_atomic(bundle.media / "episode.webp", episode_video(steps, names, _left(bundle) // 2))
             dream = dream_video(agent, steps, random, names, game, _left(bundle))
             files.write_atomic(bundle.media / "dream.webp", dream)
 
