@@ -47,7 +47,8 @@ def take_in(
     if chosen is FORMATS[BUNDLE]:
         refuse_beside(context, "a bundle", "--from")
     chosen.take_in(Import(file, out, aside, tuple(sys.argv), game, preset, tuple(sets or ()), seed))
-    print(f"{out}: imported from {file}; remctl eval {out} measures its score")
+    score = "with the score of its final test" if chosen is FORMATS[BUNDLE] else f"remctl eval {out} measures its score"
+    print(f"{out}: imported from {file}; {score}")
 
 
 def give_out(

@@ -29,6 +29,7 @@ from remctl.train.restoring import refuse_other_hash
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained
 
+OF_A_RUN = ("config.yaml", "result.json", "provenance.json", "metrics.jsonl", "episodes.jsonl")
 MAX_BYTES, MANIFEST_BYTES = 3_000_000, 2_000
 MIN_VIDEO_BYTES, MAX_VIDEO_BYTES = 100_000, 500_000
 LARGE_BYTES = 500_000  # named if the whole is too large
@@ -62,7 +63,7 @@ def import_bundle(asked: Import) -> None:
     with made_whole(out) as run:
         checkpoint.save(run, loaded.epoch, config_hash(config), loaded.agent, {}, precisions=loaded.precisions)
         for name in manifest.files:
-            if name not in (given.agent.name, "README.md"):
+            if name in OF_A_RUN or name.startswith("media/"):
                 files.make_folder((run.path / name).parent)
                 files.write_atomic(run.path / name, read_file(given, manifest, name))
         provenance.append(run, provenance.collect(asked.command) | {"imported": about})
@@ -96,8 +97,8 @@ def _write_pictures(run: RunFolder, bundle: RunFolder) -> None:
     """Draw them from the first test episodes, which are played once more."""
     files.make_folder(bundle.media)
     finals = [entry for entry in read_jsonl(run.episodes) if entry.get("kind") == "final"]
-    count = num_shown([entry["length_steps"] for entry in finals])
-    with agent_of(run.path, "cpu") as (agent, epoch, _, reporter):
+    count = num_shown([entry.get("length_steps", 0) for entry in finals])
+    with agent_of(run.path, "auto") as (agent, epoch, _, reporter):
         config, about = agent.config, (agent.config.seed, epoch)
         with reporter.counting("episodes", count) as advance:
             trained = controller_trained(config, epoch)

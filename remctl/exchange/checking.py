@@ -9,6 +9,7 @@ from remctl.exchange.agreement import Comparison, compare, interval, stored_retu
 from remctl.runner import agent_of, describe_device, describe_run
 from remctl.runs import provenance
 from remctl.runs.bundle import unlisted, verify
+from remctl.runs.cores import cores_here
 from remctl.runs.layout import RunFolder
 from remctl.runs.result import read_result
 from remctl.train import threads
@@ -24,24 +25,29 @@ def check(path: Path, episodes: int | None, device: str, seed: int | None) -> di
     `comparison`, one line. Writes nothing. Raises MachineError for a damaged bundle, UserError.
     """
     bundle = RunFolder(path)
-    result = read_result(bundle, "score", "returns", "device")
+    result = read_result(bundle, "score", "returns")
     stored = stored_returns(result, bundle.result)
     low, high = interval(stored)
+    about = result.get("device")
+    there: dict[str, Any] = about if isinstance(about, dict) else {}
+    if device == "auto" and there.get("type") == "cpu":
+        device = "cpu"
     with agent_of(path, device) as (agent, epoch, _, reporter):
         if extra := unlisted(bundle, verify(bundle)):
             reporter.log(f"note: not part of the bundle, and not read: {', '.join(extra)}")
-        if agent.device.type == "cpu" and (number := _threads(result)):
-            threads.use(number)  # with another number sums are rounded differently
+        number = there.get("threads")
+        if agent.device.type == "cpu" and isinstance(number, int) and number > 0:
+            threads.use(min(number, cores_here().most_threads))  # with another number sums are rounded differently
         config, count = agent.config, len(stored) if episodes is None else episodes
         final = seed is None or seed == config.seed
         random = Randomness(config.seed if seed is None else seed, epoch, "final" if final else "eval")
         with reporter.counting("episodes", count) as advance:
             played = describe_run(config, play(agent, count, random, advance, controller_trained(config, epoch)))
-        about = describe_device(agent.device, config.runtime.precision)
+        here = describe_device(agent.device, config.runtime.precision)
     found = compare(played["returns"], stored)
     was = f"stored {result['score']:.4g} (95% interval {low:.4g} to {high:.4g}, {len(stored)} episodes)"
     return played | {
-        "device": about,
+        "device": here,
         "epoch": epoch,
         "evaluation_seed": random.seed,
         "stored": {"score": result["score"], "num_episodes": len(stored), "interval": [low, high]},
@@ -50,20 +56,14 @@ def check(path: Path, episodes: int | None, device: str, seed: int | None) -> di
     }
 
 
-def _threads(result: dict[str, Any]) -> int | None:
-    about = result["device"]
-    number = about.get("threads") if isinstance(about, dict) else None
-    return number if isinstance(number, int) and number > 0 else None
-
-
 def _verdict(bundle: RunFolder, found: Comparison) -> str:
     if found.is_same:
         return "they agree, every return is the stored one"
     if found.agrees:
-        return f"they agree, chance alone makes tests of one agent differ so (p = {found.p:.2g})"
+        return f"they agree (by chance two tests of one agent differ as much, p = {found.p:.2g})"
     others = _other_versions(bundle)
     why = f"; versions differ: {', '.join(others)}" if others else ""
-    return f"they do not agree, tests of one agent seldom differ so by chance (p = {found.p:.2g}){why}"
+    return f"they do not agree (by chance two tests of one agent seldom differ as much, p = {found.p:.2g}){why}"
 
 
 def _other_versions(bundle: RunFolder) -> list[str]:

@@ -41,7 +41,7 @@ def refuse_places(texts: Mapping[str, str], *folders: Path) -> None:
     places = {str(path) for path in (Path.home(), Path.cwd(), Path(tempfile.gettempdir()), *folders)}
     for name, text in texts.items():
         for place in sorted(place for place in places if len(place) > 1):
-            if re.search(rf"{re.escape(place)}(?![\w.-])", text):
+            if re.search(rf"(?<![\w.~-]){re.escape(place)}(?![\w-])", text):
                 raise UserError(
                     f"{name} has a path of this machine in it, {place}, which a bundle would publish and nobody else has: "
                     "train with a relative path"

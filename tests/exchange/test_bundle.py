@@ -19,8 +19,9 @@ from PIL import Image
 
 from remctl.config import config_hash, from_yaml, to_yaml
 from remctl.dream import small
+from remctl.errors import UserError
 from remctl.exchange import agreement, bundle, card
-from remctl.exchange.private import public_command, public_start
+from remctl.exchange.private import public_command, public_start, refuse_places
 from remctl.runner import agent_of
 from remctl.runs import provenance
 from remctl.runs.layout import RunFolder
@@ -154,6 +155,14 @@ def test_commands_keep_what_is_no_place() -> None:
     ]
     about = {"platform": "Linux-5.4.0-alices-x86_64-with-glibc2.31", "hostname": "h"}
     assert public_start({"machine": about, "user": "alice"}) == {"machine": {"platform": "Linux x86_64"}}
+
+
+def test_a_place_is_known_as_a_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/tmp")
+    refuse_places({"README.md": "runs/tmp /tmpx ~/tmp"})
+    for text in ("--out=/tmp", "'/tmp/x'", "at /tmp."):
+        with pytest.raises(UserError, match=r"README\.md has a path"):
+            refuse_places({"README.md": text})
 
 
 def test_a_path_in_the_configuration_is_refused(cli: Callable, finished: Path, tmp_path: Path) -> None:
