@@ -76,7 +76,8 @@ def _score(result: Mapping[str, Any]) -> str:
 def _training(config: RunConfig, result: Mapping[str, Any]) -> str:
     seconds = sum((result.get("wall_s") or {}).values())
     steps = f"{result['env_steps']:,} real steps, " if "env_steps" in result else ""
-    return f"{steps}{config.training.num_epochs} epochs, {seconds / 60:.1f} minutes with tests"
+    time = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+    return f"{steps}{config.training.num_epochs} epochs, {time} with tests"
 
 
 def _machine(result: Mapping[str, Any]) -> str:

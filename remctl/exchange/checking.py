@@ -69,8 +69,7 @@ def _verdict(bundle: RunFolder, found: Comparison) -> str:
 def _other_versions(bundle: RunFolder) -> list[str]:
     """Packages of which another version is installed here than where the bundle's run was made."""
     starts = provenance.starts(bundle)
-    there = (starts[-1].get("packages") or {}) if starts else {}
+    there = starts[-1].get("packages") if starts else None
     here = provenance.collect(())["packages"]
-    return [
-        f"{name} {there[name]} there, {here[name]} here" for name in here if there.get(name) not in (None, here[name])
-    ]
+    known = {name: there[name] for name in here if there.get(name)} if isinstance(there, dict) else {}
+    return [f"{name} {version} there, {here[name]} here" for name, version in known.items() if version != here[name]]

@@ -81,7 +81,8 @@ class RunFolder:
     @property
     def is_bundle(self) -> bool:
         """Whether it was made by `remctl export`, whatever it has lost since: nothing is ever written into it."""
-        return any(os.path.lexists(path) for path in (self.manifest, self.agent))
+        lost_manifest = os.path.lexists(self.agent) and not self.checkpoints.exists()
+        return os.path.lexists(self.manifest) or lost_manifest
 
     @property
     def lock(self) -> Path:

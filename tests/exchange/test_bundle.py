@@ -283,6 +283,13 @@ def test_nothing_is_trained_in_it(cli: Callable, exported: Path, tmp_path: Path)
     assert not (tmp_path / "longer").exists()
 
 
+def test_a_run_with_weights_of_that_name_in_it_is_no_bundle(cli: Callable, finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "agent.safetensors").write_bytes(b"exported by hand")
+    assert not RunFolder(run).is_bundle
+    assert cli("eval", run, "--episodes", 2).status == 0
+
+
 # --- import
 
 
