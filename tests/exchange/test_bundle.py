@@ -9,7 +9,8 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from PIL import Image
 from remctl.config import config_hash, from_yaml, to_yaml
 from remctl.dream import small
 from remctl.errors import UserError
-from remctl.exchange import agreement, bundle, card
+from remctl.exchange import agreement, bundle, card, checking
 from remctl.exchange.private import public_command, public_start, refuse_places
 from remctl.runner import agent_of
 from remctl.runs import provenance
@@ -193,6 +194,31 @@ def test_eval_plays_the_final_test_again_to_the_digit(cli: Callable, exported: P
     assert contents(exported) == before
 
 
+def test_eval_takes_the_kind_of_device_and_the_threads_of_the_run(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+    threads: list[int] = []
+
+    @contextmanager
+    def noted(path: Path, device: str) -> Iterator[Any]:
+        devices.append(device)
+        with agent_of(path, "cpu") as found:
+            yield found
+
+    monkeypatch.setattr(checking, "agent_of", noted)
+    monkeypatch.setattr(checking.threads, "use", threads.append)
+    for given in ("auto", "cuda"):
+        checking.check(exported, 1, given, None)
+    result = json.loads((exported / "result.json").read_text())
+    result["device"] = {"type": "cuda", "name": "GPU"}
+    (exported / "result.json").write_text(json.dumps(result))
+    seal(exported)
+    checking.check(exported, 1, "auto", None)
+    assert devices == ["cpu", "cuda", "auto"]
+    assert threads == [1] * 5  # at each start, and then as many as the run had, unless that was on a GPU
+
+
 def test_eval_says_so_and_fails_if_the_scores_do_not_agree(cli: Callable, exported: Path) -> None:
     result = json.loads((exported / "result.json").read_text()) | {"returns": [40.0] * 5, "score": 40.0}
     (exported / "result.json").write_text(json.dumps(result))
@@ -316,7 +342,7 @@ def test_import_makes_a_run_folder_of_it(cli: Callable, exported: Path, tmp_path
     assert cli("report", tmp_path / "runs", "--out", tmp_path / "page", "--format", "csv").status == 0
     (row,) = csv.DictReader((tmp_path / "page/runs.csv").read_text().splitlines())
     assert row["origin"] == "imported"
-    assert "is a bundle" not in cli("export", run, "--out", tmp_path / "x").err
+    assert "only a run that was trained here becomes a bundle" in cli("export", run, "--out", tmp_path / "x").err
     assert not (tmp_path / "x").exists()
 
 
