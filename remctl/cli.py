@@ -145,20 +145,37 @@ def train(
 @app.command("eval")
 def evaluate(
     run: Run,
-    episodes: Annotated[int, typer.Option(min=1, help="Test episodes to play.")] = 100,
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Test episodes to play.", show_default="100; of a bundle, as many as its result has"),
+    ] = None,
     device: Device = "auto",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episodes; by default the run's.")] = None,
     json: Json = False,
 ) -> None:
-    """Play test episodes with a run's newest agent."""
-    from remctl import runner
+    """Play test episodes with a run's newest agent.
+
+    Of a bundle, compare its checksums, play its final test again and compare the scores; exit status 1 if they do not agree.
+    """
     from remctl.commands.output import facts, show, show_json, summary
 
-    result = runner.evaluate(run, episodes, device, seed)
+    if RunFolder(run).is_bundle:
+        from remctl.exchange.checking import check
+
+        result = check(run, episodes, device, seed)
+    else:
+        from remctl import runner
+
+        result = runner.evaluate(run, episodes or 100, device, seed)
+    verdict = "" if json else result.pop("comparison", "")
     if json:
         show_json(result)
     else:
         show(facts(summary(result)))
+    if verdict:
+        print(verdict)
+    if not result.get("agrees", True):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -184,7 +201,8 @@ def inspect(
     if json:
         show_json(result)
         return
-    for table in diagnosis_table(result["diagnosis"]):
+    can_train = not (RunFolder(run).is_imported or RunFolder(run).is_bundle)
+    for table in diagnosis_table(result["diagnosis"], can_train):
         show(table)
     for figure in result["figures"]:
         print(figure)

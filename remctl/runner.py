@@ -15,15 +15,7 @@ from typing import Any
 
 import torch
 
-from remctl.config import (
-    RunConfig,
-    build,
-    config_hash,
-    differing,
-    from_yaml,
-    to_yaml,
-    why_not_trained,
-)
+from remctl.config import RunConfig, build, config_hash, differing, from_yaml, to_yaml, why_not_trained
 from remctl.dream.figures import diagnosis_figures
 from remctl.dream.media import write_media
 from remctl.envs import make_env
@@ -48,6 +40,7 @@ from remctl.train.continuing import adopt
 from remctl.train.diagnosis import diagnose
 from remctl.train.estimate import announce
 from remctl.train.evaluate import Episode, as_steps, play
+from remctl.train.loading import give_weights, load_agent
 from remctl.train.restoring import precision_before, restorable
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained, episode_record
@@ -200,7 +193,7 @@ def evaluate(path: Path, episodes: int, device: str, seed: int | None = None) ->
 
     Nothing is written, but that imported weights, which have no other score, keep this one if it is as of a final test.
     """
-    with _agent_of(path, device) as (agent, epoch, run, reporter):
+    with agent_of(path, device) as (agent, epoch, run, reporter):
         random = Randomness(agent.config.seed if seed is None else seed, epoch, "eval")
         with reporter.counting("episodes", episodes) as advance:
             played = play(agent, episodes, random, advance, controller_trained(agent.config, epoch))
@@ -218,8 +211,8 @@ def inspect(path: Path, device: str, out: Path | None = None, num_steps: int | N
     latter where that is not writable.
     """
     folder = RunFolder(path).media if out is None else out
-    _refuse_unwritable(folder, out)
-    with _agent_of(path, device, num_steps) as (agent, epoch, run, reporter):
+    _refuse_unwritable(RunFolder(path), folder, out)
+    with agent_of(path, device, num_steps) as (agent, epoch, run, reporter):
         config, random = agent.config, Randomness(agent.config.seed, epoch, "inspect")
         count, trained = config.evaluation.num_episodes, controller_trained(config, epoch)
         with reporter.counting("episodes", count) as advance:
@@ -235,8 +228,10 @@ def inspect(path: Path, device: str, out: Path | None = None, num_steps: int | N
         return {"epoch": epoch, "diagnosis": diagnosis, "figures": [str(f) for f in figures]}
 
 
-def _refuse_unwritable(folder: Path, out: Path | None) -> None:
+def _refuse_unwritable(run: RunFolder, folder: Path, out: Path | None) -> None:
     """Before anything is played."""
+    if run.is_bundle and folder.resolve().is_relative_to(run.path.resolve()):
+        raise UserError(f"{run.path} is a bundle, into which nothing is written: add --out DIR, another folder")
     try:
         refuse_target(folder / "diagnosis.json")
     except UserError as error:
@@ -245,23 +240,25 @@ def _refuse_unwritable(folder: Path, out: Path | None) -> None:
 
 
 @contextmanager
-def _agent_of(
-    path: Path, device: str, num_steps: int | None = None
-) -> Iterator[tuple[Agent, int, RunFolder, Reporter]]:
+def agent_of(path: Path, device: str, num_steps: int | None = None) -> Iterator[tuple[Agent, int, RunFolder, Reporter]]:
+    """The newest agent of a run, or that of a bundle, for evaluation; its epoch, folder, and who says how it goes.
+
+    Raises UserError where there is none, or its weights do not fit its configuration; MachineError for what is damaged.
+    """
     run = RunFolder(path)
-    if not run.config.exists():
+    if not run.config.exists() and not run.is_bundle:
         raise UserError(f"{path}: not a run folder (no config.yaml): give a folder such as runs/quick/rem/Pong/seed_0")
+    loaded = load_agent(run)
     config = from_yaml(run.config)
     if num_steps is not None:  # some of the horizon may only be M's context
         horizon = config.imagination.horizon + num_steps - config.num_rewarded_steps
         config = build({"imagination.horizon": horizon}, over=config)
     prepare_torch(config)
     env, where = make_env(config.game, config.environment, training=False, seed=0), pick_device(device)
-    loaded = checkpoint.load_agent(run)
     precision, why = decide(config.runtime.precision, precision_before(run, loaded), native_precision(where))
     agent = build_agent(config.at_precision(precision), env.num_actions, where)
     env.close()
-    agent.load_state_dict(loaded.agent)
+    give_weights(agent, loaded.agent, path)
     for module in agent.components.values():
         module.eval()
     with StopFlag().listening() as stop, Reporter(stop, to_stderr=True) as reporter, yielding():

@@ -35,7 +35,7 @@ def check_device(name: str) -> str:
 def check_run(path: Path) -> Path:
     """A folder with a run in it, also as `remctl status` names it, without `runs/`; UserError for another."""
     for folder in (path, Path("runs") / path):
-        if RunFolder(folder).config.is_file():
+        if RunFolder(folder).config.is_file() or RunFolder(folder).is_bundle:
             return folder
     raise UserError(f"{path}: not a run folder (no config.yaml): give one such as runs/quick/rem/Pong/seed_0")
 

@@ -92,10 +92,8 @@ def write_media(
     """
     steps = episodes if isinstance(episodes, Steps) else as_steps(list(episodes))
     steps, shown = choose_clip(steps, NUM_VIDEO_FRAMES)
-    buffer = buffer_of(agent, steps)
+    clip = imagined_clip(agent, steps, shown, random)
     with evaluation_mode(agent, random), agent.autocast():
-        buffer.refresh_tokens(agent.encode)
-        clip = make_clip(agent, buffer, steps, shown, random.imagination(agent.device))
         picture = reconstructions(agent, steps, game)
     make_folder(folder)
     paths = [folder / "reconstructions.png", folder / "dream.webp"]
@@ -141,6 +139,15 @@ def _most_eventful(steps: Steps, num_frames: int) -> int:
     return int(np.argmax(total[width:] - total[:-width]))
 
 
+@torch.no_grad()
+def imagined_clip(agent: Agent, steps: Steps, shown: np.ndarray, random: Randomness) -> Clip:
+    """Return reality, V and M on the steps `shown` (n,), as `choose_clip` gives them."""
+    buffer = buffer_of(agent, steps)
+    with evaluation_mode(agent, random), agent.autocast():
+        buffer.refresh_tokens(agent.encode)
+        return make_clip(agent, buffer, steps, shown, random.imagination(agent.device))
+
+
 def make_clip(agent: Agent, buffer: ReplayBuffer, steps: Steps, shown: np.ndarray, streams: ImaginationStreams) -> Clip:
     """Reality, V and M on the steps `shown` (n,). M restarts with each episode and after as many steps as C dreams."""
     length, episodes = agent.config.num_rewarded_steps + 1, buffer.episodes
@@ -183,7 +190,7 @@ def reconstructions(agent: Agent, steps: Steps, game: str) -> Image.Image:
     labels = ("real frame", "V's reconstruction", f"absolute difference x {DIFFERENCE_GAIN}")
     rows = [_beside(blocks[i : i + PICTURE_COLUMNS]) for i in range(0, len(blocks), PICTURE_COLUMNS)]
     title = f"{game}: V's reconstructions (error: mean square in [-1, 1]; worst pixel: largest square)"
-    return _stack([_header(title, labels * min(PICTURE_COLUMNS, len(blocks)), rows[0].width), *rows])
+    return stack_of([header_of(title, labels * min(PICTURE_COLUMNS, len(blocks)), rows[0].width), *rows])
 
 
 def _reconstruction(real: np.ndarray, shown: np.ndarray, squares: np.ndarray, caption: str) -> Image.Image:
@@ -193,7 +200,7 @@ def _reconstruction(real: np.ndarray, shown: np.ndarray, squares: np.ndarray, ca
         Panel(shown, f"error {squares.mean():.2g}"),
         Panel(difference.clip(0, 255).astype(np.uint8), f"worst pixel {squares.max():.2g}"),
     ]
-    return _row(panels, PICTURE_WIDTH)
+    return row_of(panels, PICTURE_WIDTH)
 
 
 def picture_rows(steps: Steps) -> np.ndarray:
@@ -218,8 +225,8 @@ def _webp(clip: Clip, action_names: Sequence[str], game: str) -> bytes:
     return data.getvalue()
 
 
-def draw_frame(clip: Clip, i: int, action_names: Sequence[str], game: str) -> Image.Image:
-    """One frame of the video: reality, V, M, with captions and the marks of restarts, rewards and ends."""
+def draw_frame(clip: Clip, i: int, action_names: Sequence[str], game: str, width: int = VIDEO_WIDTH) -> Image.Image:
+    """One frame of the video: reality, V, M, `width` pixels each, with the marks of restarts, rewards and ends."""
     restart, count = clip.dreamt[i] == 0, int(clip.dreamt[i])
     caption = "restart: shown reality" if restart else f"imagined for {count} step{'s' if count > 1 else ''}"
     action = action_names[int(clip.actions[i])]
@@ -236,9 +243,9 @@ def draw_frame(clip: Clip, i: int, action_names: Sequence[str], game: str) -> Im
             end=clip.imagined_ends[i],
         ),
     ]
-    row = _row(panels, VIDEO_WIDTH)
+    row = row_of(panels, width)
     title = f"{game}: M imagines under the actions really taken"
-    return _stack([_header(title, ("reality", "V's reconstruction", "M's imagination"), row.width), row])
+    return stack_of([header_of(title, ("reality", "V's reconstruction", "M's imagination"), row.width), row])
 
 
 def _recent(rewards: np.ndarray, clip: Clip, i: int) -> float:
@@ -256,7 +263,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _row(panels: Sequence[Panel], width: int) -> Image.Image:
+def row_of(panels: Sequence[Panel], width: int) -> Image.Image:
     """Panels side by side, each about `width` pixels wide, its caption below."""
     images = [_frame(panel, width) for panel in panels]
     w, h = images[0].size
@@ -292,7 +299,8 @@ def _badge(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, color: Col
     draw.text(at, text, (255, 255, 255), _font(16), anchor=anchor)
 
 
-def _header(title: str, labels: Sequence[str], width: int) -> Image.Image:
+def header_of(title: str, labels: Sequence[str], width: int) -> Image.Image:
+    """A title, and below it a label over each of the columns."""
     header = Image.new("RGB", (width, 2 * LINE + MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(header)
     draw.text((MARGIN, MARGIN + LINE // 2), title, QUIET, _font(13), anchor="lm")
@@ -302,7 +310,8 @@ def _header(title: str, labels: Sequence[str], width: int) -> Image.Image:
     return header
 
 
-def _stack(images: Sequence[Image.Image]) -> Image.Image:
+def stack_of(images: Sequence[Image.Image]) -> Image.Image:
+    """One below the other."""
     height = sum(image.height for image in images) + MARGIN // 2
     stacked = Image.new("RGB", (images[0].width, height), BACKGROUND)
     y = 0

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 Diagnosis = dict[str, Any]
+Verdict = tuple[str, str]  # what is wrong, and the end of that sentence: what to do about it
 
 # Set from runs that failed and runs that learned: rules of thumb, not statistics.
 BAD_MEDIAN_RATIO = 0.9
@@ -19,61 +20,67 @@ RETURN_GAP = 0.25
 MIN_EVENTS = 5
 
 
-def diagnosis_table(diagnosis: Diagnosis) -> list[Table]:
-    """What `train.diagnosis.diagnose` returned: M in imagination, V and C, and the verdict. For a rich console."""
-    return [_observations(diagnosis), _events(diagnosis), _components(diagnosis), _verdict(diagnosis)]
+def diagnosis_table(diagnosis: Diagnosis, can_train: bool = True) -> list[Table]:
+    """What `train.diagnosis.diagnose` returned: M in imagination, V and C, and the verdict. For a rich console.
+
+    `can_train`: with advice on how to train the agent, which is of no use for one that was imported.
+    """
+    return [_observations(diagnosis), _events(diagnosis), _components(diagnosis), _verdict(diagnosis, can_train)]
 
 
-def verdicts(diagnosis: Diagnosis) -> list[str]:
-    """One sentence per typical failure that shows; if none does, one that says so."""
+def verdicts(diagnosis: Diagnosis, can_train: bool = True) -> list[str]:
+    """One sentence per typical failure that shows, and what to do about it if one can; if none does, one that says so."""
     found = _tokenizer_verdicts(diagnosis) + _world_model_verdicts(diagnosis) + _return_verdicts(diagnosis)
-    return found or ["No typical failure shows in these numbers."]
+    sentences = [f"{what}{advice if can_train else ''}." for what, advice in found]
+    return sentences or ["No typical failure shows in these numbers."]
 
 
-def _tokenizer_verdicts(diagnosis: Diagnosis) -> list[str]:
+def _tokenizer_verdicts(diagnosis: Diagnosis) -> list[Verdict]:
     v = diagnosis["tokenizer"]
     ratio, found = v["reconstruction_to_median_ratio"], []
     if ratio is not None and ratio > BAD_MEDIAN_RATIO:
-        found.append(
-            f"V paints the median image (error {ratio:.2f} of the median image's): warm it up as an autoencoder, "
-            "initialise the codebook by k-means, or train it longer; nothing behind it can work."
+        what = f"V paints the median image (error {ratio:.2f} of the median image's)"
+        advice = (
+            ": warm it up as an autoencoder, initialise the codebook by k-means, or train it longer; nothing behind it"
         )
+        found.append((what, f"{advice} can work"))
     if v["code_perplexity"] < FEW_CODES:
-        found.append(f"V hardly uses its codebook (perplexity {v['code_perplexity']:.1f} of {v['num_codes']}).")
+        found.append((f"V hardly uses its codebook (perplexity {v['code_perplexity']:.1f} of {v['num_codes']})", ""))
     return found
 
 
-def _world_model_verdicts(diagnosis: Diagnosis) -> list[str]:
+def _world_model_verdicts(diagnosis: Diagnosis) -> list[Verdict]:
     scores = diagnosis["imagination"]["all_steps"]
     changed, still, found = scores["token_accuracy_changed"], scores["token_accuracy_changed_no_change"], []
     if changed is not None and changed < max(BAD_CHANGED_ACCURACY, still or 0.0):
-        found.append(f"M does not see what moves ({_percent(changed)} of the changed tokens right): train M longer.")
+        what = f"M does not see what moves ({_percent(changed)} of the changed tokens right)"
+        found.append((what, ": train M longer"))
     for name, event in (("reward", scores["reward"]["any"]), ("end", scores["end"])):
         found += _event_verdict(name, event, diagnosis["losses"]["world_model"])
     return found
 
 
-def _event_verdict(name: str, event: Diagnosis, losses: dict[str, float] | None) -> list[str]:
+def _event_verdict(name: str, event: Diagnosis, losses: dict[str, float] | None) -> list[Verdict]:
     """Rates of few events say nothing."""
     loss = losses[f"{name}_loss"] if losses else None
     but = f" though the loss on real segments looks perfect ({loss:.3f})" if loss and loss < GOOD_REWARD_LOSS else ""
     found = []
     if event["num_imagined"] >= MIN_EVENTS and event["precision"] < BAD_RATE:
-        found.append(f"M imagines {name}s that do not come (precision {_percent(event['precision'])}){but}.")
+        found.append((f"M imagines {name}s that do not come (precision {_percent(event['precision'])}){but}", ""))
     if event["num_real"] >= MIN_EVENTS and (event["recall"] or 0.0) < BAD_RATE:
-        found.append(f"M misses {name}s (recall {_percent(event['recall'])}){but}.")
+        found.append((f"M misses {name}s (recall {_percent(event['recall'])}){but}", ""))
     return found
 
 
-def _return_verdicts(diagnosis: Diagnosis) -> list[str]:
+def _return_verdicts(diagnosis: Diagnosis) -> list[Verdict]:
     r = diagnosis["returns"]
     imagined, real = r["imagined_return"], r["real_return"]
     if imagined - real > RETURN_GAP:
-        return [f"Imagined return {imagined:.2f}, real {real:.2f}: C exploits what M has wrong; mend M first."]
+        return [(f"Imagined return {imagined:.2f}, real {real:.2f}: C exploits what M has wrong", "; mend M first")]
     if max(imagined, real) <= 0:
+        what = f"Imagined return {imagined:.2f} and real {real:.2f} are both low"
         return [
-            f"Imagined return {imagined:.2f} and real {real:.2f} are both low: C explores too little, or no reward is "
-            "within the horizon; raise controller.entropy_weight."
+            (f"{what}: C explores too little, or no reward is within the horizon", "; raise controller.entropy_weight")
         ]
     return []
 
@@ -139,9 +146,9 @@ def _components(diagnosis: Diagnosis) -> Table:
     return table
 
 
-def _verdict(diagnosis: Diagnosis) -> Table:
+def _verdict(diagnosis: Diagnosis, can_train: bool) -> Table:
     table = _table("Verdict", show_header=False)
-    for sentence in verdicts(diagnosis):
+    for sentence in verdicts(diagnosis, can_train):
         table.add_row(sentence)
     return table
 

@@ -11,15 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from remctl.errors import UserError, one_line
 from remctl.paths import refuse_nowhere
 from remctl.runs.files import named_errors, write_atomic
-
-Tensors = dict[str, Tensor]
+from remctl.train.loading import Tensors, safe_bytes, safe_tensors
 
 SAFE = ".safetensors"
 COMPONENTS = ("tokenizer", "world_model")  # every agent has them; the controller's name differs
@@ -56,7 +54,7 @@ def write(path: Path, tensors: Tensors) -> None:
     Raises MachineError.
     """
     if path.suffix == SAFE:
-        write_atomic(path, safetensors.torch.save(tensors))
+        write_atomic(path, safe_bytes(tensors))
         return
     buffer = io.BytesIO()
     torch.save(tensors, buffer)
@@ -69,12 +67,12 @@ def read_kept(path: Path) -> Tensors:
         return {}
     with named_errors("reading", path):
         data = path.read_bytes()
-    return _safe(path, data)
+    return safe_tensors(path, data)
 
 
 def _content(path: Path, data: bytes) -> Any:
     if data[8:9] == b"{" and not data.startswith(b"PK"):
-        return _safe(path, data)
+        return safe_tensors(path, data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's, about pickles that it then refuses
@@ -88,19 +86,6 @@ def _content(path: Path, data: bytes) -> Any:
         raise UserError(
             f"{path} cannot be read as tensors ({one_line(error)}): it is cut off, damaged or no such file; copy it again"
         ) from None
-
-
-def _safe(path: Path, data: bytes) -> Tensors:
-    try:
-        found = safetensors.torch.load(data)
-    except Exception as error:
-        raise UserError(f"{path} is cut off or damaged ({one_line(error)}): copy it again") from None
-    return dict(sorted(found.items(), key=lambda item: _numbers_apart(item[0])))  # that format keeps no order
-
-
-def _numbers_apart(key: str) -> list[tuple[int, str]]:
-    """For an order in which layer 10 comes after layer 9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", key)]
 
 
 def _reason(error: Exception) -> str:

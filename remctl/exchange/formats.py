@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from remctl.config import one_of
+from remctl.errors import UserError
+from remctl.exchange.bundle import export_bundle, import_bundle
 from remctl.exchange.requests import Export, Import
 from remctl.exchange.weights import LAYOUTS, export_weights, import_weights
+from remctl.paths import refuse_nowhere
+from remctl.runs.imported import BUNDLE
+from remctl.runs.layout import RunFolder
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,16 @@ class Format:
 
 
 FORMATS = {layout.name: Format(partial(import_weights, layout), partial(export_weights, layout)) for layout in LAYOUTS}
+FORMATS[BUNDLE] = Format(import_bundle, export_bundle)
 
 
-def format_of(name: str) -> Format:
-    """The format of that name. Raises UserError for another, with those that there are."""
+def format_of(name: str | None, file: Path) -> Format:
+    """The format of that name; without one, a bundle if `file` is one. Raises UserError, with the formats that there are."""
+    if name is None and file.is_dir() and RunFolder(file).is_bundle:
+        return FORMATS[BUNDLE]
+    if name is None:
+        refuse_nowhere(file)
+        raise UserError(
+            f"{file} is no bundle (a folder with bundle.json); a file does not say its format: add --from rem or --from iris"
+        )
     return FORMATS[one_of(name, FORMATS, "format")]

@@ -25,7 +25,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Export:
-    """Write the newest agent of the run folder `run` to `file`.
+    """Write the newest agent of the run folder `run` to `file`; as a bundle, `file` is a folder.
 
     `like`: a file of the format, which says what its tensors are called. `lpips`: with LPIPS' weights, as published.
     """

@@ -16,6 +16,7 @@ from remctl.envs import make_env
 from remctl.errors import UserError
 from remctl.exchange import lpips
 from remctl.exchange.files import Read, Tensors, read, read_kept, write
+from remctl.exchange.folders import made_whole, refuse_taken
 from remctl.exchange.iris import Iris
 from remctl.exchange.layout import (
     Layout,
@@ -34,6 +35,7 @@ from remctl.runs.imported import record_of
 from remctl.runs.layout import RunFolder
 from remctl.train import checkpoint
 from remctl.train.build import build_agent
+from remctl.train.loading import flat, load_agent, nested
 
 LAYOUTS: tuple[Layout, ...] = (Rem(), Iris())
 UNREAD = "imported.safetensors"  # of the file, what no network here has and an export could not make up
@@ -44,14 +46,14 @@ def import_weights(layout: Layout, asked: Import) -> None:
     if asked.game is None:
         raise UserError("no game given: the file does not say which it was trained on; add --game Pong")
     out = asked.out.absolute()
-    _refuse_taken(out)
+    refuse_taken(out)
     config = resolve(asked.game, asked.preset or layout.preset, sets=asked.sets, seed=asked.seed)
     refuse_other_settings(layout, config, f"{asked.file} cannot be read as that")
     found = read(asked.file)
     tensors = {key: t.float() if t.is_floating_point() else t for key, t in found.tensors.items()}
     _refuse_other_format(layout, tensors, asked.file)
     _refuse_other_sizes(layout, tensors, config, asked)
-    ours = _flat(build_agent(config, _actions(layout, tensors, config, asked.file), torch.device("cpu")).state_dict())
+    ours = flat(build_agent(config, _actions(layout, tensors, config, asked.file), torch.device("cpu")).state_dict())
     names = layout.names(tensors, ours)
     links, rest = layout.links(config, ours, names), layout.rest(config, ours, names)
     refuse_other_tensors(asked.file, links, tensors, ours, rest, lpips.shaped())
@@ -60,7 +62,9 @@ def import_weights(layout: Layout, asked: Import) -> None:
     taken = from_file(links, tensors, ours)
     written = to_file(links, taken, layout.rest(config, taken, names))
     unread = {k: t for k, t in tensors.items() if k in rest and not _same(t, written.get(k))}
-    _write_run(RunFolder(out), config, taken, unread, _record(layout, asked, found, names), asked)
+    record = _record(layout, asked, found, names)
+    with made_whole(out) as run:
+        _write_run(run, config, taken, unread, record, asked)
     _say_what_came(found, asked.say)
 
 
@@ -70,10 +74,10 @@ def export_weights(layout: Layout, asked: Export) -> None:
     if asked.file.exists():
         raise UserError(f"{asked.file} is there already: choose another --out")
     files.refuse_target(asked.file)
+    ours = flat(load_agent(run).agent)
     config = from_yaml(run.config)
     refuse_other_settings(layout, config, str(run.path))
     perceptual = lpips.cached() if asked.lpips else {}
-    ours = _flat(checkpoint.load_agent(run).agent)
     names, unread = _kept_of(layout, run)
     if asked.like is not None:
         names = _names_in(layout, asked.like, config, ours)
@@ -110,25 +114,12 @@ def _in_place(made: Tensors, perceptual: Tensors) -> Tensors:
     return of_v | perceptual | {key: tensor for key, tensor in made.items() if key not in of_v}
 
 
-def _flat(agent: dict[str, dict[str, torch.Tensor]]) -> Tensors:
-    """{component: {parameter: tensor}} as {component.parameter: tensor}."""
-    return {f"{part}.{name}": tensor for part, tensors in agent.items() for name, tensor in tensors.items()}
-
-
 def _same(a: torch.Tensor, b: torch.Tensor | None) -> bool:
     """Whether two tensors (any shape) are the same bytes."""
     return b is not None and a.dtype == b.dtype and torch.equal(a, b)
 
 
 # --- does it fit?
-
-
-def _refuse_taken(out: Path) -> None:
-    files.refuse_no_folder(out)
-    if not out.name:
-        raise UserError(f"--out {out}: no place for a run: name a folder, such as runs/published/rem/Pong/seed_0")
-    if out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} has something in it already: choose another --out")
 
 
 def _refuse_other_format(layout: Layout, tensors: Tensors, file: Path) -> None:
@@ -190,27 +181,13 @@ def _record(layout: Layout, asked: Import, found: Read, names: dict[str, str]) -
 def _write_run(
     run: RunFolder, config: RunConfig, ours: Tensors, unread: Tensors, record: dict[str, Any], asked: Import
 ) -> None:
-    """Under another name, then renamed."""
-    scratch = RunFolder(files.temporary(run.path))
-    agent: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in ours.items():
-        component, _, parameter = name.partition(".")
-        agent.setdefault(component, {})[parameter] = tensor
-    entry = provenance.collect(asked.command) | {"imported": {k: record[k] for k in ("format", "file", "sha256")}}
-    files.make_folder(scratch.path)
-    try:
-        checkpoint.save(scratch, config.training.num_epochs, config_hash(config), agent, {})
-        if unread:
-            write(scratch.path / UNREAD, unread)
-        provenance.append(scratch, entry)
-        files.write_json(scratch.imported, record)
-        files.write_atomic(scratch.config, to_yaml(config))
-        with files.named_errors("writing", run.path):
-            files.rename(scratch.path, run.path)
-            files.sync_folder(run.path.parent)
-    except BaseException:
-        files.discard(scratch.path)
-        raise
+    checkpoint.save(run, config.training.num_epochs, config_hash(config), nested(ours), {})
+    if unread:
+        write(run.path / UNREAD, unread)
+    about = {name: record[name] for name in ("format", "file", "sha256")}
+    provenance.append(run, provenance.collect(asked.command) | {"imported": about})
+    files.write_json(run.imported, record)
+    files.write_atomic(run.config, to_yaml(config))
 
 
 def _say_what_came(found: Read, say: Say) -> None:

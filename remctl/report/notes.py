@@ -165,7 +165,7 @@ def _origin_notes(algorithms: Sequence[Algorithm]) -> list[str]:
     imported = [(a, run) for a in algorithms for run in a.runs if run.imported]
     labels = dict.fromkeys(a.label for a, _ in imported)
     sources = some([f"{run.game} seed {run.seed} from {run.imported}" for _, run in imported])
-    notes = [f"Imported weights, tested here and not trained here: {', '.join(labels)}: {sources}."] if imported else []
+    notes = [f"Imported, not trained here: {', '.join(labels)}: {sources}."] if imported else []
     published = [a.label for a in algorithms if a.origin == "published"]
     if published:
         listed = ", ".join(published)

@@ -13,6 +13,8 @@ from remctl.errors import MachineError, UserError
 from remctl.runs.files import read_json, write_json
 from remctl.runs.layout import RunFolder
 
+BUNDLE = "bundle"  # the format of what `remctl export` wrote: a whole run, with the result of its final test
+
 
 def record_of(run: RunFolder) -> dict[str, Any]:
     """What imported.json says: format, file, sha256, time, names. Raises `MachineError` if it cannot be read."""
@@ -38,16 +40,28 @@ def imported_from(run: RunFolder) -> str | None:
 
 
 def refuse_imported(run: RunFolder, remedy: str) -> None:
-    """Raise `UserError`, with what to do, for a run of imported weights; `MachineError` if that cannot be read."""
+    """Raise `UserError`, with what to do, for a run of imported weights and for a bundle: neither can be trained further.
+
+    `MachineError` if imported.json cannot be read.
+    """
+    if run.is_bundle:
+        raise UserError(f"{run.path} is a bundle, without its optimisers and replay: {remedy}; {_again(run)}")
     if file := imported_from(run):
-        raise UserError(f"{run.path} holds weights imported from {file}: {remedy}")
+        again = f"; {_again(run)}" if record_of(run)["format"] == BUNDLE else ""
+        raise UserError(f"{run.path} holds weights imported from {file}: {remedy}{again}")
+
+
+def _again(run: RunFolder) -> str:
+    return f"`remctl train --from {run.config}` trains it once more"
 
 
 def keep_score(run: RunFolder, result: dict[str, Any], is_final: bool, num_final: int) -> str:
     """Keep what was measured as the run's result if it is as its final test would be; a line that says so.
 
-    Raises `MachineError`.
+    A bundle's own final test stays its result. Raises `MachineError`.
     """
+    if record_of(run)["format"] == BUNDLE:
+        return f"{run.result} keeps the score of the final test after its training"
     if not is_final:
         return f"not kept as the run's score, which takes {num_final} episodes or more and the run's own seed"
     write_json(run.result, result | {"imported": imported_from(run)})

@@ -6,6 +6,7 @@
     checkpoints/      complete generations only       replay/           append-only
     media/            pictures and videos             result.json       written last: its presence means done
     imported.json     only in a run of weights that others trained: from which file
+    bundle.json       only in a bundle: its checksums     agent.safetensors    the weights, instead of checkpoints/
     lock              held while a process runs       train.log         what was said
     requests.jsonl    what users asked of its jobs
 
@@ -68,6 +69,20 @@ class RunFolder:
     def is_imported(self) -> bool:
         """Whether others trained the agent: nothing here has, and nothing here can go on with it."""
         return self.imported.is_file()
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "bundle.json"
+
+    @property
+    def agent(self) -> Path:
+        return self.path / "agent.safetensors"
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it was made by `remctl export`, whatever it has lost since: nothing is ever written into it."""
+        lost_manifest = os.path.lexists(self.agent) and not self.checkpoints.exists()
+        return os.path.lexists(self.manifest) or lost_manifest
 
     @property
     def lock(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from remctl.errors import MachineError
+from remctl.runs.bundle import verify
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder
 
@@ -16,7 +17,12 @@ def damaged_result(run: RunFolder, what: str = "") -> str:
 
 
 def read_result(run: RunFolder, *keys: str) -> dict[str, Any]:
-    """Return a run's result.json. Raises MachineError if it cannot be read, or lacks one of `keys`."""
+    """Return a run's result.json. Raises MachineError if it cannot be read, lacks one of `keys`, or a bundle is damaged.
+
+    UserError for a bundle of a newer format.
+    """
+    if run.is_bundle:
+        verify(run)
     try:
         result = read_json(run.result)
     except MachineError as error:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from remctl.config import from_yaml, known_hashes, why_not_trained
 from remctl.errors import MachineError, UserError
+from remctl.runs.bundle import verify
 from remctl.runs.code import Code, distinct
 from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
@@ -263,6 +264,11 @@ def progress(run: RunFolder) -> Progress:
 
 
 def _done(run: RunFolder) -> RunState:
+    try:
+        if run.is_bundle:
+            verify(run)
+    except UserError as error:
+        return RunState("blocked", run.path, progress(run), reason=str(error))
     try:
         result = read_json(run.result)
         score, wall_s = result["score"], sum(result["wall_s"].values())

@@ -302,7 +302,7 @@ def test_inspect_as_tables(cli: Callable, runner: SimpleNamespace, run_folder: P
 
     one = Table("what", "value")
     one.add_row("[red]V", "1")
-    monkeypatch.setitem(sys.modules, "remctl.dream.table", SimpleNamespace(diagnosis_table=lambda d: [one] * len(d)))
+    monkeypatch.setitem(sys.modules, "remctl.dream.table", SimpleNamespace(diagnosis_table=lambda d, _: [one] * len(d)))
     runner.returns = {"diagnosis": {"a": 1, "b": 2}, "figures": ["media/a.png"]}
     done = cli("inspect", str(run_folder))
     assert done.status == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -52,3 +53,29 @@ def take_in(cli: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Outcom
         return cli("import", file, "--from", kind, "--game", game, "--preset", preset, *given, *out, *more)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of Catch; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    sets = [word for key in TINY for word in ("--set", key)]
+    line = ["train", "--game", "Catch", "--preset", "quick", *sets, "--quiet", "--out", str(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["/usr/bin/remctl", *line])
+        assert run(line) == 0
+    return folder / "quick/rem/Catch/seed_0"
+
+
+@pytest.fixture(scope="session")
+def exported_once(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle; not to be changed."""
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    assert run(["export", str(finished), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def exported(exported_once: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(exported_once, tmp_path / "bundle"))

@@ -57,7 +57,7 @@ def test_eval_keeps_what_is_as_a_final_test_and_report_takes_it(cli: Callable, r
     assert (row["algorithm"], row["origin"]) == ("rem-imported", "imported")
     page = Path("page/index.html").read_text()
     assert "REM (imported)" in page
-    assert "tested here and not trained here: REM (imported): Catch seed 0 from weights.pt (sha256" in page
+    assert "Imported, not trained here: REM (imported): Catch seed 0 from weights.pt (sha256" in page
 
 
 def test_a_trained_run_beside_it_is_another_column(cli: Callable, run: Path, runs: Path) -> None:

@@ -1,0 +1,179 @@
+"""Bundles that are none, damaged, newer, or of a stranger: one line with what to do from every verb, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+
+from tests.exchange.bundles import seal
+from tests.exchange.test_mistakes import Boom
+
+Change = Callable[[Path], object]
+
+
+def manifest(bundle: Path, **values: Any) -> None:
+    path = bundle / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def listed(bundle: Path, name: str) -> None:
+    files = json.loads((bundle / "bundle.json").read_text())["files"]
+    manifest(bundle, files=files | {name: files["config.yaml"]})
+
+
+def unlisted(bundle: Path, name: str) -> None:
+    files = json.loads((bundle / "bundle.json").read_text())["files"]
+    manifest(bundle, files={key: value for key, value in files.items() if key != name})
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def linked(path: Path) -> None:
+    elsewhere = path.parent.parent / f"elsewhere-{path.name}"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def replaced(bundle: Path, data: bytes) -> None:
+    (bundle / "agent.safetensors").write_bytes(data)
+    seal(bundle)
+
+
+def renamed_weights(bundle: Path) -> None:
+    tensors = safetensors.torch.load_file(bundle / "agent.safetensors")
+    replaced(bundle, safetensors.torch.save({f"{name}x": tensor for name, tensor in tensors.items()}))
+
+
+def configured(bundle: Path, old: str, new: str) -> None:
+    path = bundle / "config.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    seal(bundle)
+
+
+DAMAGE: dict[str, Change] = {
+    "config.yaml does not match its checksum": lambda b: flipped(b / "config.yaml"),
+    "agent.safetensors does not match its checksum": lambda b: flipped(b / "agent.safetensors"),
+    "media/dream.webp does not match its checksum": lambda b: flipped(b / "media/dream.webp"),
+    "README.md has 3 bytes, not": lambda b: (b / "README.md").write_text("abc"),
+    "episodes.jsonl is missing": lambda b: (b / "episodes.jsonl").unlink(),
+    "config.yaml is missing": lambda b: (b / "config.yaml").unlink(),
+    "agent.safetensors is missing": lambda b: (b / "agent.safetensors").unlink(),
+    "bundle.json is missing": lambda b: (b / "bundle.json").unlink(),
+    "bundle.json is not JSON": lambda b: (b / "bundle.json").write_text("{"),
+    "bundle.json does not describe a bundle": lambda b: (b / "bundle.json").write_text("[]"),
+    "bundle.json lists '../x', which is no name": lambda b: listed(b, "../x"),
+    "bundle.json lists '/etc/passwd', which is no name": lambda b: listed(b, "/etc/passwd"),
+    "bundle.json lists 'media/./x', which is no name": lambda b: listed(b, "media/./x"),
+    "bundle.json does not list result.json": lambda b: unlisted(b, "result.json"),
+    "result.json is a link": lambda b: linked(b / "result.json"),
+    "media/dream.webp is a link": lambda b: linked(b / "media"),
+    "bundle.json does not describe": lambda b: manifest(b, epoch="4"),
+}
+STRANGE: dict[str, Change] = {
+    "has bundle format 2, this remctl reads up to format 1: update remctl": lambda b: manifest(b, format=2),
+    "is cut off or damaged, or no safetensors file": lambda b: replaced(b, b"\x80\x04" + pickle.dumps(Boom())),
+    "agent.safetensors is cut off or damaged": lambda b: replaced(b, (b / "agent.safetensors").read_bytes()[:-9]),
+    "update remctl": lambda b: configured(b, "preset: quick", "preset: quick\nworld_model_of_the_future: 1"),
+}
+AT_PLAY: dict[str, Change] = {
+    "its weights do not fit its config.yaml": renamed_weights,
+    "its weights do not fit its config.yaml (RuntimeError": lambda b: configured(b, "hidden_dim: 16", "hidden_dim: 32"),
+    "(the extra 'minatar')": lambda b: configured(b, "game: Catch", "game: gym:MinAtar/Breakout-v1"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(done: Any, words: str) -> None:
+    assert done.status in (1, 2), done
+    (line,) = [line for line in done.err.splitlines() if not line.startswith("20")]  # but for the log's
+    assert line.startswith("remctl: ")
+    assert words in line
+
+
+@pytest.mark.parametrize("words", [*DAMAGE, *STRANGE])
+def test_a_damaged_or_strange_one_is_refused_by_all(cli: Callable, exported: Path, words: str) -> None:
+    (DAMAGE | STRANGE)[words](exported)
+    before = sorted(exported.rglob("*"))
+    for line in (
+        ("eval", exported),
+        ("inspect", exported, "--out", "figures"),
+        ("import", exported, "--out", "run"),
+        ("export", exported, "--format", "rem", "--out", "x.pt", "--without-lpips"),
+    ):
+        if line[0] != "export" or words != "update remctl":
+            refused(cli(*line), words)
+    assert sorted(exported.rglob("*")) == before
+    assert not any(Path(name).exists() for name in ("run", "x.pt", "boom", "figures/diagnosis.json"))
+
+
+@pytest.mark.parametrize("words", AT_PLAY)
+def test_one_that_cannot_be_played_is_refused(
+    cli: Callable, exported: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "minatar", None)
+    monkeypatch.setitem(__import__("sys").modules, "minatar.gym", None)
+    AT_PLAY[words](exported)
+    refused(cli("eval", exported), words)
+    refused(cli("inspect", exported, "--out", "figures"), words)
+
+
+def test_files_of_others_in_it_are_named_and_not_read(cli: Callable, exported: Path) -> None:
+    (exported / "checkpoints").mkdir()
+    (exported / "checkpoints/x.pt").write_bytes(pickle.dumps(Boom()))
+    done = cli("eval", exported)
+    assert done.status == 0, done.err
+    assert "not part of the bundle, and not read: checkpoints/x.pt" in done.err
+    assert not Path("boom").exists()
+
+
+def test_what_is_no_bundle(cli: Callable, exported: Path, finished: Path, tmp_path: Path) -> None:
+    foreign, file = tmp_path / "foreign", tmp_path / "x.pt"
+    foreign.mkdir()
+    (foreign / "model.bin").touch()
+    file.touch()
+    for given in (foreign, file, finished):
+        refused(cli("import", given, "--out", "run"), "add --from rem or --from iris")
+        refused(cli("import", given, "--out", "run", "--from", "bundle"), "no bundle.json in it")
+    refused(cli("import", tmp_path / "absent", "--out", "run"), "no such file or folder")
+    refused(cli("import", exported, "--out", "run", "--from", "bundel"), "bundle")
+    refused(cli("eval", foreign), "not a run folder")
+    refused(cli("import", exported, "--out", "run", "--game", "Pong", "--seed", "3"), "leave out --game, --seed")
+    refused(cli("import", exported, "--out", foreign), "has something in it already")
+    refused(cli("import", exported, "--out", file), "no folder")
+    assert not Path("run").exists()
+
+
+def test_a_failure_of_the_disk_leaves_no_run(
+    cli: Callable, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("remctl.runs.files.os.write", full)
+    refused(cli("import", exported, "--out", "run"), "disk full")
+    assert [path.name for path in tmp_path.iterdir()] == [exported.name]
+
+
+def test_the_last_agent_must_be_there(cli: Callable, finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints/epoch_000004")
+    refused(cli("export", run, "--out", "out"), "the agent of its last epoch is lost")
+    assert not Path("out").exists()
+    os.rename(run / "metrics.jsonl", run / "gone")
+    refused(cli("export", run, "--out", "out"), "")
