@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    View = Callable[[Tensor], Tensor]  # tokens (..., K) to what C observes
+    View = Callable[[Tensor], "Tensor | Convolved"]  # tokens (..., K) to what C observes
 
 Frame = np.ndarray  # uint8 (H, W, 3), RGB
 S = TypeVar("S")
@@ -176,22 +176,32 @@ class PolicyValue(NamedTuple):
     value: Tensor
 
 
+class Convolved(NamedTuple):
+    """Codes after C's first convolution: output (..., O, h, w)."""
+
+    output: Tensor
+
+
 class Controller(Protocol[S]):
     """C: observes, decides, and is told what was done.
 
-    observation: codes (B, E, h, w) or frames (B, 3, H, W); action (B,). burn_in: observations (B, F, ...), actions and
-    real (B, F), padded left; feed_action[f]: whether C is told the action of frame f.
+    observation: codes (B, E, h, w), before or after the first convolution, or frames (B, 3, H, W); action (B,). burn_in:
+    observations (B, F, ...), actions and real (B, F), padded left; feed_action[f]: whether C is told the action of frame f.
     """
 
     def initial_state(self, batch_size: int) -> S: ...
 
-    def observe(self, state: S, observation: Tensor) -> tuple[S, PolicyValue]: ...
+    def view_by_table(self, code_vectors: Tensor, num_tokens: int) -> View | None:
+        """A view that does the first convolution of code_vectors (N, E) too, if that pays for `num_tokens`; else None."""
+        ...
+
+    def observe(self, state: S, observation: Tensor | Convolved) -> tuple[S, PolicyValue]: ...
 
     def record_action(self, state: S, action: Tensor) -> S: ...
 
     def burn_in(
         self,
-        observations: Tensor,
+        observations: Tensor | Convolved,
         actions: Tensor,
         real: Tensor,
         feed_action: list[bool],

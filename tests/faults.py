@@ -154,6 +154,8 @@ FAULTS = [
     Fault("numerics", "rem/imagination.py", '+ (config.imagination.burn_in_action_every == "block")', "+ 1", C),
     Fault("numerics", "rem/imagination.py", 'trained = rule.burn_in_actions == "published" and', "trained = False and", C),
     Fault("numerics", "rem/controller.py", "features[:, f], frozen=True)", "features[:, f])", C),
+    Fault("numerics", "rem/controller.py", "value=len(products) // 9 - 1", "value=0", C),
+    Fault("numerics", "rem/controller.py", "grids.unfold(1, 3, 1).unfold(2, 3, 1)", "grids.unfold(2, 3, 1).unfold(1, 3, 1)", C),
     Fault("numerics", "config/agent.py", "given[-1] << i for i", "given[-1] for i", V),
     Fault("numerics", "rem/imagination.py", "over = ends.float().cumsum(1) - ends.float()", "over = ends.float().cumsum(1)", C),
     Fault("numerics", "rem/imagination.py", "(x * weight).sum() / weight.sum()", "(x * weight).mean()", C),

@@ -5,14 +5,22 @@ Shapes: B batch, E h w code grid or 3 H W frames, A actions. The recurrent state
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from remctl.config import ControllerConfig
-from remctl.interfaces import PolicyValue
+from remctl.interfaces import Convolved, PolicyValue
+
+if TYPE_CHECKING:
+    from remctl.interfaces import View
+
+LEAST_SAVED = 5e8  # multiplications, of the first convolution, that are worth a look-up in their place
+LOOK_UP_COST = 40  # multiplications that take as long as adding one number of a table, with its gradient
 
 
 class ControllerState(NamedTuple):
@@ -40,6 +48,7 @@ class Controller(nn.Module):
         super().__init__()
         self.config = config
         self.num_actions = num_actions
+        self.grid_size = grid_size
         if config.observes == "codes":
             self.encoder, width = _code_encoder(config, embed_dim, grid_size)
         else:
@@ -55,9 +64,24 @@ class Controller(nn.Module):
         zeros = self.actor.weight.new_zeros(batch_size, self.config.hidden_dim)
         return ControllerState(zeros, zeros)
 
-    def observe(self, state: ControllerState, observation: Tensor) -> tuple[ControllerState, PolicyValue]:
+    def view_by_table(self, code_vectors: Tensor, num_tokens: int) -> View | None:
+        """Tokens (..., h w) to the first convolution of their codes, for steps that see `num_tokens`; None if it does not pay.
+
+        What a token adds to the output at its place and the 8 around it depends on nothing but its code: it is looked up in
+        a table of code_vectors (N, E). Gradients reach the convolution, not the codes. Not on GPUs, which multiply faster
+        than they gather; not under bfloat16, in which the table's gradients would be summed.
+        """
+        device, first, (N, E) = code_vectors.device.type, self.encoder[0], code_vectors.shape
+        if self.config.observes != "codes" or not isinstance(first, nn.Conv2d):
+            return None
+        saved = (num_tokens * (E - LOOK_UP_COST) - N * E) * first.weight[:, 0].numel()
+        if device != "cpu" or torch.is_autocast_enabled(device) or saved < LEAST_SAVED:
+            return None
+        return partial(_look_up, _products(first, code_vectors), self.grid_size)
+
+    def observe(self, state: ControllerState, observation: Tensor | Convolved) -> tuple[ControllerState, PolicyValue]:
         """(B, E, h, w) codes or (B, 3, H, W) frames in [-1, 1] to the new state, and policy and value."""
-        state = self._advance(state, self.encoder(observation))
+        state = self._advance(state, self._encode(observation))
         return state, self.decide(state)
 
     def decide(self, state: ControllerState) -> PolicyValue:
@@ -74,7 +98,7 @@ class Controller(nn.Module):
 
     def burn_in(
         self,
-        observations: Tensor,
+        observations: Tensor | Convolved,
         actions: Tensor,
         real: Tensor,
         feed_action: list[bool],
@@ -90,7 +114,7 @@ class Controller(nn.Module):
         if num_frames == 0:
             return state
         with torch.no_grad():
-            features = self.encoder(observations.flatten(0, 1)).unflatten(0, (B, num_frames))
+            features = self._encode(observations)
         trains = action_gradient and torch.is_grad_enabled()
         for f in range(num_frames):
             new = self._advance(state, features[:, f], frozen=True)
@@ -99,6 +123,14 @@ class Controller(nn.Module):
                     new = self.record_action(new, actions[:, f])
             state = new.where(real[:, f], state)
         return state
+
+    def _encode(self, observation: Tensor | Convolved) -> Tensor:
+        """(..., C, H, W) to (..., width)."""
+        layers: nn.Module = self.encoder
+        if isinstance(observation, Convolved):
+            observation, layers = observation.output, self.encoder[1:]
+        features: Tensor = layers(observation.flatten(0, -4)).unflatten(0, observation.shape[:-3])
+        return features
 
     def _advance(self, state: ControllerState, features: Tensor, frozen: bool = False) -> ControllerState:
         """One step of the LSTM; `frozen`: a gradient passes through the state, none reaches the weights."""
@@ -115,6 +147,25 @@ def _code_encoder(config: ControllerConfig, embed_dim: int, grid_size: int) -> t
         layers += [nn.Conv2d(a, b, 3, padding=1), nn.SiLU()]
     layers += [nn.Flatten(), nn.Linear(widths[-1] * grid_size**2, config.hidden_dim), nn.SiLU()]
     return nn.Sequential(*layers), config.hidden_dim
+
+
+def _products(convolution: nn.Conv2d, code_vectors: Tensor) -> Tensor:
+    """Each code (N, E) with each of the kernel's 9 parts, the first of which adds the bias: (9 (N + 1), O).
+
+    Code N, of zeros, stands for the padding.
+    """
+    assert convolution.bias is not None
+    parts, width = convolution.weight.permute(2, 3, 0, 1).flatten(0, 2), convolution.out_channels  # (9 O, E)
+    codes, bias = F.pad(code_vectors, (0, 0, 0, 1)), F.pad(convolution.bias, (0, 8 * width))
+    return F.linear(codes, parts, bias).view(-1, width)
+
+
+def _look_up(products: Tensor, side: int, tokens: Tensor) -> Convolved:
+    """The convolution (..., O, side, side) of tokens (..., side^2), as sums of nine `products`."""
+    grids = F.pad(tokens.reshape(-1, side, side), (1, 1, 1, 1), value=len(products) // 9 - 1)
+    around = grids.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9)
+    out = F.embedding_bag(around * 9 + torch.arange(9, device=tokens.device), products, mode="sum")
+    return Convolved(out.view(*tokens.shape[:-1], side, side, -1).movedim(-1, -3))
 
 
 def _frame_encoder(frame_size: int) -> tuple[nn.Sequential, int]:

@@ -52,8 +52,11 @@ def imagine(
 ) -> Trajectory:
     """Roll C out in M for `num_imagined_steps` observations; M, in evaluation mode, is stepped `num_rewarded_steps` times.
 
-    `start`: tokens (B, F+1, K); `view`: tokens (..., K) to what C observes; code_vectors (N, E). Paper Section 2.5.
+    `start`: tokens (B, F+1, K); `view`: tokens (..., K) to what C observes, unless C has a faster one; code_vectors (N, E).
+    Paper Section 2.5.
     """
+    num_seen = start.tokens.numel() + start.tokens[:, -1].numel() * config.num_rewarded_steps
+    view = controller.view_by_table(code_vectors, num_seen) or view
     state = burn_in(controller, view, start, config)
     with torch.no_grad():
         model_state = world_model.begin(*model_context(start, config.world_model.context_blocks), code_vectors)
@@ -78,7 +81,9 @@ def burn_in(controller: Controller[S], view: View, start: Start, config: RunConf
     """C's state after the real frames before the current one, without a gradient (but see `burn_in_action_every`)."""
     tokens, real, rule = start.tokens[:, :-1], start.real[:, :-1], config.imagination
     trained = rule.burn_in_actions == "published" and rule.burn_in_action_every == "observation"
-    return controller.burn_in(view(tokens), start.actions, real, fed_actions(config), trained)
+    with torch.no_grad():
+        observations = view(tokens)
+    return controller.burn_in(observations, start.actions, real, fed_actions(config), trained)
 
 
 def fed_actions(config: RunConfig) -> list[bool]:

@@ -5,7 +5,21 @@ import copy
 import pytest
 import torch
 
-from tests.rem.test_imagination import SIDE, A, E, F, make_config, make_parts
+from remctl.interfaces import Convolved
+from remctl.rem import controller as module
+from remctl.rem.controller import Controller
+from remctl.rem.imagination import controller_loss, imagine
+from tests.draws import streams
+from tests.rem.test_imagination import SIDE, A, E, F, N, make_config, make_parts, make_start, view_of
+
+EXACT = {"rtol": 0, "atol": 1e-12}
+
+
+@pytest.fixture
+def _float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def test_burn_in_observes_and_then_is_told_frame_by_frame() -> None:
@@ -87,3 +101,67 @@ def test_the_lstm_is_not_computed_in_bfloat16() -> None:
         got = controller.record_action(state, action)
     assert torch.equal(got.h, want.h)
     assert torch.equal(got.c, want.c)
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("side", [1, 4, 8])
+@pytest.mark.parametrize("leading", [(3,), (2, 5)])
+def test_the_first_convolution_looked_up_is_the_one_that_is_multiplied(
+    side: int, leading: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its gradients; at the edges, which are most of these grids, too."""
+    torch.manual_seed(0)
+    controller = Controller(make_config().controller, A, E, side, 16)
+    codes, tokens = torch.randn(N, E), torch.randint(N, (*leading, side * side))
+    seen = codes[tokens].unflatten(-2, (side, side)).movedim(-1, -3)
+    first = controller.encoder[0]
+    want = first(seen.flatten(0, -4)).unflatten(0, leading)
+    monkeypatch.setattr(module, "LEAST_SAVED", float("-inf"))
+    view = controller.view_by_table(codes, tokens.numel())
+    assert view is not None
+    got = view(tokens)
+    assert isinstance(got, Convolved)
+    torch.testing.assert_close(got.output, want, **EXACT)
+    weight = torch.randn_like(want)
+    gradients = [torch.autograd.grad((out * weight).sum(), first.parameters()) for out in (got.output, want)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize("rule", ["published", "never", "all"])
+@pytest.mark.parametrize("every", ["observation", "block"])
+def test_rollouts_with_look_ups_are_those_without(rule: str, every: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and gradients; C sees the codes of `view` in none of its steps, so that nothing is computed twice."""
+    config = make_config(imagination__burn_in_actions=rule, imagination__burn_in_action_every=every)
+    model, controller, codes = make_parts(config)
+    start, found, viewed = make_start(), [], []
+
+    def view(tokens: torch.Tensor) -> torch.Tensor:
+        viewed.append(tokens)
+        return view_of(codes)(tokens)
+
+    for least_saved in (float("inf"), float("-inf")):
+        monkeypatch.setattr(module, "LEAST_SAVED", least_saved)
+        trajectory = imagine(model, controller, view, start, codes, config, streams())
+        loss, terms = controller_loss(trajectory, config)
+        found.append([*terms.values(), *torch.autograd.grad(loss, controller.parameters()), *trajectory])
+    assert len(viewed) == 1 + config.num_rewarded_steps + 1
+    for wanted, looked_up in zip(*found, strict=True):
+        torch.testing.assert_close(looked_up, wanted, **EXACT)
+
+
+def test_c_looks_up_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, codes = make_config(), torch.randn(N, 64)
+    controller = Controller(config.controller, A, 64, SIDE, 16)
+    assert controller.view_by_table(codes, 10_000) is None
+    monkeypatch.setattr(module, "LEAST_SAVED", 0)
+    least = -(-N * 64 // (64 - module.LOOK_UP_COST))
+    assert [controller.view_by_table(codes, n) is None for n in (least - 1, least)] == [True, False]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert controller.view_by_table(codes, least) is None
+    assert controller.to("meta").view_by_table(codes.to("meta"), least) is None
+    assert make_parts(config)[1].view_by_table(codes[:, :E], 10**6) is None  # short codes are multiplied faster
+    for changes in ({"controller__observes": "frames"}, {"controller__conv_channels": ()}):
+        other = Controller(make_config(**changes).controller, A, 64, SIDE, 16)
+        assert other.view_by_table(codes, least) is None
