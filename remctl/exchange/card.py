@@ -26,7 +26,7 @@ def card(config: RunConfig, result: Mapping[str, Any], starts: Sequence[Mapping[
         "agent": f"{label} (variant `{config.variant}`), preset `{config.preset}`, {num_weights:,} weights",
         "game": f"{config.game}, seed {config.seed}",
         "score": _score(result),
-        **{name: f"{score:g}" for name, score in _known_scores(config.game).items()},
+        **_known_scores(config),
         "training": _training(config, result),
         "machine": _machine(result),
         "command": " ".join(filter(None, (_command(starts), _how_often(starts)))),
@@ -61,10 +61,10 @@ the checksums. `agent.safetensors` holds the weights, and no code.
 """
 
 
-def _known_scores(game: str) -> dict[str, float]:
-    """What the score stands next to, by who played: the one place that asks `games` for it."""
-    found = games.scores().get(game)
-    return {"random play": found.random, "human": found.human} if found else {}
+def _known_scores(config: RunConfig) -> dict[str, str]:
+    """What the score stands next to, by who played; nothing for another environment than the published one."""
+    found = None if config.environment.arguments else games.find_reference(config.game)
+    return {"random play": f"{found.random:g}", found.label: f"{found.score:g}"} if found else {}
 
 
 def _score(result: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from remctl.runs.files import read_json, write_json
 from remctl.runs.layout import RunFolder
 
 PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "yet-another-retnet", "pillow", "pydantic", "safetensors")
+ENVIRONMENTS = ("minigrid", "MinAtar", "bsuite", "shimmy", "vizdoom")  # named where they are installed
 GIT_S = 10
 SLURM_IDS = (
     "SLURM_JOB_ID",
@@ -39,11 +40,15 @@ def collect(command: Sequence[str], device: dict[str, Any] | None = None) -> dic
         "remctl": this_code().version,
         "sources": this_code().sources,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES} | _installed(ENVIRONMENTS),
         "machine": _machine(),
         "device": dict(device or {}),
         "slurm": {name: os.environ[name] for name in SLURM_IDS if name in os.environ},
     }
+
+
+def _installed(names: Sequence[str]) -> dict[str, str]:
+    return {name: version for name in names if (version := _version(name)) is not None}
 
 
 def append(run: RunFolder, entry: dict[str, Any]) -> None:

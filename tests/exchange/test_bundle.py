@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from remctl.config import config_hash, from_yaml, to_yaml
+from remctl.config import config_hash, from_yaml, resolve, to_yaml
 from remctl.dream import small
 from remctl.errors import UserError
 from remctl.exchange import agreement, bundle, card, checking
@@ -104,8 +104,11 @@ def test_the_card_says_what_it_is_and_how_to_check_it(exported: Path) -> None:
 
 
 def test_the_card_gives_the_known_scores_of_a_game() -> None:
-    assert card._known_scores("Pong") == {"random play": -20.7, "human": 14.6}
-    assert card._known_scores("Catch") == {}
+    known = [card._known_scores(resolve(game, "quick")) for game in ("Pong", "gym:bsuite/catch-v0", "gym:X-v0")]
+    assert known[:1] == [{"random play": "-20.7", "human": "14.6"}]
+    assert known[1:] == [{"random play": "-0.6", "optimal play": "1"}, {}]
+    other = resolve("gym:bsuite/catch-v0", "quick", sets=["environment.arguments.rows=20"])
+    assert card._known_scores(other) == {}
 
 
 # --- what is not in it
