@@ -2,9 +2,9 @@
 
 Ctrl-C ends the process at once while modules are imported: nothing is being written then, and some of them cannot be left
 halfway. Later it raises KeyboardInterrupt, so that what is under way cleans up; a library that swallows that cannot keep the
-command from ending as interrupted, and a second Ctrl-C does not wait. Modules of the working folder are found, however remctl
-was started, after all others: an environment of one's own is as good as an installed one, and a `random.py` that lies about
-takes nothing's place.
+command from ending as interrupted, and a second Ctrl-C does not wait. Modules of the working folder are not found, however
+remctl was started: a `random.py` that lies about takes nothing's place. The module of an environment of one's own is:
+`remctl.envs.modules`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> NoReturn:
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         sys.unraisablehook = _unraisable
     try:
-        _find_modules_here()
+        _find_no_modules_here()
         from remctl.cli import run
 
         status = run(sys.argv[1:])
@@ -69,13 +69,13 @@ def _leave() -> NoReturn:
         os._exit(INTERRUPTED)
 
 
-def _find_modules_here() -> None:
+def _find_no_modules_here() -> None:
     with suppress(OSError):  # the working folder may be gone
         here = os.getcwd()
-        if not sys.flags.safe_path:
-            if sys.path[0] in ("", here):  # of `python -m`
-                del sys.path[0]
-            sys.path.append(here)
+        if not sys.flags.safe_path and sys.path[0] in ("", here):  # of `python -m`
+            del sys.path[0]
+            if os.path.dirname(os.path.dirname(os.path.abspath(__file__))) == here:  # other processes find remctl there
+                sys.path.append(here)
 
 
 if __name__ == "__main__":

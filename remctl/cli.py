@@ -36,8 +36,10 @@ from remctl.commands.options import (
     refuse_beside,
 )
 from remctl.errors import UserError
+from remctl.runs.imported import strangers_folders
 from remctl.runs.layout import RunFolder
 
+TOO_FEW = 3  # exit status of `eval`: too few episodes to tell whether two scores agree
 HELP = "Train and study REM, a world model with parallel observation prediction, on Atari 100K."
 
 app = typer.Typer(help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
@@ -130,6 +132,10 @@ def train(
     elif like is not None:
         refuse_beside(context, "--from")
         resolved = from_yaml(like)
+        if folders := strangers_folders(RunFolder(like.resolve().parent)):
+            from remctl.envs import import_installed
+
+            import_installed(resolved.game, *folders)
     elif game is None:
         raise UserError("no game given: add --game Pong (see `remctl list games`), or --from a run's config.yaml")
     else:
@@ -155,7 +161,8 @@ def evaluate(
 ) -> None:
     """Play test episodes with a run's newest agent.
 
-    Of a bundle, compare its checksums, play its final test again and compare the scores; exit status 1 if they do not agree.
+    Of a bundle, compare its checksums, play its final test again and compare the scores; exit status 1 if they do not agree,
+    3 if there are too few episodes to tell.
     """
     from remctl.commands.output import facts, show, show_json, summary
 
@@ -174,8 +181,8 @@ def evaluate(
         show(facts(summary(result)))
     if verdict:
         print(verdict)
-    if not result.get("agrees", True):
-        raise typer.Exit(1)
+    if not (agrees := result.get("agrees", True)):
+        raise typer.Exit(TOO_FEW if agrees is None else 1)
 
 
 @app.command()

@@ -18,7 +18,7 @@ import torch
 from remctl.config import RunConfig, build, config_hash, differing, from_yaml, to_yaml, why_not_trained
 from remctl.dream.figures import diagnosis_figures
 from remctl.dream.media import write_media
-from remctl.envs import make_env
+from remctl.envs import import_installed, make_env
 from remctl.errors import UserError
 from remctl.games import folder_name
 from remctl.precision import decide, native_precision
@@ -27,7 +27,7 @@ from remctl.runs import provenance
 from remctl.runs.code import Code, distinct, recorded, this_code
 from remctl.runs.cores import Load
 from remctl.runs.files import make_folder, refuse_target, truncate_jsonl, write_atomic, write_json
-from remctl.runs.imported import keep_score, refuse_imported
+from remctl.runs.imported import keep_score, refuse_imported, strangers_folders
 from remctl.runs.layout import RunFolder, run_path
 from remctl.runs.lock import locked
 from remctl.runs.metrics import MetricsLog, open_trackers
@@ -254,6 +254,8 @@ def agent_of(path: Path, device: str, num_steps: int | None = None) -> Iterator[
         horizon = config.imagination.horizon + num_steps - config.num_rewarded_steps
         config = build({"imagination.horizon": horizon}, over=config)
     prepare_torch(config)
+    if folders := strangers_folders(run):
+        import_installed(config.game, *folders)
     env, where = make_env(config.game, config.environment, training=False, seed=0), pick_device(device)
     precision, why = decide(config.runtime.precision, precision_before(run, loaded), native_precision(where))
     agent = build_agent(config.at_precision(precision), env.num_actions, where)
@@ -330,11 +332,12 @@ def keep_freed_memory() -> None:
 
 
 def describe_device(device: torch.device, precision: str | None = None) -> dict[str, Any]:
-    """Kind, name, memory or threads of the device, and the precision of what runs on it."""
+    """Kind, name, memory or threads and instruction set of the device, and the precision of what runs on it."""
     about = {"precision": precision} if precision else {}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return {"type": "cuda", "name": properties.name, "memory_mb": properties.total_memory >> 20} | about
+    about = {"instructions": torch.backends.cpu.get_cpu_capability()} | about  # that torch's kernels use, such as AVX2
     return {"type": "cpu", "name": provenance.cpu_model(), "threads": torch.get_num_threads()} | about
 
 

@@ -395,7 +395,7 @@ FAULTS = [
     Fault("input", "commands/output.py", "else NO_LIMIT\n", "else 80\n", "tests/cli/test_output.py"),
     Fault("input", "commands/output.py", "if len(set(brief)) == len(set(cells))", "if True", "tests/cli/test_output.py"),
     Fault("input", "drawing.py", "if count > 1:", "if False:", "tests/report/test_figures.py"),
-    Fault("input", "__main__.py", "        sys.path.append(here)\n", "", "tests/cli/test_failures.py"),
+    Fault("input", "envs/modules.py", "            sys.path.append(here)\n", "", "tests/cli/test_failures.py"),
     Fault("input", "train/continuing.py", "    if collected != wanted:\n", "    if False:\n", "tests/train/test_continuing.py"),
     Fault("input", "train/continuing.py", "sorted(differing(before, config).keys() - set(LENGTHS))", "[]", "tests/train/test_continuing.py"),
     # Ablations

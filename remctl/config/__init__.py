@@ -18,6 +18,7 @@ from remctl.config.schema import (
 )
 from remctl.config.stored import (
     from_yaml,
+    is_published_environment,
     known_hashes,
     precision_of_schema_1,
     same_run,
@@ -41,6 +42,7 @@ __all__ = [
     "differing",
     "from_yaml",
     "identity",
+    "is_published_environment",
     "keys",
     "known_hashes",
     "one_of",

@@ -14,17 +14,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from remctl.config.hashing import baseline, config_hash
-from remctl.config.resolve import build, leaves, read_mapping, short
+from remctl.config.presets import DESCRIPTIONS
+from remctl.config.resolve import build, leaves, read_mapping, resolve, short
 from remctl.config.schema import RunConfig
 from remctl.errors import UserError
-from remctl.games import GYM_PREFIX
+from remctl.games import GYM_PREFIX, kind
 
 SCHEMA = 2
 REMEDY = "restore the run's config.yaml from a copy"
@@ -66,6 +67,25 @@ def known_hashes(path: Path) -> tuple[str, ...]:
         return (head[1].decode(),)
     stated = (head[1].decode(),) if head else ()
     return (*_todays_hash(path, about.st_mtime_ns, about.st_size), *stated)
+
+
+def is_published_environment(config: RunConfig) -> bool:
+    """Return whether scores that others published for the game apply: to the environment as its package makes it.
+
+    Its constructor gets no arguments. A Gymnasium one has the frame skip and the time limit of tests that are the preset's.
+    """
+    if config.environment.arguments:
+        return False
+    if kind(config.game) != "gym":
+        return True
+    preset = config.preset if config.preset in DESCRIPTIONS else RunConfig().preset
+    return all(getattr(config.environment, key) == value for key, value in _usual(preset, config.game).items())
+
+
+@cache
+def _usual(preset: str, game: str) -> dict[str, int]:
+    environment = resolve(game, preset).environment
+    return {key: getattr(environment, key) for key in ("frame_skip", "time_limit_test_frames")}
 
 
 def why_not_trained(config: RunConfig) -> str | None:

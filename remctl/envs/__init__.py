@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from remctl import games
 from remctl.config import EnvironmentConfig
+from remctl.envs.modules import import_installed as import_installed
 from remctl.errors import UserError
 from remctl.interfaces import Env
 

@@ -15,6 +15,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from remctl.config.resolve import short
 from remctl.envs.families import register
+from remctl.envs.modules import module_of, search_working_folder
 from remctl.errors import Interrupted, UserError, one_line
 
 # What Gymnasium takes for itself, or the program sets.
@@ -46,6 +47,7 @@ def make(
     Raises UserError, in one line, for whatever its package or constructor raises.
     """
     register(env_id)
+    search_working_folder(env_id)
     try:
         _check_arguments(env_id, arguments)
         try:
@@ -93,8 +95,8 @@ def _not_accepted(env_id: str, name: str, accepted: list[str]) -> str:
 
 def _accepted(env_id: str) -> tuple[list[str], bool]:
     """The names of arguments of an environment's constructor, and whether they are all that it accepts."""
-    module, _, name = env_id.rpartition(":")
-    if module:
+    name = env_id.rpartition(":")[2]
+    if module := module_of(env_id):
         importlib.import_module(module)
     versions = [spec for spec in gymnasium.registry.values() if name in (spec.id, spec.id.rpartition("-v")[0])]
     newest = max(versions, key=lambda spec: spec.version or 0, default=None)

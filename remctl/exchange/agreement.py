@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations, count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,16 +18,27 @@ SEED = 0  # of resampling: the same numbers each time
 
 
 class Comparison(NamedTuple):
-    """Whether two tests agree. `p`: how often two tests of one agent differ by as much or more, by chance."""
+    """Whether two tests agree. `p`: how often two tests of one agent differ by as much or more, by chance.
 
-    agrees: bool
+    `agrees` None: so few episodes that they could not disagree, however far apart the returns; `enough` would do.
+    """
+
+    agrees: bool | None
     p: float
     is_same: bool  # every return is the stored one
+    enough: int
 
 
 def stored_returns(result: Mapping[str, Any], where: object) -> list[float]:
-    """Return the returns that a result.json's score is the mean of. Raises MachineError if it is not, or has none."""
+    """Return the returns that a result.json's score is the mean of. Raises MachineError if it is not, or has none.
+
+    What is not finite is stored as null.
+    """
     returns, score = result.get("returns"), result.get("score", math.nan)
+    if isinstance(returns, list) and any(x is None or (isinstance(x, float) and not math.isfinite(x)) for x in returns):
+        raise MachineError(
+            f"{where}: its returns are not finite, so it has no score: train it again with another --seed"
+        )
     if (
         not isinstance(returns, list)
         or not returns
@@ -46,12 +58,29 @@ def interval(returns: Sequence[float]) -> tuple[float, float]:
 
 
 def compare(played: Sequence[float], stored: Sequence[float]) -> Comparison:
-    """Compare the means of two samples of returns by a permutation test."""
-    pooled, rng = np.array([*played, *stored], float), np.random.default_rng(SEED)
-    found = _difference(pooled, len(played)) - 1e-12
-    drawn = [_difference(rng.permutation(pooled), len(played)) for _ in range(REPETITIONS)]
-    p = (1 + sum(each >= found for each in drawn)) / (1 + REPETITIONS)
-    return Comparison(p >= LEAST_P, p, list(played) == list(stored))
+    """Compare the means of two samples of returns by a permutation test: an exact one where there are few permutations."""
+    pooled, n = np.array([*played, *stored], float), len(played)
+    found = _difference(pooled, n) - 1e-12
+    if math.comb(len(pooled), n) <= REPETITIONS:
+        splits = combinations(range(len(pooled)), n)
+        p = float(np.mean([_difference(_first(pooled, chosen), n) >= found for chosen in splits]))
+    else:
+        rng = np.random.default_rng(SEED)
+        drawn = [_difference(rng.permutation(pooled), n) for _ in range(REPETITIONS)]
+        p = (1 + sum(each >= found for each in drawn)) / (1 + REPETITIONS)
+    is_same, m = list(played) == list(stored), len(stored)
+    agrees = None if _smallest_p(n, m) >= LEAST_P and not is_same else p >= LEAST_P
+    return Comparison(agrees, p, is_same, next(k for k in count(1) if _smallest_p(k, m) < LEAST_P))
+
+
+def _smallest_p(n: int, m: int) -> float:
+    """Return the p of n and m returns that are as far apart as can be: of all ways to split them, theirs is the extreme."""
+    return (2 if n == m else 1) / math.comb(n + m, n)
+
+
+def _first(values: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+    """Return values (n + m,) with those at `chosen` (n indices) before the others."""
+    return np.concatenate([values[list(chosen)], np.delete(values, chosen)])
 
 
 def _difference(values: np.ndarray, n: int) -> float:

@@ -24,7 +24,7 @@ from remctl.runs.layout import RunFolder
 from remctl.runs.result import read_result
 from remctl.train import checkpoint
 from remctl.train.evaluate import as_steps, play
-from remctl.train.loading import flat, load_agent, safe_bytes
+from remctl.train.loading import flat, load_agent, refuse_no_numbers, safe_bytes
 from remctl.train.restoring import refuse_other_hash
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained
@@ -79,6 +79,7 @@ def _write_bundle(run: RunFolder, bundle: RunFolder) -> None:
         raise MachineError(f"{run.path}: the agent of its last epoch is lost: restore {run.checkpoints} from a copy")
     starts = [public_start(entry) for entry in provenance.starts(run)]
     tensors = flat(loaded.agent)
+    refuse_no_numbers(run.path, tensors)
     with files.named_errors("reading", run.path):
         texts = {p.name: p.read_text(encoding="utf-8") for p in (run.config, run.result, run.metrics, run.episodes)}
     texts["provenance.json"] = json.dumps(files.finite(starts), indent=2) + "\n"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from remctl import games
-from remctl.config import RunConfig, config_hash
+from remctl.config import RunConfig, config_hash, is_published_environment
 from remctl.exchange.agreement import interval, stored_returns
 from remctl.variants import VARIANTS
 
@@ -63,7 +63,7 @@ the checksums. `agent.safetensors` holds the weights, and no code.
 
 def _known_scores(config: RunConfig) -> dict[str, str]:
     """What the score stands next to, by who played; nothing for another environment than the published one."""
-    found = None if config.environment.arguments else games.find_reference(config.game)
+    found = games.find_reference(config.game) if is_published_environment(config) else None
     return {"random play": f"{found.random:g}", found.label: f"{found.score:g}"} if found else {}
 
 
@@ -83,7 +83,8 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> str:
 def _machine(result: Mapping[str, Any]) -> str:
     about = result.get("device") or {}
     threads = about.get("threads")
-    parts = (about.get("name"), f"{threads} thread{'s' * (threads != 1)}" if threads else "", about.get("precision"))
+    count = f"{threads} thread{'s' * (threads != 1)}" if threads else ""
+    parts = (about.get("name"), count, about.get("instructions"), about.get("precision"))
     return ", ".join(str(part) for part in parts if part)
 
 

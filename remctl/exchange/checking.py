@@ -21,8 +21,8 @@ from remctl.train.testing import controller_trained
 def check(path: Path, episodes: int | None, device: str, seed: int | None) -> dict[str, Any]:
     """Play a bundle's final test once more, to the digit on the machine that played it; or with another seed, another one.
 
-    `episodes`: as many as that had, by default. Returns what `remctl.runner.evaluate` returns, with `stored`, `agrees` and
-    `comparison`, one line. Writes nothing. Raises MachineError for a damaged bundle, UserError.
+    `episodes`: as many as that had, by default. Returns what `remctl.runner.evaluate` returns, with `stored`, `agrees` (None:
+    too few episodes to tell) and `comparison`, one line. Writes nothing. Raises MachineError for a damaged bundle, UserError.
     """
     bundle = RunFolder(path)
     result = read_result(bundle, "score", "returns")
@@ -59,6 +59,8 @@ def check(path: Path, episodes: int | None, device: str, seed: int | None) -> di
 def _verdict(bundle: RunFolder, found: Comparison) -> str:
     if found.is_same:
         return "they agree, every return is the stored one"
+    if found.agrees is None:
+        return f"too few episodes to tell: play at least {found.enough}, --episodes {found.enough}"
     if found.agrees:
         return f"they agree (by chance two tests of one agent differ as much, p = {found.p:.2g})"
     others = _other_versions(bundle)

@@ -17,7 +17,7 @@ from torch import Tensor
 from remctl.errors import UserError, one_line
 from remctl.paths import refuse_nowhere
 from remctl.runs.files import named_errors, write_atomic
-from remctl.train.loading import Tensors, safe_bytes, safe_tensors
+from remctl.train.loading import Tensors, refuse_no_numbers, safe_bytes, safe_tensors, some
 
 SAFE = ".safetensors"
 COMPONENTS = ("tokenizer", "world_model")  # every agent has them; the controller's name differs
@@ -44,7 +44,7 @@ def read(path: Path) -> Read:
     with named_errors("reading", path):
         data = path.read_bytes()
     tensors, others = _agent_in(path, dict(_flat(_content(path, data))))
-    _refuse_no_numbers(path, tensors)
+    refuse_no_numbers(path, tensors)
     return Read(tensors, others, hashlib.sha256(data).hexdigest())
 
 
@@ -112,7 +112,7 @@ def _agent_in(path: Path, found: Mapping[str, Any]) -> tuple[Tensors, tuple[str,
     around = [{key[: at.start()] for key in bare for at in _places(key, name)} for name in COMPONENTS]
     agents = sorted(set.intersection(*around))
     if len(agents) != 1:
-        what = f"has {len(agents)} agents ({', '.join(agents)})" if agents else f"has {_some(list(bare))}"
+        what = f"has {len(agents)} agents ({', '.join(agents)})" if agents else f"has {some(list(bare))}"
         raise UserError(
             f"{path} {what}, and is to have one, with keys that begin with {' and '.join(f'{n}.' for n in COMPONENTS)}: "
             "give the state dict of a whole agent"
@@ -121,7 +121,7 @@ def _agent_in(path: Path, found: Mapping[str, Any]) -> tuple[Tensors, tuple[str,
     inside = {key.removeprefix(prefix): value for key, value in bare.items() if key.startswith(prefix)}
     strange = [key for key, value in inside.items() if not isinstance(value, Tensor)]
     if strange and prefix:
-        raise UserError(f"{path}: {_some(strange)} in {prefix.rstrip('.')} is no tensor: save the agent's state_dict()")
+        raise UserError(f"{path}: {some(strange)} in {prefix.rstrip('.')} is no tensor: save the agent's state_dict()")
     around_it = (key.split(".")[0] for key in bare if not key.startswith(prefix))
     others = dict.fromkeys((*strange, *around_it))
     return {key: value for key, value in inside.items() if isinstance(value, Tensor)}, tuple(others)
@@ -129,17 +129,3 @@ def _agent_in(path: Path, found: Mapping[str, Any]) -> tuple[Tensors, tuple[str,
 
 def _places(key: str, component: str) -> Iterator[re.Match[str]]:
     return re.finditer(rf"(?:^|(?<=\.)){component}\.", key)
-
-
-def _refuse_no_numbers(path: Path, tensors: Tensors) -> None:
-    if empty := [k for k, t in tensors.items() if t.is_meta or t.layout is not torch.strided]:
-        raise UserError(f"{path}: {_some(empty)} is sparse or without values: save dense tensors, x.to_dense()")
-    bad = [k for k, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
-    if bad:
-        raise UserError(f"{path}: {_some(bad)} has values that are not finite: take an earlier checkpoint")
-
-
-def _some(names: list[str]) -> str:
-    if not any(names):
-        return "nothing with a name in it"
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

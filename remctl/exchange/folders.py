@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,8 @@ def refuse_taken(out: Path) -> None:
 @contextmanager
 def made_whole(out: Path) -> Iterator[RunFolder]:
     """Give a folder to fill under another name, and rename it at the end. Raises MachineError; it is then removed."""
-    scratch = RunFolder(files.temporary(out))
+    # A name that nobody has: a killed process of the same number, here or in a container, may have left its own.
+    scratch = RunFolder(files.temporary(out.with_name(f"{secrets.token_hex(4)}-{out.name}")))
     files.make_folder(scratch.path)
     try:
         yield scratch

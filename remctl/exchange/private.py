@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from remctl.config import yaml12
 from remctl.errors import UserError
 
 START = ("time", "command", "remctl", "sources", "git", "python", "packages", "machine", "device")
 MACHINE = ("platform", "cpu", "num_cores", "num_cores_usable", "ram_mb")
-DEVICE = ("type", "name", "memory_mb", "threads", "precision")
-# A path that says where somebody works, at the beginning of an argument or after one of these signs.
-_PLACE = re.compile(r"(?:(?<=^)|(?<=[=,:;\[({\s'\"]))(?:~[\w.-]*|\.\.)?/[^\s,;:'\"\])}]*")
+DEVICE = ("type", "name", "memory_mb", "threads", "instructions", "precision")
+# A path that says where somebody works, with the spaces in it, at the beginning of an argument or after one of these signs.
+_PLACE = re.compile(r"(?:(?<=^)|(?<=[=,:;\[({\s'\"]))(?:~[\w.-]*|\.\.)?/[^,;:'\"\])}]*")
+_QUOTED = re.compile(r"(?<=')(?:~[\w.-]*|\.\.)?/[^']*(?=')|(?<=\")(?:~[\w.-]*|\.\.)?/[^\"]*(?=\")")
+_KEYS = re.compile(r"(?:-[A-Za-z](?=[~/.])|[\w.-]+=)*")  # --set=a.b=, or -o before a path
 _ARCHITECTURE = re.compile(r"x86_64|amd64|aarch64|arm64|ppc64le|riscv64")
 
 
@@ -37,22 +41,54 @@ def public_command(command: Sequence[object]) -> list[str]:
 
 
 def refuse_places(texts: Mapping[str, str], *folders: Path) -> None:
-    """Raise UserError for a text, by its file's name, in which the user's home, the working folder or another place is left."""
-    places = {str(path) for path in (Path.home(), Path.cwd(), Path(tempfile.gettempdir()), *folders)}
+    """Raise UserError for a text, by its file's name, in which the user's home, the working folder or another place is left.
+
+    In a configuration every path that is not relative is one.
+    """
+    paths = {str(path) for path in (Path.home(), Path.cwd(), Path(tempfile.gettempdir()), *folders)}
+    places = sorted(path for path in paths if len(path) > 1)
     for name, text in texts.items():
-        for place in sorted(place for place in places if len(place) > 1):
-            if re.search(rf"(?<![\w.~-]){re.escape(place)}(?![\w-])", text):
+        for string in _strings(name, text):
+            found = [p for p in places if re.search(rf"(?<![\w.~-]){re.escape(p)}(?![\w-])", string)]
+            if name.endswith(".yaml"):
+                found += [place for each in _PLACE.finditer(string) if (place := each[0]) != "/"]
+                found += [string] if string.startswith("~") else []
+            if found:
                 raise UserError(
-                    f"{name} has a path of this machine in it, {place}, which a bundle would publish and nobody else has: "
+                    f"{name} has a path of this machine in it, {found[0]}, which a bundle would publish and nobody else has: "
                     "train with a relative path"
                 )
 
 
+def _strings(name: str, text: str) -> Iterator[str]:
+    """Yield all text of a file without what JSON and YAML write for letters that are not English."""
+    load = {".jsonl": json.loads, ".json": json.loads, ".yaml": yaml12.load}.get(Path(name).suffix, str)
+    for part in text.splitlines() if name.endswith(".jsonl") else [text]:
+        try:
+            yield from _strings_in(load(part))
+        except ValueError:  # half a line
+            yield part
+
+
+def _strings_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _strings_in([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings_in(item)
+
+
 def _shortened(word: str) -> str:
-    option, sign, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    keys = _KEYS.match(word)
+    assert keys is not None  # it may be empty
+    value = word[keys.end() :]
     if value.startswith(("/", "~")) or ".." in value.split("/"):  # a whole path, whatever signs are in it
-        return f"{option}{sign}{_name(value)}"
-    return option + sign + _PLACE.sub(lambda found: _name(found[0]), value)
+        return keys[0] + _name(value)
+    for pattern in (_QUOTED, _PLACE):
+        value = pattern.sub(lambda found: _name(found[0]), value)
+    return keys[0] + value
 
 
 def _name(path: str) -> str:

@@ -35,7 +35,7 @@ from remctl.runs.imported import record_of
 from remctl.runs.layout import RunFolder
 from remctl.train import checkpoint
 from remctl.train.build import build_agent
-from remctl.train.loading import flat, load_agent, nested
+from remctl.train.loading import flat, load_agent, nested, refuse_no_numbers
 
 LAYOUTS: tuple[Layout, ...] = (Rem(), Iris())
 UNREAD = "imported.safetensors"  # of the file, what no network here has and an export could not make up
@@ -75,6 +75,7 @@ def export_weights(layout: Layout, asked: Export) -> None:
         raise UserError(f"{asked.file} is there already: choose another --out")
     files.refuse_target(asked.file)
     ours = flat(load_agent(run).agent)
+    refuse_no_numbers(run.path, ours)
     config = from_yaml(run.config)
     refuse_other_settings(layout, config, str(run.path))
     perceptual = lpips.cached() if asked.lpips else {}

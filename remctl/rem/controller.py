@@ -165,7 +165,7 @@ def _look_up(products: Tensor, side: int, tokens: Tensor) -> Convolved:
     grids = F.pad(tokens.reshape(-1, side, side), (1, 1, 1, 1), value=len(products) // 9 - 1)
     around = grids.unfold(1, 3, 1).unfold(2, 3, 1).reshape(-1, 9)
     out = F.embedding_bag(around * 9 + torch.arange(9, device=tokens.device), products, mode="sum")
-    return Convolved(out.view(*tokens.shape[:-1], side, side, -1).movedim(-1, -3))
+    return Convolved(out.view(*tokens.shape[:-1], side, side, products.shape[1]).movedim(-1, -3))
 
 
 def _frame_encoder(frame_size: int) -> tuple[nn.Sequential, int]:

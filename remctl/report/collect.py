@@ -19,14 +19,17 @@ from remctl.report.scores import parse_option, read_scores
 from remctl.report.spec import ReportSpec, in_order
 
 DEFAULT_CONTROL = "rem"
+ALTERED = (
+    "run with environment.arguments, or another environment.frame_skip or time_limit_test_frames than the preset's"
+)
 
 
 @dataclass(frozen=True)
 class Collected:
     """All algorithms, the control first, each with the runs on the games asked for.
 
-    `games` are asked for or found, with reference scores; `raw_games` those without. `experiments`: question and control come
-    from the experiment's own file where the spec says nothing.
+    `games` are asked for or found, with reference scores; `raw_games` those without, and those that no
+    published column has. `experiments`: question and control come from the experiment's own file where the spec says nothing.
     """
 
     algorithms: tuple[Algorithm, ...]
@@ -53,11 +56,11 @@ def collect(spec: ReportSpec) -> Collected:
     control = _control(spec, found, algorithms, missing, notes)
     notes += _published_control(control, algorithms)
     ordered = sorted(algorithms, key=lambda a: a.name != control)
-    altered = {run.game for a in algorithms for run in a.runs if run.has_arguments and find_reference(run.game)}
-    notes += [
-        f"{game}: run with environment.arguments, so its reference scores do not apply." for game in in_order(altered)
-    ]
-    raw_games = tuple(g for g in games if g in altered or find_reference(g) is None)
+    altered = {run.game for a in algorithms for run in a.runs if run.is_altered and find_reference(run.game)}
+    notes += [f"{game}: {ALTERED}, so its reference scores do not apply." for game in in_order(altered)]
+    unpublished = {g for g in games if paper and find_reference(g) and not any(g in a.means for a in paper)} - altered
+    notes += [f"{game}: no published scores to compare with." for game in in_order(unpublished)]
+    raw_games = tuple(g for g in games if g in altered or g in unpublished or find_reference(g) is None)
     return Collected(
         algorithms=tuple(coloured(_labelled(ordered))),
         games=tuple(g for g in games if g not in raw_games),

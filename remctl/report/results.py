@@ -75,7 +75,7 @@ class RunScore:
     hardware: str | None = None
     precision: str | None = None
     imported: str | None = None  # the file its weights came from
-    has_arguments: bool = False  # environment.arguments: not the environment that others published scores of
+    is_altered: bool = False  # not the environment that others published scores of
 
     @property
     def remctl_version(self) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remctl.config import precision_of_schema_1, same_run, yaml12
+from remctl.config import from_yaml, is_published_environment, precision_of_schema_1, same_run, yaml12
 from remctl.errors import MachineError, UserError
 from remctl.games import check_game
 from remctl.report.experiments import EXPERIMENT_FILE, Experiment, ExperimentRun, read_experiment
@@ -216,14 +216,16 @@ def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] 
             hardware=hardware(run, result),
             precision=precision(run, result),
             imported=imported_from(run),
-            has_arguments=_has_arguments(run),
+            is_altered=_is_altered(run),
         )
     )
 
 
-def _has_arguments(run: RunFolder) -> bool:
-    environment = _config(run).get("environment") if run.config.is_file() else None
-    return isinstance(environment, dict) and bool(environment.get("arguments"))
+def _is_altered(run: RunFolder) -> bool:
+    try:
+        return not is_published_environment(from_yaml(run.config))
+    except UserError:  # lost, or of a newer remctl
+        return False
 
 
 def _miss(group: RunGroup, run: RunFolder, about: _About, reason: str, is_imported: bool = False) -> None:

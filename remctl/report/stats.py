@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from remctl.games import HUMAN, find_reference, normalized, reference_name
+from remctl.games import HUMAN, Reference, find_reference, normalized, reference_name
 from remctl.report import bootstrap as bs
 from remctl.report.bootstrap import ScoreMatrix
 from remctl.report.published import NUM_RUNS
@@ -303,18 +303,29 @@ def more_seeds(value: float, low: float | None, high: float | None, num_runs: in
 # --- per game
 
 
-def game_scores(algorithm: Algorithm, games: tuple[str, ...], used: tuple[str, ...], how: Bootstrap) -> list[GameScore]:
-    """A row for each of `games` that the algorithm has; `used` are those that the aggregates go over."""
+def game_scores(
+    algorithm: Algorithm, games: tuple[str, ...], used: tuple[str, ...], how: Bootstrap, raw: tuple[str, ...] = ()
+) -> list[GameScore]:
+    """A row for each of `games` that the algorithm has; `used` are those that the aggregates go over.
+
+    Nobody's score is normalised on those of `raw`.
+    """
     in_use = used_runs(algorithm, used, how) if algorithm.runs else {}
     num_used = {game: len(runs) for game, runs in in_use.items()}
     return [
-        _game_score(algorithm, game, NUM_RUNS if not algorithm.runs and game in used else num_used.get(game, 0), how)
+        _game_score(
+            algorithm,
+            game,
+            None if game in raw else find_reference(game),
+            NUM_RUNS if not algorithm.runs and game in used else num_used.get(game, 0),
+            how,
+        )
         for game in games
         if game in algorithm.means
     ]
 
 
-def _game_score(algorithm: Algorithm, game: str, num_used: int, how: Bootstrap) -> GameScore:
+def _game_score(algorithm: Algorithm, game: str, found: Reference | None, num_used: int, how: Bootstrap) -> GameScore:
     runs = [run for run in algorithm.runs if run.game == game]
     low = high = None
     if len(runs) > 1:
@@ -323,7 +334,6 @@ def _game_score(algorithm: Algorithm, game: str, num_used: int, how: Bootstrap) 
         bounds = bs.interval(bs.bootstrap([matrix], functions, how.reps, how.seed)["it"][:, 0])
         low, high = float(bounds[0]), float(bounds[1])
     mean = algorithm.means[game]
-    found = None if any(run.has_arguments for run in runs) else find_reference(game)
     of_reference = None if found is None else normalized(game, mean)
     return GameScore(
         algorithm=algorithm.name,

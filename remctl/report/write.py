@@ -68,7 +68,9 @@ def compute(spec: ReportSpec, command: str) -> Results:
         bold_among=tuple(n for n in spec.bold_among if n in {a.name for a in found.algorithms}),
         figures=spec.wanted_figures if found.algorithms else (),
         algorithms=found.algorithms,
-        game_scores=tuple(s for a in found.algorithms for s in stats.game_scores(a, every_game, games, how)),
+        game_scores=tuple(
+            s for a in found.algorithms for s in stats.game_scores(a, every_game, games, how, found.raw_games)
+        ),
         aggregates=tuple(row for a in found.algorithms for row in stats.aggregates(a, games, how)),
         printed=tuple(
             p for a in found.algorithms if not a.runs for p in printed(a, a.name.removeprefix("paper/"), games)

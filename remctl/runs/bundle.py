@@ -3,17 +3,20 @@
     bundle.json  {format, remctl, epoch, config_hash, precisions, files: {name: {sha256, bytes}}}
 
 It is read like any run, after its checksums were compared. The agent lies in agent.safetensors, which holds no code. Nothing is
-written into it. A file that bundle.json does not list belongs to somebody else, and is not read.
+written into it. A file that bundle.json does not list belongs to somebody else, and is not read; none may have the name of one
+of a run's files, which would be.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from remctl.config import config_hash, from_yaml, known_hashes, same_run
 from remctl.errors import MachineError, UserError
 from remctl.runs.code import this_code
 from remctl.runs.files import named_errors, read_json, write_json
@@ -46,12 +49,41 @@ def write_manifest(bundle: RunFolder, epoch: int, config_hash: str, precisions: 
 def verify(bundle: RunFolder) -> Manifest:
     """Compare every file with its checksum.
 
-    Raises MachineError naming the first file that is missing or damaged, UserError for a newer format.
+    What they say of one another must agree too. Raises MachineError naming the first file that is missing, damaged or says
+    something else, UserError for a newer format.
     """
     manifest = read_manifest(bundle)
     for name in manifest.files:
         read_file(bundle, manifest, name)
+    _refuse_other_run(bundle, manifest)
     return manifest
+
+
+def is_intact(run: RunFolder) -> bool:
+    """Return whether it is no bundle, or one that `verify` accepts."""
+    try:
+        if run.is_bundle:
+            verify(run)
+    except UserError:
+        return False
+    return True
+
+
+def _refuse_other_run(bundle: RunFolder, manifest: Manifest) -> None:
+    """The configuration says which run it is: all the rest must be of that run, and of its last epoch."""
+    config = from_yaml(bundle.config)
+    found, last = config_hash(config), config.training.num_epochs
+    result = read_json(bundle.result)
+    stated = {
+        f"the head of {bundle.config.name}": next(iter(known_hashes(bundle.config)), None),
+        bundle.manifest.name: manifest.config_hash,
+        bundle.result.name: result.get("config_hash", found) if isinstance(result, dict) else found,
+    }
+    for name, value in stated.items():
+        if not same_run(str(value), found, bundle.config):
+            raise _damaged(bundle, f"{name} states configuration {value!r:.40}, config.yaml is {found}")
+    if manifest.epoch != last:
+        raise _damaged(bundle, f"{bundle.manifest.name} states epoch {manifest.epoch}, the run ends with epoch {last}")
 
 
 def read_file(bundle: RunFolder, manifest: Manifest, name: str) -> bytes:
@@ -101,6 +133,8 @@ def read_manifest(bundle: RunFolder) -> Manifest:
     needed = (bundle.agent.name, bundle.config.name, bundle.result.name)
     if missing := [name for name in needed if name not in found["files"]]:
         raise _damaged(bundle, f"{bundle.manifest.name} does not list {missing[0]}")
+    if strange := [path.name for path in bundle.own_files if path.name not in found["files"] and os.path.lexists(path)]:
+        raise _damaged(bundle, f"{bundle.manifest.name} does not list {strange[0]}, which a run has")
     return Manifest(found["epoch"], found["config_hash"], tuple(found["precisions"]), found["files"])
 
 

@@ -39,6 +39,17 @@ def imported_from(run: RunFolder) -> str | None:
     return f"{Path(entry['file']).name} (sha256 {entry['sha256'][:12]})"
 
 
+def strangers_folders(run: RunFolder) -> tuple[Path, ...]:
+    """Return the folder of a bundle; of a run imported from one, both; none for any other. Raises `MachineError`.
+
+    What a bundle configures was written elsewhere: no code is taken from these folders.
+    """
+    if run.is_bundle:
+        return (run.path,)
+    record = record_of(run) if run.is_imported else {}
+    return (run.path, Path(record["file"])) if record.get("format") == BUNDLE else ()
+
+
 def refuse_imported(run: RunFolder, remedy: str) -> None:
     """Raise `UserError`, with what to do, for a run of imported weights and for a bundle: neither can be trained further.
 

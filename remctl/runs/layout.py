@@ -97,6 +97,12 @@ class RunFolder:
         return self.path / "requests.jsonl"
 
     @property
+    def own_files(self) -> tuple[Path, ...]:
+        """All files of a run that are read by their names; they need not be there."""
+        about = (self.config, self.provenance, self.metrics, self.episodes, self.result, self.imported)
+        return (*about, self.lock, self.log, self.requests)
+
+    @property
     def is_done(self) -> bool:
         """Whether the run is finished: `result.json` is written last, and atomically."""
         return self.result.is_file()

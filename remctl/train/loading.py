@@ -6,6 +6,7 @@ In that file a tensor is named {component}.{parameter}.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -26,12 +27,14 @@ Components = dict[str, dict[str, Tensor]]
 def load_agent(run: RunFolder) -> checkpoint.Checkpoint:
     """Return the newest agent of a run, or that of a bundle whose checksums are right, on the CPU. Changes nothing.
 
-    Raises UserError for a run without checkpoints and a bundle of a newer format, MachineError for what is damaged.
+    Raises UserError for a run without checkpoints, a bundle of a newer format or with weights that are not finite, MachineError
+    for what is damaged.
     """
     if not run.is_bundle:
         return checkpoint.load_agent(run)
     manifest = verify(run)
     tensors = safe_tensors(run.agent, read_file(run, manifest, run.agent.name))
+    refuse_no_numbers(run.agent, tensors)
     return checkpoint.Checkpoint(manifest.epoch, manifest.config_hash, manifest.precisions, nested(tensors))
 
 
@@ -64,6 +67,22 @@ def safe_bytes(tensors: Tensors) -> bytes:
     )
 
 
+def refuse_no_numbers(path: Path, tensors: Tensors) -> None:
+    """Raise UserError, naming the file, unless {name: tensor} are dense and finite: no agent plays with others."""
+    if empty := [k for k, t in tensors.items() if t.is_meta or t.layout is not torch.strided]:
+        raise UserError(f"{path}: {some(empty)} is sparse or without values: save dense tensors, x.to_dense()")
+    bad = [k for k, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    if bad:
+        raise UserError(f"{path}: {some(bad)} has values that are not finite: take an earlier checkpoint")
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first of some tensors' names, and how many more there are; of a long name its beginning."""
+    if not any(names):
+        return "nothing with a name in it"
+    return ", ".join(f"{name:.80}" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def flat(agent: Components) -> Tensors:
     """Return {component: {parameter: tensor}} as {component.parameter: tensor}."""
     return {f"{part}.{name}": tensor for part, tensors in agent.items() for name, tensor in tensors.items()}
@@ -80,4 +99,5 @@ def nested(tensors: Tensors) -> Components:
 
 def _numbers_apart(key: str) -> list[tuple[int, str]]:
     """For an order in which layer 10 comes after layer 9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", key)]
+    parts = re.split(r"(\d+)", key)  # as text: a stranger's number may have more digits than int() takes
+    return [(len(part.lstrip("0")), part) if part.isdecimal() else (-1, part) for part in parts]
