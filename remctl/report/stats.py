@@ -334,7 +334,7 @@ def _game_score(algorithm: Algorithm, game: str, found: Reference | None, num_us
         bounds = bs.interval(bs.bootstrap([matrix], functions, how.reps, how.seed)["it"][:, 0])
         low, high = float(bounds[0]), float(bounds[1])
     mean = algorithm.means[game]
-    of_reference = None if found is None else normalized(game, mean)
+    of_reference = None if found is None else found.normalized(mean)
     return GameScore(
         algorithm=algorithm.name,
         game=game,
