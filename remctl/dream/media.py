@@ -256,6 +256,7 @@ def draw_frame(clip: Clip, i: int, action_names: Sequence[str], game: str, width
     ]
     row = row_of(panels, width)
     title = f"{game}: M imagines under the actions really taken"
+    title = title if _font(13).getlength(title) < row.width - 2 * MARGIN else f"{game}: M imagines"
     return stack_of([header_of(title, ("reality", "V's reconstruction", "M's imagination"), row.width), row])
 
 

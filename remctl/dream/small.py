@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +30,12 @@ from remctl.train.seeding import Randomness
 
 NUM_FRAMES = 110  # 10 seconds
 WIDTH = 128  # pixels per frame, upscaled
-# If lossless frames are too large, in this order: how often their width is halved, and the lossy quality.
-ATTEMPTS = ((0, 80), (0, 50), (0, 20), (0, 0), (1, 20), (2, 20))
+# What is tried until a video is small enough: Pillow's options, and into how many parts it is cut, of which the first is shown.
+QUALITIES: tuple[dict[str, Any], ...] = (
+    {"lossless": True, "quality": 60, "method": 3},
+    *({"quality": quality, "method": 4, "minimize_size": True} for quality in (80, 50, 20)),
+)
+SHORTER = (1, 2, 4, 8)
 
 
 def num_episodes_shown(lengths: Sequence[int]) -> int:
@@ -41,11 +46,11 @@ def num_episodes_shown(lengths: Sequence[int]) -> int:
 
 @torch.no_grad()
 def reconstructions_png(agent: Agent, steps: Steps, random: Randomness, game: str) -> bytes:
-    """A PNG of 256 colours: frames, V's reconstructions, and the differences."""
+    """A PNG of 256 colours, and no others mixed of them: frames, V's reconstructions, and the differences."""
     with evaluation_mode(agent, random), agent.autocast():
         picture = reconstructions(agent, steps, game)
     data = io.BytesIO()
-    picture.quantize(256).save(data, "PNG", optimize=True)
+    picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(data, "PNG", optimize=True)
     return data.getvalue()
 
 
@@ -74,11 +79,12 @@ def episode_video(steps: Steps, action_names: Sequence[str], max_bytes: int) -> 
 
 
 def _fit(images: Sequence[Image.Image], durations_ms: Sequence[int], max_bytes: int) -> bytes:
-    """Lossless if that is small enough, else as good as it can be; the smallest if nothing is."""
-    made = webp(images, durations_ms, lossless=True, quality=60, method=3)
-    for halvings, quality in ATTEMPTS:
-        if len(made) <= max_bytes:
-            break
-        reduced = [image.reduce(2**halvings) for image in images]
-        made = min(made, webp(reduced, durations_ms, quality=quality, method=3), key=len)
-    return made
+    """Lossless if that is small enough, else lossy, else shorter: captions stay legible. The smallest if nothing is."""
+    made: list[bytes] = []
+    for parts in SHORTER:
+        count = -(-len(images) // parts)
+        for options in QUALITIES:
+            made.append(webp(images[:count], durations_ms[:count], **options))
+            if len(made[-1]) <= max_bytes:
+                return made[-1]
+    return min(made, key=len)

@@ -30,8 +30,8 @@ from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained
 
 OF_A_RUN = ("config.yaml", "result.json", "provenance.json", "metrics.jsonl", "episodes.jsonl")
-MAX_BYTES, MANIFEST_BYTES = 3_000_000, 2_000
-MIN_VIDEO_BYTES, MAX_VIDEO_BYTES = 100_000, 500_000
+MAX_BYTES, MANIFEST_BYTES = 3 << 20, 2_000
+MAX_EPISODE_BYTES, MIN_DREAM_BYTES, MAX_DREAM_BYTES = 60_000, 100_000, 500_000
 
 
 def export_bundle(asked: Export) -> None:
@@ -114,14 +114,14 @@ def _write_pictures(run: RunFolder, bundle: RunFolder) -> None:
         with reporter.doing("drawing"):
             random, names, game = Randomness(*seed_and_epoch, "media"), env.action_names, config.game
             files.write_atomic(bundle.media / "reconstructions.png", reconstructions_png(agent, steps, random, game))
-            files.write_atomic(bundle.media / "episode.webp", episode_video(steps, names, _left(bundle) // 2))
+            files.write_atomic(bundle.media / "episode.webp", episode_video(steps, names, MAX_EPISODE_BYTES))
             dream = dream_video(agent, steps, random, names, game, _left(bundle))
             files.write_atomic(bundle.media / "dream.webp", dream)
 
 
 def _left(bundle: RunFolder) -> int:
-    """Bytes that a video may take; some if there are none left."""
-    return min(max(MAX_BYTES - MANIFEST_BYTES - sum(_sizes(bundle).values()), MIN_VIDEO_BYTES), MAX_VIDEO_BYTES)
+    """Bytes that the dream may take; some if there are none left."""
+    return min(max(MAX_BYTES - MANIFEST_BYTES - sum(_sizes(bundle).values()), MIN_DREAM_BYTES), MAX_DREAM_BYTES)
 
 
 def _sizes(bundle: RunFolder) -> dict[str, int]:
@@ -134,5 +134,5 @@ def _say_size(bundle: RunFolder, asked: Export) -> None:
     total = sum(sizes.values())
     if total > MAX_BYTES:
         largest = sorted(sizes, key=lambda name: sizes[name])[:-4:-1]
-        named = ", ".join(f"{name} {sizes[name] / 1e6:.1f} MB" for name in largest)
-        asked.say(f"{asked.file} is {total / 1e6:.1f} MB, large for git; its largest files: {named}")
+        named = ", ".join(f"{name} {sizes[name] / (1 << 20):.1f} MiB" for name in largest)
+        asked.say(f"{asked.file} is {total / (1 << 20):.1f} MiB, large for git; its largest files: {named}")

@@ -5,7 +5,7 @@ A run is known by its configuration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Literal
 from remctl.config import from_yaml, known_hashes
 from remctl.config.stored import REMEDY
 from remctl.errors import MachineError, UserError
+from remctl.runs.bundle import is_intact
 from remctl.runs.files import read_jsonl
 from remctl.runs.layout import RunFolder, find_runs
 
@@ -53,6 +54,10 @@ def is_awaited(run: RunFolder) -> bool:
     return not run.config.exists() and is_again(run)
 
 
+def _intact(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if is_intact(RunFolder(path))]
+
+
 class Places:
     """The runs below `out`, a folder of experiments. It is searched once, and only if a run is not where it should be."""
 
@@ -63,16 +68,17 @@ class Places:
         """Return the folder of the run that `experiment` records as `recorded`, relative to `out`.
 
         It searches below `experiment` itself, which may be a copy or renamed, and where the run is recorded. Only then, and
-        only if the run is not to begin again there, it searches all runs of the same game and seed. Finished runs come first.
-        If there is none, it returns where the run would go.
+        only if the run is not to begin again there, it searches all runs of the same game and seed. Finished runs come first,
+        damaged bundles last. If there is none, it returns where the run would go.
         """
 
         def is_it(path: Path) -> bool:
             return config_hash in known_hashes(path / "config.yaml") and not RunFolder(path).is_imported
 
         known = list(self._known(experiment, recorded))
-        found = list(filter(is_it, known)) or [path for path in known if is_awaited(RunFolder(path))]
-        found = found or list(filter(is_it, self._by_tail.get(Path(recorded).parts[-2:], ())))
+        here = list(filter(is_it, known))
+        found = _intact(here) or [path for path in known if is_awaited(RunFolder(path))]
+        found = found or _intact(filter(is_it, self._by_tail.get(Path(recorded).parts[-2:], ()))) or here
         done = [path for path in found if RunFolder(path).is_done]
         return next(iter(done or found), None) or self._planned(experiment, recorded)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from remctl.config import from_yaml, known_hashes, why_not_trained
 from remctl.errors import MachineError, UserError
+from remctl.runs.bundle import is_intact
 from remctl.runs.code import Code, distinct
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
@@ -78,17 +79,19 @@ def find_places(
 
     Of several a finished one is taken, then one that somebody works in, then the furthest; but before all, of this
     experiment, one that was begun again for its code, or is about to be. Given a code, before all one that was made, or will
-    be, by no other, then one of this experiment.
+    be, by no other, then one of this experiment. A damaged bundle comes last.
     """
 
     def preference(folder: RunFolder) -> tuple[object, ...]:
         is_own = folder.path.is_relative_to(out / name)
         usual = (folder.is_done, holder(folder) is not None, progress(folder).epoch)
+        if not is_intact(folder):
+            return (False,)
         if code is None:
-            return (is_own and is_again(folder), *usual)
+            return (True, is_own and is_again(folder), *usual)
         made_by = codes_of(folder)
         is_same = not any(code.is_other(c) for c in made_by) and (bool(made_by) or is_awaited(folder))
-        return (is_same, is_own, *usual)
+        return (True, is_same, is_own, *usual)
 
     wanted = list(wanted)
     recorded: dict[str, list[Path]] = {}
@@ -135,7 +138,7 @@ def _state(identity: str, run: RunFolder, handed_over: list[tuple[Submission, in
             f"{run.path} holds imported weights, no run trained here: choose another --out, or another name in the spec"
         )
         return RunState("blocked", run.path, reason=why)
-    if run.is_done:
+    if run.is_done or run.is_bundle:  # into which nothing is trained, whatever it has lost
         return _done(run)
     events, cancelled, forgiven = attempts(run), requested(run, "cancel"), requested(run, "retry")
     ends = [_end(s, number, jobs.get((s.id, number)), events, cancelled) for s, number in handed_over]

@@ -7,13 +7,15 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
+import torch
 
-from tests.exchange.bundles import seal
+from tests.exchange.bundles import change, reconfigure, seal
 from tests.exchange.conftest import refused
 from tests.exchange.test_mistakes import Boom
 
@@ -52,6 +54,20 @@ def replaced(bundle: Path, data: bytes) -> None:
     seal(bundle)
 
 
+def weights(bundle: Path, **changed: torch.Tensor) -> None:
+    """Some of them, or others."""
+    replaced(bundle, safetensors.torch.save(safetensors.torch.load_file(bundle / "agent.safetensors") | changed))
+
+
+def not_finite(bundle: Path) -> None:
+    tensor = safetensors.torch.load_file(bundle / "agent.safetensors")["controller.actor.weight"]
+    weights(bundle, **{"controller.actor.weight": tensor * torch.nan})
+
+
+def added(bundle: Path, name: str) -> None:
+    (bundle / name).write_text("{broken")
+
+
 def renamed_weights(bundle: Path) -> None:
     tensors = safetensors.torch.load_file(bundle / "agent.safetensors")
     replaced(bundle, safetensors.torch.save({f"{name}x": tensor for name, tensor in tensors.items()}))
@@ -81,17 +97,32 @@ DAMAGE: dict[str, Change] = {
     "result.json is a link": lambda b: linked(b / "result.json"),
     "media/dream.webp is a link": lambda b: linked(b / "media"),
     "bundle.json does not describe": lambda b: manifest(b, epoch="4"),
+    "bundle.json states epoch 2, the run ends with epoch 4": lambda b: manifest(b, epoch=2),
+    "bundle.json states epoch -1": lambda b: manifest(b, epoch=-1),
+    "bundle.json states configuration '000000000000', config.yaml is": lambda b: manifest(b, config_hash="0" * 12),
+    "result.json states configuration ['x']": lambda b: (change(b / "result.json", config_hash=["x"]), seal(b)),
+    "the head of config.yaml states configuration": lambda b: configured(b, "hidden_dim: 16", "hidden_dim: 32"),
+    **{
+        f"bundle.json does not list {name}, which a run has": partial(unlisted, name=name)
+        for name in ("provenance.json", "metrics.jsonl", "episodes.jsonl")
+    },
+    **{
+        f"bundle.json does not list {name}, which": partial(added, name=name)
+        for name in ("imported.json", "requests.jsonl", "train.log", "lock")
+    },
 }
 STRANGE: dict[str, Change] = {
     "has bundle format 2, this remctl reads up to format 1: update remctl": lambda b: manifest(b, format=2),
     "is truncated, damaged or not a safetensors file": lambda b: replaced(b, b"\x80\x04" + pickle.dumps(Boom())),
     "agent.safetensors is truncated, damaged": lambda b: replaced(b, (b / "agent.safetensors").read_bytes()[:-9]),
+    "controller.actor.weight has values that are not finite": not_finite,
     "update remctl": lambda b: configured(b, "preset: quick", "preset: quick\nworld_model_of_the_future: 1"),
 }
 AT_PLAY: dict[str, Change] = {
     "its weights do not fit its config.yaml": renamed_weights,
-    "its weights do not fit its config.yaml (RuntimeError": lambda b: configured(b, "hidden_dim: 16", "hidden_dim: 32"),
-    "(the extra 'minatar')": lambda b: configured(b, "game: Catch", "game: gym:MinAtar/Breakout-v1"),
+    "its weights do not fit its config.yaml (": lambda b: weights(b, **{f"controller.{'1' * 5000}": torch.zeros(1)}),
+    "its weights do not fit its config.yaml (RuntimeError": lambda b: reconfigure(b, **{"controller.hidden_dim": 32}),
+    "(the extra 'minatar')": lambda b: reconfigure(b, game="gym:MinAtar/Breakout-v1"),
 }
 
 

@@ -294,16 +294,43 @@ def test_atari_is_human_normalised_until_another_game_is_among_them(make_run: Ma
     assert not any(note.startswith(REFERENCES) for note in atari.notes)
     assert f"{REFERENCES}human on Pong; optimal play on Catch." in both.notes
     beside = report(tmp_path, runs=runs, published=["table1"], games="Pong,Catch")
-    assert (beside.games, beside.normalized) == (("Pong",), "human-normalized")  # the published have no Catch
+    assert (beside.games, beside.raw_games, beside.normalized) == (("Pong",), ("Catch",), "human-normalized")
+    assert [s.normalized for s in beside.game_scores if s.game == "Catch"] == [None]
+    assert "Catch: no published scores to compare with." in beside.notes
+    assert not any("has no score on Catch" in note or "no reference scores" in note for note in beside.notes)
 
 
-def test_reference_scores_are_not_of_an_environment_with_arguments(make_run: MakeRun, tmp_path: Path) -> None:
+def test_games_that_the_published_lack_are_compared(make_run: MakeRun, tmp_path: Path) -> None:
+    for game in ("Pong", "Catch"):
+        for seed in range(3):
+            make_run("rem", game, seed, 0.5 + seed / 10)
+            make_run("no_pop", game, seed, 0.1 * seed)
+    results = report(tmp_path, runs=[str(tmp_path / "runs")], published=["table1"], control="rem")
+    assert {i.game for i in results.improvements} == {None, "Catch"}
+    assert {a.num_games for a in results.aggregates} == {1}
+
+
+@pytest.mark.parametrize("config", ["arguments: {size: 8}", "frame_skip: 2", "time_limit_test_frames: 50"])
+def test_reference_scores_are_of_the_published_environment(make_run: MakeRun, tmp_path: Path, config: str) -> None:
     game = "gym:MiniGrid-DoorKey-5x5-v0"
-    make_run("rem", game, 0, 0.22, config="environment:\n  arguments:\n    size: 8\n")
+    make_run("rem", game, 0, 0.22, config=f"environment:\n  {config}\n")
     results = report(tmp_path, runs=[str(tmp_path / "runs")])
     assert (results.games, results.raw_games, results.game_scores[0].normalized) == ((), (game,), None)
-    assert f"{game}: run with environment.arguments, so its reference scores do not apply." in results.notes
+    assert any(n.startswith(f"{game}: run with ") and "reference scores do not apply" in n for n in results.notes)
+    assert not any("no reference scores" in n for n in results.notes)
     assert cells(results, "per_game", game)[:2] == ["-", "-"]
+
+
+def test_a_game_that_is_raw_for_one_is_raw_for_all(make_run: MakeRun, tmp_path: Path) -> None:
+    game = "gym:MiniGrid-DoorKey-5x5-v0"
+    usual = resolve(game, "quick").environment
+    same = f"environment:\n  frame_skip: {usual.frame_skip}\n  time_limit_test_frames: {usual.time_limit_test_frames}\n"
+    make_run("rem", game, 0, 0.22, config=same + "  arguments: {size: 8}\n")
+    make_run("no_pop", game, 0, 0.22, config=same)
+    raw = report(tmp_path, runs=[str(tmp_path / "runs")])
+    assert (raw.raw_games, [score.normalized for score in raw.game_scores]) == ((game,), [None, None])
+    alone = report(tmp_path, runs=[str(tmp_path / "runs/quick/no_pop")])
+    assert (alone.games, alone.game_scores[0].normalized) == ((game,), pytest.approx(0.2))
 
 
 def test_games_that_nobody_has(tmp_path: Path) -> None:
