@@ -19,6 +19,7 @@ from remctl.report.scores import parse_option, read_scores
 from remctl.report.spec import ReportSpec, in_order
 
 DEFAULT_CONTROL = "rem"
+RAW = ": raw scores per game only, in no aggregate."
 ALTERED = (
     "run with environment.arguments, or another environment.frame_skip or time_limit_test_frames than the preset's"
 )
@@ -57,9 +58,9 @@ def collect(spec: ReportSpec) -> Collected:
     notes += _published_control(control, algorithms)
     ordered = sorted(algorithms, key=lambda a: a.name != control)
     altered = {run.game for a in algorithms for run in a.runs if run.is_altered and find_reference(run.game)}
-    notes += [f"{game}: {ALTERED}, so its reference scores do not apply." for game in in_order(altered)]
+    notes += [f"{game}: {ALTERED}, so its reference scores do not apply{RAW}" for game in in_order(altered)]
     unpublished = {g for g in games if paper and find_reference(g) and not any(g in a.means for a in paper)} - altered
-    notes += [f"{game}: no published scores to compare with." for game in in_order(unpublished)]
+    notes += [f"{game}: no published scores to compare with{RAW}" for game in in_order(unpublished)]
     raw_games = tuple(g for g in games if g in altered or g in unpublished or find_reference(g) is None)
     return Collected(
         algorithms=tuple(coloured(_labelled(ordered))),

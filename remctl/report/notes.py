@@ -8,7 +8,7 @@ from pathlib import Path
 
 from remctl.config import RunConfig, differing, from_yaml
 from remctl.errors import UserError
-from remctl.games import HUMAN, reference_name, reference_scores
+from remctl.games import HUMAN, find_reference, reference_name, reference_scores
 from remctl.report.cells import span
 from remctl.report.results import Algorithm, MissingRun, RunScore
 from remctl.runs.code import Code
@@ -103,8 +103,8 @@ def _games_notes(
         notes.append(f"Aggregates, profiles and differences of every column go over the same {which}.")
     if reference_name(common) != HUMAN:
         notes.append(f"Normalized scores: 0 is random play, 1 is {'; '.join(_references(common))}.")
-    if raw_games:
-        notes.append(f"{some(raw_games)}: raw scores per game only, in no aggregate.")
+    if unknown := [game for game in raw_games if find_reference(game) is None]:
+        notes.append(f"{some(unknown)}: no reference scores, so raw scores per game only, in no aggregate.")
     return notes
 
 

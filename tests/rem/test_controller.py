@@ -105,7 +105,7 @@ def test_the_lstm_is_not_computed_in_bfloat16() -> None:
 
 @pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize("side", [1, 4, 8])
-@pytest.mark.parametrize("leading", [(3,), (2, 5)])
+@pytest.mark.parametrize("leading", [(3,), (2, 5), (2, 0), (0,)])
 def test_the_first_convolution_looked_up_is_the_one_that_is_multiplied(
     side: int, leading: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from remctl.config import resolve
 from remctl.errors import UserError
 from remctl.games import ABLATION_SUBSET, ATARI_100K
 from remctl.report.render import latex, markdown
@@ -296,7 +297,7 @@ def test_atari_is_human_normalised_until_another_game_is_among_them(make_run: Ma
     beside = report(tmp_path, runs=runs, published=["table1"], games="Pong,Catch")
     assert (beside.games, beside.raw_games, beside.normalized) == (("Pong",), ("Catch",), "human-normalized")
     assert [s.normalized for s in beside.game_scores if s.game == "Catch"] == [None]
-    assert "Catch: no published scores to compare with." in beside.notes
+    assert "Catch: no published scores to compare with: raw scores per game only, in no aggregate." in beside.notes
     assert not any("has no score on Catch" in note or "no reference scores" in note for note in beside.notes)
 
 
@@ -313,7 +314,7 @@ def test_games_that_the_published_lack_are_compared(make_run: MakeRun, tmp_path:
 @pytest.mark.parametrize("config", ["arguments: {size: 8}", "frame_skip: 2", "time_limit_test_frames: 50"])
 def test_reference_scores_are_of_the_published_environment(make_run: MakeRun, tmp_path: Path, config: str) -> None:
     game = "gym:MiniGrid-DoorKey-5x5-v0"
-    make_run("rem", game, 0, 0.22, config=f"environment:\n  {config}\n")
+    make_run("rem", game, 0, 0.22, config=f"schema: 2\nenvironment:\n  {config}\n")
     results = report(tmp_path, runs=[str(tmp_path / "runs")])
     assert (results.games, results.raw_games, results.game_scores[0].normalized) == ((), (game,), None)
     assert any(n.startswith(f"{game}: run with ") and "reference scores do not apply" in n for n in results.notes)
@@ -324,7 +325,7 @@ def test_reference_scores_are_of_the_published_environment(make_run: MakeRun, tm
 def test_a_game_that_is_raw_for_one_is_raw_for_all(make_run: MakeRun, tmp_path: Path) -> None:
     game = "gym:MiniGrid-DoorKey-5x5-v0"
     usual = resolve(game, "quick").environment
-    same = f"environment:\n  frame_skip: {usual.frame_skip}\n  time_limit_test_frames: {usual.time_limit_test_frames}\n"
+    same = f"schema: 2\nenvironment:\n  frame_skip: {usual.frame_skip}\n  time_limit_test_frames: {usual.time_limit_test_frames}\n"
     make_run("rem", game, 0, 0.22, config=same + "  arguments: {size: 8}\n")
     make_run("no_pop", game, 0, 0.22, config=same)
     raw = report(tmp_path, runs=[str(tmp_path / "runs")])
