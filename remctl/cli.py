@@ -147,7 +147,9 @@ def evaluate(
     run: Run,
     episodes: Annotated[
         int | None,
-        typer.Option(min=1, help="Test episodes to play.", show_default="100; of a bundle, as many as its result has"),
+        typer.Option(
+            min=1, help="Test episodes to play.", show_default="100; for a bundle, as many as its final test had"
+        ),
     ] = None,
     device: Device = "auto",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the episodes; by default the run's.")] = None,
@@ -155,7 +157,7 @@ def evaluate(
 ) -> None:
     """Play test episodes with a run's newest agent.
 
-    Of a bundle, compare its checksums, play its final test again and compare the scores; exit status 1 if they do not agree.
+    For a bundle: check the checksums, repeat the final test, and compare the scores. The exit status is 1 if they do not agree.
     """
     from remctl.commands.output import facts, show, show_json, summary
 
@@ -167,13 +169,13 @@ def evaluate(
         from remctl import runner
 
         result = runner.evaluate(run, episodes or 100, device, seed)
-    verdict = "" if json else result.pop("comparison", "")
     if json:
         show_json(result)
     else:
+        verdict = result.pop("comparison", "")
         show(facts(summary(result)))
-    if verdict:
-        print(verdict)
+        if verdict:
+            print(verdict)
     if not result.get("agrees", True):
         raise typer.Exit(1)
 
@@ -201,8 +203,7 @@ def inspect(
     if json:
         show_json(result)
         return
-    can_train = not (RunFolder(run).is_imported or RunFolder(run).is_bundle)
-    for table in diagnosis_table(result["diagnosis"], can_train):
+    for table in diagnosis_table(result["diagnosis"], RunFolder(run).can_train):
         show(table)
     for figure in result["figures"]:
         print(figure)

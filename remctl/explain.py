@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import yaml
@@ -176,10 +176,9 @@ def _limits(node: Node) -> list[str]:
 
 
 def games() -> list[dict[str, Any]]:
-    """Games with reference scores: these, whose they are, where from; membership of the 8-game ablation subset."""
+    """Every game with reference scores: these, whose they are, their sources, and whether the paper's ablations have it."""
     return [
-        {"game": game, "random": row.random, "score": row.score, "reference": row.label, "num_steps": row.num_steps}
-        | {"random_source": row.random_source, "source": row.source, "ablation_subset": game in ABLATION_SUBSET}
+        {"game": game, **asdict(row), "reference": row.label, "ablation_subset": game in ABLATION_SUBSET}
         for game, row in references().items()
     ]
 

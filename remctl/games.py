@@ -113,6 +113,15 @@ class Reference:
         """`human`, `PPO, 100,000 steps`."""
         return self.name if self.num_steps is None else f"{self.name}, {self.num_steps:,} steps"
 
+    @property
+    def span(self) -> float:
+        """A difference of 1 between normalised scores, in raw scores."""
+        return self.score - self.random
+
+    def normalized(self, score: float) -> float:
+        """(score - random) / (reference - random)."""
+        return (score - self.random) / self.span
+
 
 @cache
 def references() -> Mapping[str, Reference]:
@@ -149,8 +158,7 @@ def reference_scores(game: str) -> Reference:
 
 def normalized(game: str, score: float) -> float:
     """(score - random) / (reference - random). Raises UserError for a game without reference scores."""
-    row = reference_scores(game)
-    return (score - row.random) / (row.score - row.random)
+    return reference_scores(game).normalized(score)
 
 
 def reference_name(of_games: Iterable[str]) -> str:

@@ -40,7 +40,7 @@ from remctl.train.continuing import adopt
 from remctl.train.diagnosis import diagnose
 from remctl.train.estimate import announce
 from remctl.train.evaluate import Episode, as_steps, play
-from remctl.train.loading import give_weights, load_agent
+from remctl.train.loading import load_agent, load_weights
 from remctl.train.restoring import precision_before, restorable
 from remctl.train.seeding import Randomness
 from remctl.train.testing import controller_trained, episode_record
@@ -195,13 +195,19 @@ def evaluate(path: Path, episodes: int, device: str, seed: int | None = None) ->
     """
     with agent_of(path, device) as (agent, epoch, run, reporter):
         random = Randomness(agent.config.seed if seed is None else seed, epoch, "eval")
-        with reporter.counting("episodes", episodes) as advance:
-            played = play(agent, episodes, random, advance, controller_trained(agent.config, epoch))
-        about = describe_device(agent.device, agent.config.runtime.precision)
-        result, final = describe_run(agent.config, played) | {"device": about}, agent.config.evaluation.final_episodes
+        result, final = play_test(agent, episodes, random, reporter), agent.config.evaluation.final_episodes
         if run.is_imported:
             reporter.log(keep_score(run, result, random.seed == agent.config.seed and episodes >= final, final))
         return result | {"epoch": epoch, "evaluation_seed": random.seed}
+
+
+def play_test(agent: Agent, num_episodes: int, random: Randomness, reporter: Reporter) -> dict[str, Any]:
+    """Play test episodes with the agent of epoch `random.epoch`: what `describe_run` says of them, and the device."""
+    trained = controller_trained(agent.config, random.epoch)
+    with reporter.counting("episodes", num_episodes) as advance:
+        played = play(agent, num_episodes, random, advance, trained)
+    device = describe_device(agent.device, agent.config.runtime.precision)
+    return describe_run(agent.config, played) | {"device": device}
 
 
 def inspect(path: Path, device: str, out: Path | None = None, num_steps: int | None = None) -> dict[str, Any]:
@@ -258,7 +264,7 @@ def agent_of(path: Path, device: str, num_steps: int | None = None) -> Iterator[
     precision, why = decide(config.runtime.precision, precision_before(run, loaded), native_precision(where))
     agent = build_agent(config.at_precision(precision), env.num_actions, where)
     env.close()
-    give_weights(agent, loaded.agent, path)
+    load_weights(agent, loaded.agent, path)
     for module in agent.components.values():
         module.eval()
     with StopFlag().listening() as stop, Reporter(stop, to_stderr=True) as reporter, yielding():

@@ -85,3 +85,8 @@ VARIANTS: dict[str, Variant] = {
     "iris": Variant("IRIS", "Section 3", IRIS),
     "iris_rem": Variant("IRIS, REM's configuration", "Figure 11", IRIS_REM),
 }
+
+
+def label_of(name: str) -> str:
+    """Return a variant's label; of another name, that name."""
+    return VARIANTS[name].label if name in VARIANTS else name

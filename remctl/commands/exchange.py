@@ -1,4 +1,4 @@
-"""`remctl import` and `remctl export`: bundles of evidence, and weights in the formats of others."""
+"""`remctl import` and `remctl export`: bundles, and weights in the formats of others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from remctl.commands.options import Game, Run, Seed, Sets, check_folder, refuse_beside
 from remctl.config.presets import DESCRIPTIONS
 
-FORMATS = "bundle (a folder to check and play), or rem or iris: the authors' state dicts."
+FORMAT_HELP = "bundle (a folder to check and play), or rem or iris: the authors' state dicts."
 
 
 def take_in(
@@ -24,7 +24,7 @@ def take_in(
         typer.Option(metavar="RUN", help="The new run folder: runs/published/rem/Pong/seed_0.", callback=check_folder),
     ],
     kind: Annotated[
-        str | None, typer.Option("--from", metavar="FORMAT", help=FORMATS, show_default="bundle, if it is one")
+        str | None, typer.Option("--from", metavar="FORMAT", help=FORMAT_HELP, show_default="bundle, if it is one")
     ] = None,
     game: Game = None,
     preset: Annotated[
@@ -56,7 +56,7 @@ def give_out(
     out: Annotated[
         Path, typer.Option(metavar="OUT", help="The new folder of a bundle; else the file, .pt or .safetensors.")
     ],
-    kind: Annotated[str, typer.Option("--format", metavar="FORMAT", help=FORMATS)] = "bundle",
+    kind: Annotated[str, typer.Option("--format", metavar="FORMAT", help=FORMAT_HELP)] = "bundle",
     like: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A published file: its names for what no table lists (rem)."),

@@ -51,7 +51,7 @@ def games(rows: list[dict[str, Any]]) -> list[RenderableType]:
         "Subset: the games of the paper's ablations. Also: any other single-player ALE game in CamelCase, and gym:ID for a "
         "Gymnasium environment. Where the scores come from: remctl list games --json"
     )
-    return [table(("game", "random", "score", "of", "subset"), cells, right=("random", "score")), more]
+    return [table(("game", "random", "reference", "whose", "subset"), cells, right=("random", "reference")), more]
 
 
 def _score(value: float) -> str:

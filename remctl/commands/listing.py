@@ -24,7 +24,7 @@ def _print(what: str, json: bool) -> None:
 
 @app.command()
 def games(json: Json = False) -> None:
-    """The games with reference scores, which reports normalise by: random play, and a human, an agent or optimal play."""
+    """The games with reference scores for normalising: random play, and a human, an agent or optimal play."""
     _print("games", json)
 
 

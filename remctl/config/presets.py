@@ -5,7 +5,7 @@ A preset is a flat mapping of dotted keys to values, laid over the schema's defa
 
 from __future__ import annotations
 
-from remctl.config.quick import Overrides, quick
+from remctl.config.quick import Overrides, quick_overrides
 from remctl.games import kind
 from remctl.variants import VARIANTS
 
@@ -66,6 +66,6 @@ GYM_OVERRIDES: Overrides = {"environment.frame_skip": 1}
 def preset_overrides(preset: str, game: str) -> Overrides:
     """The dotted overrides of `preset` for `game`. The name must be one of DESCRIPTIONS."""
     table: dict[str, Overrides] = {"paper": {}, "corrected": CORRECTIONS, "paper-text": PAPER_TEXT}
-    table["quick"] = CORRECTIONS | quick(game)
+    table["quick"] = CORRECTIONS | quick_overrides(game)
     table |= {name: VARIANTS[variant].overrides for name, variant in PRESET_VARIANTS.items()}
     return table[preset] | GAME_OVERRIDES.get(game, GYM_OVERRIDES if kind(game) == "gym" else {})

@@ -114,7 +114,7 @@ QUICK_MINIGRID: Overrides = QUICK_TOY | {
 BY_PREFIX: dict[str, Overrides] = {"bsuite/catch": QUICK_BSUITE_CATCH, "MiniGrid-": QUICK_MINIGRID}
 
 
-def quick(game: str) -> Overrides:
+def quick_overrides(game: str) -> Overrides:
     """The overrides of `quick` for `game`."""
     if kind(game) == "toy":
         return QUICK_TOY

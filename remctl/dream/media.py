@@ -98,7 +98,7 @@ def write_media(
     make_folder(folder)
     paths = [folder / "reconstructions.png", folder / "dream.webp"]
     write_atomic(paths[0], _png(picture))
-    write_atomic(paths[1], _webp(clip, action_names, game))
+    write_atomic(paths[1], _video(clip, action_names, game))
     return paths
 
 
@@ -216,12 +216,23 @@ def picture_rows(steps: Steps) -> np.ndarray:
 # The video
 
 
-def _webp(clip: Clip, action_names: Sequence[str], game: str) -> bytes:
+def _video(clip: Clip, action_names: Sequence[str], game: str) -> bytes:
     images = [draw_frame(clip, i, action_names, game) for i in range(len(clip))]
-    held = [HOLD_MS if clip.last[i] or clip.dreamt[i] == 0 else FRAME_MS for i in range(len(clip))]
-    data, rest = io.BytesIO(), images[1:]
     # Lossless: else the codec leaves ghosts in the very panel that is to be trusted.
-    images[0].save(data, "WEBP", save_all=True, append_images=rest, duration=held, lossless=True, quality=0, method=0)
+    return webp(images, held(clip.last | (clip.dreamt == 0)), lossless=True, quality=0, method=0)
+
+
+def held(longer: np.ndarray) -> list[int]:
+    """Milliseconds for each frame; `longer` (n,): whether one stands still for a moment."""
+    return [HOLD_MS if each else FRAME_MS for each in longer]
+
+
+def webp(images: Sequence[Image.Image], durations_ms: Sequence[int], **options: object) -> bytes:
+    """Return an animated WebP that repeats; `options` are Pillow's."""
+    data = io.BytesIO()
+    images[0].save(
+        data, "WEBP", save_all=True, append_images=images[1:], duration=list(durations_ms), loop=0, **options
+    )
     return data.getvalue()
 
 

@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 
 from remctl.dream.media import (
-    FRAME_MS,
-    HOLD_MS,
     Panel,
     choose_clip,
     draw_frame,
     header_of,
+    held,
     imagined_clip,
     reconstructions,
     row_of,
     stack_of,
+    webp,
 )
 from remctl.games import GYM_PREFIX
 from remctl.replay.buffer import Episodes, Steps
@@ -29,18 +29,18 @@ from remctl.train.seeding import Randomness
 
 NUM_FRAMES = 110  # 10 seconds
 WIDTH = 128  # pixels per frame, upscaled
-# Where lossless pictures take too much: how often their width is halved, and the quality of lossy ones.
+# If lossless frames are too large, in this order: how often their width is halved, and the lossy quality.
 ATTEMPTS = ((0, 80), (0, 50), (0, 20), (0, 0), (1, 20), (2, 20))
 
 
-def num_shown(lengths: Sequence[int]) -> int:
+def num_episodes_shown(lengths: Sequence[int]) -> int:
     """Return how many of the first episodes, of these lengths in steps, fill a video; at least 1."""
     before = np.cumsum([0, *lengths])[:-1]
     return max(1, int((before < NUM_FRAMES).sum()))
 
 
 @torch.no_grad()
-def still(agent: Agent, steps: Steps, random: Randomness, game: str) -> bytes:
+def reconstructions_png(agent: Agent, steps: Steps, random: Randomness, game: str) -> bytes:
     """A PNG of 256 colours: frames, V's reconstructions, and the differences."""
     with evaluation_mode(agent, random), agent.autocast():
         picture = reconstructions(agent, steps, game)
@@ -56,7 +56,7 @@ def dream_video(
     part, shown = choose_clip(steps, NUM_FRAMES)
     clip = imagined_clip(agent, part, shown, random)
     images = [draw_frame(clip, i, action_names, game.removeprefix(GYM_PREFIX), WIDTH) for i in range(len(clip))]
-    return _within(images, _held(clip.last | (clip.dreamt == 0)), max_bytes)
+    return _fit(images, held(clip.last | (clip.dreamt == 0)), max_bytes)
 
 
 def episode_video(steps: Steps, action_names: Sequence[str], max_bytes: int) -> bytes:
@@ -70,28 +70,15 @@ def episode_video(steps: Steps, action_names: Sequence[str], max_bytes: int) -> 
         caption, reward = action_names[int(steps.actions[i])], float(steps.rewards[i])
         picture = row_of([Panel(steps.frames[i], caption, reward=reward, end=bool(steps.ends[i]))], WIDTH)
         images.append(stack_of([header_of(f"episode {number[i]}", labels, picture.width), picture]))
-    return _within(images, _held(episodes.remaining[:count] == 1), max_bytes)
+    return _fit(images, held(episodes.remaining[:count] == 1), max_bytes)
 
 
-def _held(longer: np.ndarray) -> list[int]:
-    """Milliseconds for each frame; `longer` (n,): whether one stands still for a moment."""
-    return [HOLD_MS if each else FRAME_MS for each in longer]
-
-
-def _within(images: Sequence[Image.Image], durations_ms: Sequence[int], max_bytes: int) -> bytes:
+def _fit(images: Sequence[Image.Image], durations_ms: Sequence[int], max_bytes: int) -> bytes:
     """Lossless if that is small enough, else as good as it can be; the smallest if nothing is."""
-    made = _webp(images, durations_ms, lossless=True, quality=60, method=3)
+    made = webp(images, durations_ms, lossless=True, quality=60, method=3)
     for halvings, quality in ATTEMPTS:
         if len(made) <= max_bytes:
             break
         reduced = [image.reduce(2**halvings) for image in images]
-        made = min(made, _webp(reduced, durations_ms, quality=quality, method=3), key=len)
+        made = min(made, webp(reduced, durations_ms, quality=quality, method=3), key=len)
     return made
-
-
-def _webp(images: Sequence[Image.Image], durations_ms: Sequence[int], **options: object) -> bytes:
-    data = io.BytesIO()
-    images[0].save(
-        data, "WEBP", save_all=True, append_images=images[1:], duration=list(durations_ms), loop=0, **options
-    )
-    return data.getvalue()

@@ -40,10 +40,8 @@ def _tokenizer_verdicts(diagnosis: Diagnosis) -> list[Verdict]:
     ratio, found = v["reconstruction_to_median_ratio"], []
     if ratio is not None and ratio > BAD_MEDIAN_RATIO:
         what = f"V paints the median image (error {ratio:.2f} of the median image's)"
-        advice = (
-            ": warm it up as an autoencoder, initialise the codebook by k-means, or train it longer; nothing behind it"
-        )
-        found.append((what, f"{advice} can work"))
+        advice = ": warm it up as an autoencoder, initialise the codebook by k-means, or train it longer"
+        found.append((what, f"{advice}; M and C cannot work before V does"))
     if v["code_perplexity"] < FEW_CODES:
         found.append((f"V hardly uses its codebook (perplexity {v['code_perplexity']:.1f} of {v['num_codes']})", ""))
     return found

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
+from pathlib import Path
 
 from remctl.config import config_hash, from_yaml
-from remctl.dream.small import dream_video, episode_video, num_shown, still
+from remctl.dream.small import dream_video, episode_video, num_episodes_shown, reconstructions_png
 from remctl.envs import make_env
 from remctl.errors import MachineError, UserError
 from remctl.exchange.agreement import stored_returns
@@ -17,9 +17,9 @@ from remctl.exchange.private import public_start, refuse_places
 from remctl.exchange.requests import Export, Import
 from remctl.runner import agent_of
 from remctl.runs import files, provenance
-from remctl.runs.bundle import read_file, unlisted, verify, write_manifest
+from remctl.runs.bundle import read_file, read_manifest, unlisted, write_manifest
 from remctl.runs.files import read_jsonl
-from remctl.runs.imported import BUNDLE, refuse_imported
+from remctl.runs.imported import BUNDLE, refuse_imported, write_record
 from remctl.runs.layout import RunFolder
 from remctl.runs.result import read_result
 from remctl.train import checkpoint
@@ -32,7 +32,6 @@ from remctl.train.testing import controller_trained
 OF_A_RUN = ("config.yaml", "result.json", "provenance.json", "metrics.jsonl", "episodes.jsonl")
 MAX_BYTES, MANIFEST_BYTES = 3_000_000, 2_000
 MIN_VIDEO_BYTES, MAX_VIDEO_BYTES = 100_000, 500_000
-LARGE_BYTES = 500_000  # named if the whole is too large
 
 
 def export_bundle(asked: Export) -> None:
@@ -56,18 +55,16 @@ def import_bundle(asked: Import) -> None:
     if not given.is_bundle:
         raise UserError(f"{asked.file}: no bundle.json in it: give a folder that `remctl export RUN --out DIR` wrote")
     refuse_taken(out)
-    manifest, loaded = verify(given), load_agent(given)
+    manifest, loaded = read_manifest(given), load_agent(given)
     config = from_yaml(given.config)
     digest = hashlib.sha256(given.manifest.read_bytes()).hexdigest()
-    about = {"format": BUNDLE, "file": str(asked.file.resolve()), "sha256": digest}
     with made_whole(out) as run:
         checkpoint.save(run, loaded.epoch, config_hash(config), loaded.agent, {}, precisions=loaded.precisions)
         for name in manifest.files:
             if name in OF_A_RUN or name.startswith("media/"):
                 files.make_folder((run.path / name).parent)
                 files.write_atomic(run.path / name, read_file(given, manifest, name))
-        provenance.append(run, provenance.collect(asked.command) | {"imported": about})
-        files.write_json(run.imported, about | {"time": datetime.now(UTC).isoformat(timespec="seconds"), "names": {}})
+        write_record(run, BUNDLE, asked.file.resolve(), digest, asked.command)
     if extra := unlisted(given, manifest):
         asked.say(f"left out, as no part of the bundle: {', '.join(extra)}")
 
@@ -79,8 +76,7 @@ def _write_bundle(run: RunFolder, bundle: RunFolder) -> None:
         raise MachineError(f"{run.path}: the agent of its last epoch is lost: restore {run.checkpoints} from a copy")
     starts = [public_start(entry) for entry in provenance.starts(run)]
     tensors = flat(loaded.agent)
-    with files.named_errors("reading", run.path):
-        texts = {p.name: p.read_text(encoding="utf-8") for p in (run.config, run.result, run.metrics, run.episodes)}
+    texts = {path.name: _text(path) for path in (run.config, run.result, run.metrics, run.episodes)}
     texts["provenance.json"] = json.dumps(files.finite(starts), indent=2) + "\n"
     texts["README.md"] = card(
         config, json.loads(texts["result.json"]), starts, sum(t.numel() for t in tensors.values())
@@ -93,21 +89,30 @@ def _write_bundle(run: RunFolder, bundle: RunFolder) -> None:
     write_manifest(bundle, loaded.epoch, config_hash(config), loaded.precisions)
 
 
+def _text(path: Path) -> str:
+    with files.named_errors("reading", path):
+        data = path.read_bytes()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise MachineError(f"{path} is damaged ({error}): restore it from a copy") from error
+
+
 def _write_pictures(run: RunFolder, bundle: RunFolder) -> None:
     """Draw them from the first test episodes, which are played once more."""
     files.make_folder(bundle.media)
     finals = [entry for entry in read_jsonl(run.episodes) if entry.get("kind") == "final"]
-    count = num_shown([entry.get("length_steps", 0) for entry in finals])
+    count = num_episodes_shown([entry.get("length_steps", 0) for entry in finals])
     with agent_of(run.path, "auto") as (agent, epoch, _, reporter):
-        config, about = agent.config, (agent.config.seed, epoch)
+        config, seed_and_epoch = agent.config, (agent.config.seed, epoch)
         with reporter.counting("episodes", count) as advance:
             trained = controller_trained(config, epoch)
-            steps = as_steps(play(agent, count, Randomness(*about, "final"), advance, trained, num_kept=count))
+            steps = as_steps(play(agent, count, Randomness(*seed_and_epoch, "final"), advance, trained, num_kept=count))
         env = make_env(config.game, config.environment, training=False, seed=0)
         env.close()
         with reporter.doing("drawing"):
-            random, names, game = Randomness(*about, "media"), env.action_names, config.game
-            files.write_atomic(bundle.media / "reconstructions.png", still(agent, steps, random, game))
+            random, names, game = Randomness(*seed_and_epoch, "media"), env.action_names, config.game
+            files.write_atomic(bundle.media / "reconstructions.png", reconstructions_png(agent, steps, random, game))
             files.write_atomic(bundle.media / "episode.webp", episode_video(steps, names, _left(bundle) // 2))
             dream = dream_video(agent, steps, random, names, game, _left(bundle))
             files.write_atomic(bundle.media / "dream.webp", dream)
@@ -119,12 +124,14 @@ def _left(bundle: RunFolder) -> int:
 
 
 def _sizes(bundle: RunFolder) -> dict[str, int]:
-    return {str(p.relative_to(bundle.path)): p.stat().st_size for p in bundle.path.rglob("*") if p.is_file()}
+    return {name: (bundle.path / name).stat().st_size for name in files.names_below(bundle.path)}
 
 
 def _say_size(bundle: RunFolder, asked: Export) -> None:
     """A line if it is too large for git."""
     sizes = _sizes(bundle)
-    if sum(sizes.values()) > MAX_BYTES:
-        large = [f"{name} {size / 1e6:.1f} MB" for name, size in sorted(sizes.items()) if size > LARGE_BYTES]
-        asked.say(f"{asked.file} takes {sum(sizes.values()) / 1e6:.1f} MB, much for git: {', '.join(large)}")
+    total = sum(sizes.values())
+    if total > MAX_BYTES:
+        largest = sorted(sizes, key=lambda name: sizes[name])[:-4:-1]
+        named = ", ".join(f"{name} {sizes[name] / 1e6:.1f} MB" for name in largest)
+        asked.say(f"{asked.file} is {total / 1e6:.1f} MB, large for git; its largest files: {named}")

@@ -9,19 +9,19 @@ from typing import Any
 from remctl import games
 from remctl.config import RunConfig, config_hash
 from remctl.exchange.agreement import interval, stored_returns
-from remctl.variants import VARIANTS
+from remctl.variants import label_of
 
 PICTURES = {
     "media/episode.webp": "The first test episodes, as the agent saw and played them.",
     "media/dream.webp": "Reality, its reconstruction, and what the world model imagines under the same actions.",
     "media/reconstructions.png": "Frames, their reconstructions by the tokenizer, and the differences.",
 }
-LICENCE = "MIT, like remctl. The game is its makers'."
+LICENCE = "MIT, like remctl. The game belongs to its makers."
 
 
 def card(config: RunConfig, result: Mapping[str, Any], starts: Sequence[Mapping[str, Any]], num_weights: int) -> str:
     """Return the card as Markdown; `starts` are the public entries of provenance.json."""
-    label = VARIANTS[config.variant].label if config.variant in VARIANTS else config.variant
+    label = label_of(config.variant)
     rows = {
         "agent": f"{label} (variant `{config.variant}`), preset `{config.preset}`, {num_weights:,} weights",
         "game": f"{config.game}, seed {config.seed}",
@@ -29,7 +29,7 @@ def card(config: RunConfig, result: Mapping[str, Any], starts: Sequence[Mapping[
         **_known_scores(config),
         "training": _training(config, result),
         "machine": _machine(result),
-        "command": " ".join(filter(None, (_command(starts), _how_often(starts)))),
+        "command": _command(starts),
         "code": _code(result, starts),
         "configuration": f"`{config_hash(config)}`, in [config.yaml](config.yaml)",
         "licence": LICENCE,
@@ -81,26 +81,27 @@ def _training(config: RunConfig, result: Mapping[str, Any]) -> str:
 
 
 def _machine(result: Mapping[str, Any]) -> str:
-    about = result.get("device") or {}
-    threads = about.get("threads")
-    parts = (about.get("name"), f"{threads} thread{'s' * (threads != 1)}" if threads else "", about.get("precision"))
+    device = result.get("device") or {}
+    threads = device.get("threads")
+    parts = (device.get("name"), f"{threads} thread{'s' * (threads != 1)}" if threads else "", device.get("precision"))
     return ", ".join(str(part) for part in parts if part)
 
 
 def _command(starts: Sequence[Mapping[str, Any]]) -> str:
     words = starts[0].get("command") if starts else None
-    return f"`{shlex.join(words)}`" if words else ""
-
-
-def _how_often(starts: Sequence[Mapping[str, Any]]) -> str:
-    return f"({len(starts)} starts)" if len(starts) > 1 else ""
+    if not words:
+        return ""
+    return f"`{shlex.join(words)}`" + (f" ({len(starts)} starts)" if len(starts) > 1 else "")
 
 
 def _code(result: Mapping[str, Any], starts: Sequence[Mapping[str, Any]]) -> str:
     last = starts[-1] if starts else {}
-    torch = (last.get("packages") or {}).get("torch")
-    parts = (f"remctl {result.get('remctl_version')}", f"Python {last.get('python')}", f"torch {torch}")
-    return ", ".join(part for part in parts if not part.endswith(" None"))
+    versions = {
+        "remctl": result.get("remctl_version"),
+        "Python": last.get("python"),
+        "torch": (last.get("packages") or {}).get("torch"),
+    }
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
 
 def _cell(text: str) -> str:

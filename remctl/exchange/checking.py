@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from remctl.exchange.agreement import Comparison, compare, interval, stored_returns
-from remctl.runner import agent_of, describe_device, describe_run
+from remctl.runner import agent_of, play_test
 from remctl.runs import provenance
-from remctl.runs.bundle import unlisted, verify
+from remctl.runs.bundle import read_manifest, unlisted
 from remctl.runs.cores import cores_here
 from remctl.runs.layout import RunFolder
 from remctl.runs.result import read_result
 from remctl.train import threads
-from remctl.train.evaluate import play
+from remctl.train.build import Agent
 from remctl.train.seeding import Randomness
-from remctl.train.testing import controller_trained
 
 
 def check(path: Path, episodes: int | None, device: str, seed: int | None) -> dict[str, Any]:
@@ -28,26 +28,19 @@ def check(path: Path, episodes: int | None, device: str, seed: int | None) -> di
     result = read_result(bundle, "score", "returns")
     stored = stored_returns(result, bundle.result)
     low, high = interval(stored)
-    about = result.get("device")
-    there: dict[str, Any] = about if isinstance(about, dict) else {}
-    if device == "auto" and there.get("type") == "cpu":
+    trained_on = result["device"] if isinstance(result.get("device"), dict) else {}
+    if device == "auto" and trained_on.get("type") == "cpu":
         device = "cpu"
     with agent_of(path, device) as (agent, epoch, _, reporter):
-        if extra := unlisted(bundle, verify(bundle)):
+        if extra := unlisted(bundle, read_manifest(bundle)):
             reporter.log(f"note: not part of the bundle, and not read: {', '.join(extra)}")
-        number = there.get("threads")
-        if agent.device.type == "cpu" and isinstance(number, int) and number > 0:
-            threads.use(min(number, cores_here().most_threads))  # with another number sums are rounded differently
-        config, count = agent.config, len(stored) if episodes is None else episodes
-        final = seed is None or seed == config.seed
-        random = Randomness(config.seed if seed is None else seed, epoch, "final" if final else "eval")
-        with reporter.counting("episodes", count) as advance:
-            played = describe_run(config, play(agent, count, random, advance, controller_trained(config, epoch)))
-        here = describe_device(agent.device, config.runtime.precision)
+        _use_threads_of(trained_on, agent)
+        own, count = agent.config.seed, len(stored) if episodes is None else episodes
+        random = Randomness(own if seed is None else seed, epoch, "final" if seed in (None, own) else "eval")
+        played = play_test(agent, count, random, reporter)
     found = compare(played["returns"], stored)
     was = f"stored {result['score']:.4g} (95% interval {low:.4g} to {high:.4g}, {len(stored)} episodes)"
     return played | {
-        "device": here,
         "epoch": epoch,
         "evaluation_seed": random.seed,
         "stored": {"score": result["score"], "num_episodes": len(stored), "interval": [low, high]},
@@ -56,14 +49,21 @@ def check(path: Path, episodes: int | None, device: str, seed: int | None) -> di
     }
 
 
+def _use_threads_of(device: Mapping[str, Any], agent: Agent) -> None:
+    """Compute on a CPU with as many threads as the run, if there are as many cores: another number rounds sums differently."""
+    number = device.get("threads")
+    if agent.device.type == "cpu" and isinstance(number, int) and number > 0:
+        threads.use(min(number, cores_here().most_threads))
+
+
 def _verdict(bundle: RunFolder, found: Comparison) -> str:
     if found.is_same:
-        return "they agree, every return is the stored one"
+        return "they agree: every return is identical"
     if found.agrees:
-        return f"they agree (by chance two tests of one agent differ as much, p = {found.p:.2g})"
+        return f"they agree (p = {found.p:.2g}: two tests of the same agent often differ this much)"
     others = _other_versions(bundle)
     why = f"; versions differ: {', '.join(others)}" if others else ""
-    return f"they do not agree (by chance two tests of one agent seldom differ as much, p = {found.p:.2g}){why}"
+    return f"they do not agree (p = {found.p:.2g}: two tests of the same agent rarely differ this much){why}"
 
 
 def _other_versions(bundle: RunFolder) -> list[str]:

@@ -31,11 +31,12 @@ FORMATS[BUNDLE] = Format(import_bundle, export_bundle)
 
 def format_of(name: str | None, file: Path) -> Format:
     """The format of that name; without one, a bundle if `file` is one. Raises UserError, with the formats that there are."""
-    if name is None and file.is_dir() and RunFolder(file).is_bundle:
+    if name is not None:
+        return FORMATS[one_of(name, FORMATS, "format")]
+    if RunFolder(file).is_bundle:
         return FORMATS[BUNDLE]
-    if name is None:
-        refuse_nowhere(file)
-        raise UserError(
-            f"{file} is no bundle (a folder with bundle.json); a file does not say its format: add --from rem or --from iris"
-        )
-    return FORMATS[one_of(name, FORMATS, "format")]
+    refuse_nowhere(file)
+    raise UserError(
+        f"{file} is not a bundle (no bundle.json), and a weights file does not say its format: "
+        "add --from rem or --from iris"
+    )

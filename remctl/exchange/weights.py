@@ -5,9 +5,7 @@ What comes in was not trained here: `imported.json` in the folder says so, and n
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,8 +28,8 @@ from remctl.exchange.layout import (
 from remctl.exchange.rem import Rem
 from remctl.exchange.requests import Export, Import, Say
 from remctl.games import ATARI_100K, TOYS
-from remctl.runs import files, provenance
-from remctl.runs.imported import record_of
+from remctl.runs import files
+from remctl.runs.imported import record_of, write_record
 from remctl.runs.layout import RunFolder
 from remctl.train import checkpoint
 from remctl.train.build import build_agent
@@ -62,9 +60,12 @@ def import_weights(layout: Layout, asked: Import) -> None:
     taken = from_file(links, tensors, ours)
     written = to_file(links, taken, layout.rest(config, taken, names))
     unread = {k: t for k, t in tensors.items() if k in rest and not _same(t, written.get(k))}
-    record = _record(layout, asked, found, names)
     with made_whole(out) as run:
-        _write_run(run, config, taken, unread, record, asked)
+        checkpoint.save(run, config.training.num_epochs, config_hash(config), nested(taken), {})
+        if unread:
+            write(run.path / UNREAD, unread)
+        write_record(run, layout.name, asked.file, found.sha256, asked.command, names)
+        files.write_atomic(run.config, to_yaml(config))
     _say_what_came(found, asked.say)
 
 
@@ -163,31 +164,6 @@ def _num_actions(config: RunConfig) -> int:
         raise
     env.close()
     return env.num_actions
-
-
-# --- the run folder
-
-
-def _record(layout: Layout, asked: Import, found: Read, names: dict[str, str]) -> dict[str, Any]:
-    return {
-        "format": layout.name,
-        "file": str(asked.file),
-        "sha256": found.sha256,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "names": names,
-    }
-
-
-def _write_run(
-    run: RunFolder, config: RunConfig, ours: Tensors, unread: Tensors, record: dict[str, Any], asked: Import
-) -> None:
-    checkpoint.save(run, config.training.num_epochs, config_hash(config), nested(ours), {})
-    if unread:
-        write(run.path / UNREAD, unread)
-    about = {name: record[name] for name in ("format", "file", "sha256")}
-    provenance.append(run, provenance.collect(asked.command) | {"imported": about})
-    files.write_json(run.imported, record)
-    files.write_atomic(run.config, to_yaml(config))
 
 
 def _say_what_came(found: Read, say: Say) -> None:

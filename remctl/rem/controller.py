@@ -65,16 +65,18 @@ class Controller(nn.Module):
         return ControllerState(zeros, zeros)
 
     def view_by_table(self, code_vectors: Tensor, num_tokens: int) -> View | None:
-        """Tokens (..., h w) to the first convolution of their codes, for steps that see `num_tokens`; None if it does not pay.
+        """Tokens (..., h w) to the first convolution of their codes, for steps that see `num_tokens`; None to multiply.
 
-        What a token adds to the output at its place and the 8 around it depends on nothing but its code: it is looked up in
-        a table of code_vectors (N, E). Gradients reach the convolution, not the codes. Not on GPUs, which multiply faster
-        than they gather; not under bfloat16, in which the table's gradients would be summed.
+        What a code adds to the output at its place and the 8 around it depends on that code alone, so all of it fits in a
+        table for code_vectors (N, E). Gradients reach the convolution, not the codes. Not on GPUs, where multiplying is
+        faster than gathering; not in bfloat16, in which the table's gradient would be summed.
         """
-        device, first, (N, E) = code_vectors.device.type, self.encoder[0], code_vectors.shape
+        device, first = code_vectors.device.type, self.encoder[0]
         if self.config.observes != "codes" or not isinstance(first, nn.Conv2d):
             return None
-        saved = (num_tokens * (E - LOOK_UP_COST) - N * E) * first.weight[:, 0].numel()
+        N, E = code_vectors.shape
+        multiplied, looked_up = num_tokens * E, N * E + num_tokens * LOOK_UP_COST
+        saved = (multiplied - looked_up) * 9 * first.out_channels
         if device != "cpu" or torch.is_autocast_enabled(device) or saved < LEAST_SAVED:
             return None
         return partial(_look_up, _products(first, code_vectors), self.grid_size)

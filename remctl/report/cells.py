@@ -82,7 +82,7 @@ def span(counts: Iterable[int]) -> str:
 
 
 def runs_per_game(results: Results, name: str, game: str | None = None) -> str:
-    """How many runs of each game are in an algorithm's aggregates, or in a comparison on one game without a human score."""
+    """How many runs of each game are in an algorithm's aggregates, or in a comparison on one game without reference scores."""
     rows = [s for s in results.game_scores if s.algorithm == name]
     if game is not None:
         return span(s.num_runs for s in rows if s.game == game)

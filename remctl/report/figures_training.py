@@ -155,10 +155,9 @@ def _pooled(points: Sequence[tuple[Curve, int]], *, by_steps: bool) -> tuple[flo
     """x, mean over games and half its interval (Welch and Satterthwaite's degrees of freedom) at one epoch."""
     values, variances, degrees = [], [], []
     for curve, i in points:
-        norm = reference_scores(curve.game)
-        span = norm.score - norm.random
-        values.append((curve.mean[i] - norm.random) / span)
-        variances.append((curve.std[i] / span) ** 2 / curve.num_runs[i])
+        reference = reference_scores(curve.game)
+        values.append(reference.normalized(curve.mean[i]))
+        variances.append((curve.std[i] / reference.span) ** 2 / curve.num_runs[i])
         degrees.append(curve.num_runs[i] - 1)
     x = sum((c.env_steps if by_steps else c.epochs)[i] for c, i in points) / len(points)
     mean, variance = sum(values) / len(points), sum(variances)

@@ -104,7 +104,7 @@ def _games_notes(
     if reference_name(common) != HUMAN:
         notes.append(f"Normalized scores: 0 is random play, 1 is {'; '.join(_references(common))}.")
     if raw_games:
-        notes.append(f"{some(raw_games)}: no human score, so raw scores per game only, in no aggregate.")
+        notes.append(f"{some(raw_games)}: no reference scores, so raw scores per game only, in no aggregate.")
     return notes
 
 

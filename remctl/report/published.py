@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from remctl.games import ABLATION_SUBSET, ATARI_100K
 from remctl.report.results import METRICS, Algorithm, Printed, Timing
-from remctl.variants import VARIANTS
+from remctl.variants import label_of
 
 Table = Literal["table1", "table8"]
 TABLES: tuple[Table, ...] = get_args(Table)
@@ -43,7 +43,7 @@ def _agents(table: Table) -> list[Algorithm]:
     return [
         Algorithm(
             name=name,
-            label=VARIANTS[name].label if name in VARIANTS else name,
+            label=label_of(name),
             origin="published",
             source=SOURCES[table],
             color=0,

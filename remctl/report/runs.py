@@ -25,7 +25,7 @@ from remctl.runs.places import Places, is_nameless, why_nameless
 from remctl.runs.provenance import starts
 from remctl.runs.result import damaged_result
 from remctl.runs.result import read_result as result_of
-from remctl.variants import VARIANTS
+from remctl.variants import label_of
 
 
 @dataclass
@@ -155,10 +155,10 @@ class _Search:
     def group(
         self, experiment: str, variant: str, folder: Path, label: str | None, is_imported: bool = False
     ) -> RunGroup:
-        known = VARIANTS[variant].label if variant in VARIANTS else variant
+        label = label or label_of(variant)
         if is_imported:  # no column of its own runs, whatever else is in the folder
-            variant, label = f"{variant}-imported", f"{label or known} (imported)"
-        made = RunGroup(experiment, variant, label or known, str(folder))
+            variant, label = f"{variant}-imported", f"{label} (imported)"
+        made = RunGroup(experiment, variant, label, str(folder))
         return self.groups.setdefault((folder.resolve(), variant), made)
 
     def is_seen(self, run: RunFolder) -> bool:
@@ -222,7 +222,11 @@ def _add(group: RunGroup, run: RunFolder, about: _About, result: dict[str, Any] 
 
 
 def _has_arguments(run: RunFolder) -> bool:
-    environment = _config(run).get("environment") if run.config.is_file() else None
+    """None are known where config.yaml is damaged or lost: a finished run counts by the hash that it states."""
+    try:
+        environment = _config(run).get("environment")
+    except UserError:
+        return False
     return isinstance(environment, dict) and bool(environment.get("arguments"))
 
 

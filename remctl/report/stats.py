@@ -324,7 +324,7 @@ def _game_score(algorithm: Algorithm, game: str, num_used: int, how: Bootstrap) 
         low, high = float(bounds[0]), float(bounds[1])
     mean = algorithm.means[game]
     found = None if any(run.has_arguments for run in runs) else find_reference(game)
-    of_reference = None if found is None else normalized(game, mean)
+    of_reference = None if found is None else found.normalized(mean)
     return GameScore(
         algorithm=algorithm.name,
         game=game,

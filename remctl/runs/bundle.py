@@ -1,9 +1,9 @@
-"""A bundle of evidence: the run folder of a finished run, small and public, with a checksum of every file in bundle.json.
+"""A bundle: a finished run as a small folder to publish, with a checksum of every file in bundle.json.
 
     bundle.json  {format, remctl, epoch, config_hash, precisions, files: {name: {sha256, bytes}}}
 
-It is read like any run, after its checksums were compared. The agent lies in agent.safetensors, which holds no code. Nothing is
-written into it. A file that bundle.json does not list belongs to somebody else, and is not read.
+It is read like a run folder once its checksums match, and never written into. agent.safetensors holds the weights and no code.
+Files that bundle.json does not list are not read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from remctl.errors import MachineError, UserError
 from remctl.runs.code import this_code
-from remctl.runs.files import named_errors, read_json, write_json
+from remctl.runs.files import is_described, named_errors, names_below, read_json, write_json
 from remctl.runs.layout import RunFolder
 
 FORMAT = 1
@@ -37,8 +37,7 @@ class Manifest:
 def write_manifest(bundle: RunFolder, epoch: int, config_hash: str, precisions: tuple[str, ...]) -> None:
     """List every file that is in the folder. Raises MachineError."""
     with named_errors("reading", bundle.path):
-        names = sorted(str(p.relative_to(bundle.path)) for p in bundle.path.rglob("*") if p.is_file())
-        files = {name: _described((bundle.path / name).read_bytes()) for name in names}
+        files = {name: _described((bundle.path / name).read_bytes()) for name in names_below(bundle.path)}
     about = {"epoch": epoch, "config_hash": config_hash, "precisions": list(precisions)}
     write_json(bundle.manifest, {"format": FORMAT, "remctl": this_code().version, **about, "files": files})
 
@@ -73,9 +72,8 @@ def read_file(bundle: RunFolder, manifest: Manifest, name: str) -> bytes:
 
 def unlisted(bundle: RunFolder, manifest: Manifest) -> list[str]:
     """Return the files in a bundle's folder that are not part of it. Raises MachineError."""
-    with named_errors("reading", bundle.path):
-        found = sorted(str(p.relative_to(bundle.path)) for p in bundle.path.rglob("*") if not p.is_dir())
-    return [name for name in found if name not in manifest.files and name != bundle.manifest.name]
+    ours = {*manifest.files, bundle.manifest.name}
+    return [name for name in names_below(bundle.path) if name not in ours]
 
 
 def read_manifest(bundle: RunFolder) -> Manifest:
@@ -97,7 +95,7 @@ def read_manifest(bundle: RunFolder) -> Manifest:
         raise _damaged(bundle, f"{bundle.manifest.name} does not describe a bundle")
     for name in found["files"]:
         if not _is_inside(name):
-            raise _damaged(bundle, f"{bundle.manifest.name} lists {name!r}, which is no name of a file in it")
+            raise _damaged(bundle, f"{bundle.manifest.name} lists {name!r}, which is not a path inside the bundle")
     needed = (bundle.agent.name, bundle.config.name, bundle.result.name)
     if missing := [name for name in needed if name not in found["files"]]:
         raise _damaged(bundle, f"{bundle.manifest.name} does not list {missing[0]}")
@@ -112,10 +110,7 @@ def _is_complete(found: Mapping[str, Any]) -> bool:
         and isinstance(precisions, list)
         and all(isinstance(each, str) for each in precisions)
         and isinstance(files, dict)
-        and all(
-            isinstance(f, dict) and type(f.get("bytes")) is int and isinstance(f.get("sha256"), str)
-            for f in files.values()
-        )
+        and all(map(is_described, files.values()))
     )
 
 

@@ -186,6 +186,12 @@ def refuse_target(path: Path) -> None:
                 folder.rmdir()
 
 
+def names_below(folder: Path) -> list[str]:
+    """Return the files in a folder and its subfolders, as sorted relative paths with `/`. Raises `MachineError`."""
+    with named_errors("reading", folder):
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
 def temporary(path: Path) -> Path:
     """The name beside `path` under which it is written before it counts."""
     return path.with_name(f".tmp-{os.getpid()}-{path.name}")
@@ -252,6 +258,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def is_described(entry: Any) -> bool:
+    """Whether an entry of a manifest has the number of bytes and the SHA-256 of a file."""
+    return isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
 
 
 # --- JSON lines ---

@@ -1,19 +1,35 @@
-"""Runs of weights that others trained (`remctl import`): where they came from, and what they are not.
+"""Runs made by `remctl import`, from a bundle or from published weights.
 
-Nothing here has trained them, so that nothing resumes or continues them, and no ablation counts them as done. A score they have
-once `remctl eval` has measured it.
+They have no optimisers or replay, so nothing resumes or continues them, and no ablation counts them as done. A bundle brings
+the score of its final test; other weights get one from `remctl eval`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from remctl.errors import MachineError, UserError
+from remctl.runs import provenance
 from remctl.runs.files import read_json, write_json
 from remctl.runs.layout import RunFolder
 
 BUNDLE = "bundle"  # the format of what `remctl export` wrote: a whole run, with the result of its final test
+
+
+def write_record(
+    run: RunFolder, form: str, file: Path, sha256: str, command: Sequence[str], names: Mapping[str, str] | None = None
+) -> None:
+    """Say in provenance.json and in imported.json where a run's weights came from. Raises `MachineError`.
+
+    `names`: what the file calls tensors that no table lists.
+    """
+    about = {"format": form, "file": str(file), "sha256": sha256}
+    provenance.append(run, provenance.collect(command) | {"imported": about})
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(run.imported, about | {"time": time, "names": dict(names or {})})
 
 
 def record_of(run: RunFolder) -> dict[str, Any]:

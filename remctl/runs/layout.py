@@ -5,7 +5,7 @@
     metrics.jsonl     entries by epoch, one each *    episodes.jsonl    every return
     checkpoints/      complete generations only       replay/           append-only
     media/            pictures and videos             result.json       written last: its presence means done
-    imported.json     only in a run of weights that others trained: from which file
+    imported.json     only in a run made by `remctl import`: where its weights came from
     bundle.json       only in a bundle: its checksums     agent.safetensors    the weights, instead of checkpoints/
     lock              held while a process runs       train.log         what was said
     requests.jsonl    what users asked of its jobs
@@ -67,7 +67,7 @@ class RunFolder:
 
     @property
     def is_imported(self) -> bool:
-        """Whether others trained the agent: nothing here has, and nothing here can go on with it."""
+        """Whether `remctl import` made it: it has no optimisers or replay, so nothing resumes it."""
         return self.imported.is_file()
 
     @property
@@ -83,6 +83,11 @@ class RunFolder:
         """Whether it was made by `remctl export`, whatever it has lost since: nothing is ever written into it."""
         lost_manifest = os.path.lexists(self.agent) and not self.checkpoints.exists()
         return os.path.lexists(self.manifest) or lost_manifest
+
+    @property
+    def can_train(self) -> bool:
+        """Whether more training is possible: not without optimisers and replay."""
+        return not (self.is_imported or self.is_bundle)
 
     @property
     def lock(self) -> Path:

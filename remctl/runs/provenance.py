@@ -18,7 +18,7 @@ from remctl.runs.files import read_json, write_json
 from remctl.runs.layout import RunFolder
 
 PACKAGES = ("torch", "numpy", "gymnasium", "ale-py", "yet-another-retnet", "pillow", "pydantic", "safetensors")
-ENVIRONMENTS = ("minigrid", "MinAtar", "bsuite", "shimmy", "vizdoom")  # named where they are installed
+ENVIRONMENT_PACKAGES = ("minigrid", "MinAtar", "bsuite", "shimmy", "vizdoom")  # recorded if installed
 GIT_S = 10
 SLURM_IDS = (
     "SLURM_JOB_ID",
@@ -40,7 +40,7 @@ def collect(command: Sequence[str], device: dict[str, Any] | None = None) -> dic
         "remctl": this_code().version,
         "sources": this_code().sources,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES} | _installed(ENVIRONMENTS),
+        "packages": {name: _version(name) for name in PACKAGES} | _installed(ENVIRONMENT_PACKAGES),
         "machine": _machine(),
         "device": dict(device or {}),
         "slurm": {name: os.environ[name] for name in SLURM_IDS if name in os.environ},

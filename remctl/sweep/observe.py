@@ -14,14 +14,12 @@ from typing import Any, Literal
 
 from remctl.config import from_yaml, known_hashes, why_not_trained
 from remctl.errors import MachineError, UserError
-from remctl.runs.bundle import verify
 from remctl.runs.code import Code, distinct
-from remctl.runs.files import read_json
 from remctl.runs.layout import RunFolder, find_runs
 from remctl.runs.lock import holder
 from remctl.runs.places import is_again, is_awaited, is_nameless, why_nameless
 from remctl.runs.provenance import starts
-from remctl.runs.result import damaged_result
+from remctl.runs.result import damaged_result, read_result
 from remctl.sweep.records import LAST_WORDS, Submission, attempts, default_path, last_line, log_path, requested
 from remctl.sweep.schedulers import NO_FAULT, UNKNOWN, JobState, States
 from remctl.sweep.wanted import WantedRun
@@ -265,16 +263,13 @@ def progress(run: RunFolder) -> Progress:
 
 def _done(run: RunFolder) -> RunState:
     try:
-        if run.is_bundle:
-            verify(run)
-    except UserError as error:
-        return RunState("blocked", run.path, progress(run), reason=str(error))
-    try:
-        result = read_json(run.result)
+        result = read_result(run, "score", "wall_s")
         score, wall_s = result["score"], sum(result["wall_s"].values())
         if isinstance(score, bool | str) or not (math.isfinite(score) and math.isfinite(wall_s)):
             raise ValueError("no numbers")
-    except (MachineError, AttributeError, KeyError, OverflowError, TypeError, ValueError):
+    except UserError as error:
+        return RunState("blocked", run.path, progress(run), reason=str(error))
+    except (AttributeError, OverflowError, TypeError, ValueError):
         return RunState("blocked", run.path, progress(run), reason=damaged_result(run))
     codes = codes_of(run) or distinct([result])
     return RunState("done", run.path, Progress(progress(run).epoch, None, float(score), wall_s), codes=codes)

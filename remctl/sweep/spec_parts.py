@@ -19,7 +19,7 @@ from remctl.games import ABLATION_SUBSET, ATARI_100K, check_game, folder_name
 from remctl.runs.layout import run_path
 from remctl.sweep.marked import Marked, unique
 from remctl.sweep.wanted import SpecVariant
-from remctl.variants import VARIANTS
+from remctl.variants import VARIANTS, label_of
 
 MAX_RUNS = 10_000
 MAX_FOLDER_BYTES = 255
@@ -94,7 +94,7 @@ def _draft(given: Marked) -> Draft:
     name = keys["name"].text()
     check_folder(keys["name"], name)
     base = _base(keys, name)
-    label = keys["label"].text() if "label" in keys else VARIANTS[name].label if name in VARIANTS else name
+    label = keys["label"].text() if "label" in keys else label_of(name)
     own = _overrides(keys["overrides"]) if "overrides" in keys else {}
     variant = SpecVariant(name, label, lay(VARIANTS[base].overrides, values_of(own)))
     return Draft(variant, given, lines_of(own), frozenset(own))

@@ -308,12 +308,8 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
         and isinstance(manifest.get("config_hash"), str)
         and isinstance(manifest.get("precisions", []), list)
         and isinstance(described, dict)
-        and all(_is_described(described.get(name)) for name in (AGENT, TRAINER))
+        and all(files.is_described(described.get(name)) for name in (AGENT, TRAINER))
     )
-
-
-def _is_described(entry: Any) -> bool:
-    return isinstance(entry, dict) and type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
 
 
 def _bytes_of(path: Path, is_right_size: Callable[[int], bool], expected: str) -> bytes:

@@ -35,7 +35,7 @@ def load_agent(run: RunFolder) -> checkpoint.Checkpoint:
     return checkpoint.Checkpoint(manifest.epoch, manifest.config_hash, manifest.precisions, nested(tensors))
 
 
-def give_weights(agent: Agent, weights: Components, path: Path) -> None:
+def load_weights(agent: Agent, weights: Components, path: Path) -> None:
     """Load weights of the run at `path`. Raises UserError if they do not fit the agent, built from its config.yaml."""
     try:
         agent.load_state_dict(weights)
@@ -52,13 +52,14 @@ def safe_tensors(path: Path, data: bytes) -> Tensors:
         found = safetensors.torch.load(data)
     except Exception as error:  # a stranger's file can fail in any way
         raise UserError(
-            f"{path} is cut off or damaged, or no safetensors file ({one_line(error)}): copy it again"
+            f"{path} is truncated, damaged or not a safetensors file ({one_line(error)}): copy it again"
         ) from None
     return dict(sorted(found.items(), key=lambda item: _numbers_apart(item[0])))
 
 
 def safe_bytes(tensors: Tensors) -> bytes:
     """Return the content of a safetensors file of {name: tensor}."""
+    # Cloned: safetensors refuses tensors that share memory.
     return safetensors.torch.save(
         {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     )

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from remctl.config import resolve
+from remctl.config.quick import (
+    QUICK_ATARI,
+    QUICK_BSUITE_CATCH,
+    QUICK_MINIGRID,
+    QUICK_TOY,
+    Overrides,
+    quick_overrides,
+)
 
 
 @pytest.mark.parametrize(
-    ("game", "epochs", "grid", "blocks", "enlarge"),
+    ("game", "sizes"),
     [
-        ("Catch", 9, 4, 7, "bilinear"),
-        ("Pong", 4, 8, 10, "bilinear"),
-        ("gym:bsuite/catch-v0", 8, 4, 9, "nearest"),
-        ("gym:MiniGrid-Empty-Random-5x5-v0", 8, 4, 12, "bilinear"),
-        ("gym:minigrid:MiniGrid-Empty-Random-5x5-v0", 8, 4, 12, "bilinear"),
-        ("gym:CartPole-v1", 4, 8, 10, "bilinear"),
+        ("Catch", QUICK_TOY),
+        ("Pong", QUICK_ATARI),
+        ("gym:bsuite/catch-v0", QUICK_BSUITE_CATCH),
+        ("gym:MiniGrid-Empty-Random-5x5-v0", QUICK_MINIGRID),
+        ("gym:minigrid:MiniGrid-Empty-Random-5x5-v0", QUICK_MINIGRID),
+        ("gym:CartPole-v1", QUICK_ATARI),
     ],
 )
-def test_sizes_by_environment(game: str, epochs: int, grid: int, blocks: int, enlarge: str) -> None:
-    config = resolve(game, "quick")
-    sizes = config.training.num_epochs, config.tokenizer.grid_size, config.world_model.sequence_blocks
-    assert (*sizes, config.environment.enlarge) == (epochs, grid, blocks, enlarge)
+def test_sizes_by_environment(game: str, sizes: Overrides) -> None:
+    assert quick_overrides(game) is sizes

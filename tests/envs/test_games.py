@@ -34,11 +34,6 @@ def test_human_normalised(score: float, normalised: float) -> None:
     assert games.normalized("Pong", score) == pytest.approx(normalised)
 
 
-def test_human_normalised_needs_a_game_of_the_table() -> None:
-    with pytest.raises(UserError, match="Tetris has no reference scores"):
-        games.normalized("Tetris", 1.0)
-
-
 @pytest.mark.parametrize("name", ["Pong", "Tetris", "TicTacToe3D", "Catch", "gym:CartPole-v1", "gym:ALE/Pong-v5"])
 def test_known_names_are_returned_unchanged(name: str) -> None:
     assert games.check_game(name) == name

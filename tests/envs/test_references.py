@@ -90,6 +90,5 @@ def test_labels() -> None:
     assert games.reference_scores("Pong").label == "human"
     assert games.reference_scores("Catch").label == "optimal play"
     assert games.reference_scores("gym:MiniGrid-DoorKey-5x5-v0").label == "PPO, 100,000 steps"
-    assert [games.reference_name(of) for of in ((), ("Pong", "Tetris"), ("Pong", "Catch"), ("Catch",))] == [
-        *("human", "human", "reference", "reference")
-    ]
+    names = [games.reference_name(of) for of in ((), ("Pong", "Tetris"), ("Pong", "Catch"), ("Catch",))]
+    assert names == ["human", "human", "reference", "reference"]

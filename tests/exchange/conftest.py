@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,32 @@ class Outcome(NamedTuple):
     status: int
     out: str
     err: str
+
+
+def refused(done: Outcome, *words: str) -> None:
+    """It failed with one line that says what to do, after lines of the log, or on what the file has, if there are any."""
+    assert done.status in (1, 2), done
+    *before, line = done.err.splitlines()
+    assert line.startswith("remctl: ")
+    assert not any(other.startswith("remctl: ") for other in before)
+    assert "internal error" not in done.err
+    for word in words:
+        assert word in done.err
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on nothing durable can be written."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("remctl.runs.files.os.write", full)
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 
 from tests.exchange.bundles import seal
+from tests.exchange.conftest import refused
 from tests.exchange.test_mistakes import Boom
 
 Change = Callable[[Path], object]
@@ -73,9 +74,9 @@ DAMAGE: dict[str, Change] = {
     "bundle.json is missing": lambda b: (b / "bundle.json").unlink(),
     "bundle.json is not JSON": lambda b: (b / "bundle.json").write_text("{"),
     "bundle.json does not describe a bundle": lambda b: (b / "bundle.json").write_text("[]"),
-    "bundle.json lists '../x', which is no name": lambda b: listed(b, "../x"),
-    "bundle.json lists '/etc/passwd', which is no name": lambda b: listed(b, "/etc/passwd"),
-    "bundle.json lists 'media/./x', which is no name": lambda b: listed(b, "media/./x"),
+    "bundle.json lists '../x', which is not a path inside": lambda b: listed(b, "../x"),
+    "bundle.json lists '/etc/passwd', which is not a path inside": lambda b: listed(b, "/etc/passwd"),
+    "bundle.json lists 'media/./x', which is not a path inside": lambda b: listed(b, "media/./x"),
     "bundle.json does not list result.json": lambda b: unlisted(b, "result.json"),
     "result.json is a link": lambda b: linked(b / "result.json"),
     "media/dream.webp is a link": lambda b: linked(b / "media"),
@@ -83,8 +84,8 @@ DAMAGE: dict[str, Change] = {
 }
 STRANGE: dict[str, Change] = {
     "has bundle format 2, this remctl reads up to format 1: update remctl": lambda b: manifest(b, format=2),
-    "is cut off or damaged, or no safetensors file": lambda b: replaced(b, b"\x80\x04" + pickle.dumps(Boom())),
-    "agent.safetensors is cut off or damaged": lambda b: replaced(b, (b / "agent.safetensors").read_bytes()[:-9]),
+    "is truncated, damaged or not a safetensors file": lambda b: replaced(b, b"\x80\x04" + pickle.dumps(Boom())),
+    "agent.safetensors is truncated, damaged": lambda b: replaced(b, (b / "agent.safetensors").read_bytes()[:-9]),
     "update remctl": lambda b: configured(b, "preset: quick", "preset: quick\nworld_model_of_the_future: 1"),
 }
 AT_PLAY: dict[str, Change] = {
@@ -92,18 +93,6 @@ AT_PLAY: dict[str, Change] = {
     "its weights do not fit its config.yaml (RuntimeError": lambda b: configured(b, "hidden_dim: 16", "hidden_dim: 32"),
     "(the extra 'minatar')": lambda b: configured(b, "game: Catch", "game: gym:MinAtar/Breakout-v1"),
 }
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def refused(done: Any, words: str) -> None:
-    assert done.status in (1, 2), done
-    (line,) = [line for line in done.err.splitlines() if not line.startswith("20")]  # but for the log's
-    assert line.startswith("remctl: ")
-    assert words in line
 
 
 @pytest.mark.parametrize("words", [*DAMAGE, *STRANGE])
@@ -126,8 +115,8 @@ def test_a_damaged_or_strange_one_is_refused_by_all(cli: Callable, exported: Pat
 def test_one_that_cannot_be_played_is_refused(
     cli: Callable, exported: Path, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "minatar", None)
-    monkeypatch.setitem(__import__("sys").modules, "minatar.gym", None)
+    monkeypatch.setitem(sys.modules, "minatar", None)
+    monkeypatch.setitem(sys.modules, "minatar.gym", None)
     AT_PLAY[words](exported)
     refused(cli("eval", exported), words)
     refused(cli("inspect", exported, "--out", "figures"), words)
@@ -159,13 +148,8 @@ def test_what_is_no_bundle(cli: Callable, exported: Path, finished: Path, tmp_pa
     assert not Path("run").exists()
 
 
-def test_a_failure_of_the_disk_leaves_no_run(
-    cli: Callable, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("remctl.runs.files.os.write", full)
+@pytest.mark.usefixtures("exported", "full_disk")
+def test_a_failure_of_the_disk_leaves_no_run(cli: Callable, exported: Path, tmp_path: Path) -> None:
     refused(cli("import", exported, "--out", "run"), "disk full")
     assert [path.name for path in tmp_path.iterdir()] == [exported.name]
 
@@ -175,5 +159,12 @@ def test_the_last_agent_must_be_there(cli: Callable, finished: Path, tmp_path: P
     shutil.rmtree(run / "checkpoints/epoch_000004")
     refused(cli("export", run, "--out", "out"), "the agent of its last epoch is lost")
     assert not Path("out").exists()
-    os.rename(run / "metrics.jsonl", run / "gone")
-    refused(cli("export", run, "--out", "out"), "")
+
+
+def test_a_file_that_is_missing_or_damaged_is_named(cli: Callable, finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "metrics.jsonl").unlink()
+    refused(cli("export", run, "--out", "out"), f"no such file or folder while reading {run}/metrics.jsonl")
+    (run / "metrics.jsonl").write_bytes(b"\xff\n")
+    refused(cli("export", run, "--out", "out"), f"{run}/metrics.jsonl is damaged")
+    assert not Path("out").exists()

@@ -18,8 +18,7 @@ from tests.exchange.published import iris_file, rem_file, saved
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
+def runs(tmp_path: Path) -> Path:
     return tmp_path / "published"
 
 

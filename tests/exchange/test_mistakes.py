@@ -15,6 +15,7 @@ import torch
 
 from remctl.runs.layout import RunFolder
 from remctl.weights import CacheStatus
+from tests.exchange.conftest import refused
 from tests.exchange.published import iris_file, rem_file, saved
 from tests.exchange.test_rem import read, same
 
@@ -24,19 +25,6 @@ class Boom:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (os.mkdir, ("boom",))
-
-
-def refused(done: Any, *words: str) -> None:
-    assert done.status in (1, 2), done
-    assert done.err.startswith("remctl: ") or "\nremctl: " in done.err
-    assert "internal error" not in done.err
-    for word in words:
-        assert word in done.err
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def left(tmp_path: Path) -> bool:
@@ -97,7 +85,7 @@ def test_files_that_are_no_state_dict(tmp_path: Path, take_in: Callable) -> None
         "text.pt": (b"<html>404</html>", "refused, nothing of it ran"),
         "half.pt": (whole[: len(whole) // 2], "cut off, damaged"),
         "tail.pt": (whole[len(whole) // 2 :], ""),
-        "half.safetensors": (safe[: len(safe) // 2], "cut off or damaged"),
+        "half.safetensors": (safe[: len(safe) // 2], "truncated, damaged"),
         "code.pt": (pickle.dumps(Boom()), "holds more than tensors"),
         "numpy.pt": (pickle.dumps({"a": np.float64(1)}), "holds more than tensors"),
     }
@@ -261,7 +249,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, take_in: Callable, monkeypat
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device", "x")
 
-    monkeypatch.setattr("remctl.exchange.weights.files.write_json", full)
+    monkeypatch.setattr("remctl.runs.imported.write_json", full)
     refused(take_in(saved(tmp_path / "x.pt", rem_file()), "rem", "--out", tmp_path / "run"), "disk full")
     assert not left(tmp_path)
 

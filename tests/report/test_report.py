@@ -239,7 +239,7 @@ def test_two_states_of_one_commit_and_a_resumed_run_are_told_apart(make_run: Mak
     assert "0.2.0 (sources 1), resumed by 0.2.0 (sources 2): REM Pong seed 3." in note
 
 
-def test_games_without_a_human_score_are_raw(make_run: MakeRun, tmp_path: Path) -> None:
+def test_games_without_reference_scores_are_raw(make_run: MakeRun, tmp_path: Path) -> None:
     for seed in range(3):
         make_run("rem", "gym:X-v0", seed, 0.5 + seed / 10)
         make_run("no_pop", "gym:X-v0", seed, 0.1 * seed)
@@ -249,7 +249,7 @@ def test_games_without_a_human_score_are_raw(make_run: MakeRun, tmp_path: Path) 
     assert cells(results, "per_game", "gym:X-v0") == ["-", "-", "*0.600 [0.500, 0.700]", "_0.100 [0.000, 0.200]"]
     assert [(d.metric, d.game, d.separated) for d in results.differences] == [("raw_mean", "gym:X-v0", True)]
     assert [(i.game, i.probability) for i in results.improvements] == [("gym:X-v0", 1.0)]
-    assert any(note.startswith("gym:X-v0: no human score") for note in results.notes)
+    assert any(note.startswith("gym:X-v0: no reference scores") for note in results.notes)
     assert any("Table 1" in note and "left out" in note for note in results.notes)
 
 

@@ -51,7 +51,8 @@ def test_slurm_ids_are_kept_and_nothing_else_of_the_environment(monkeypatch: pyt
 
 def test_a_missing_package_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "PACKAGES", ("no-such-package",))
-    assert provenance.collect([])["packages"] == {"no-such-package": None}
+    monkeypatch.setattr(provenance, "ENVIRONMENT_PACKAGES", ("no-such-environment", "pytest"))
+    assert provenance.collect([])["packages"] == {"no-such-package": None, "pytest": pytest.__version__}
 
 
 def test_each_start_adds_one_entry(tmp_path: Path) -> None:
