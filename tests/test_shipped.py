@@ -36,8 +36,8 @@ def test_a_name_means_your_own_file_before_the_shipped_one(kind: shipped.Kind, n
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("popp", "no ablation spec 'popp': did you mean pop?"),
-        ("remctl:popp", "no ablation spec 'remctl:popp': did you mean pop?"),
+        ("accident", "no ablation spec 'accident': did you mean accidents?"),
+        ("remctl:accident", "no ablation spec 'remctl:accident': did you mean accidents?"),
         (
             "ablations/pop.yaml",
             "no ablation spec 'ablations/pop.yaml' (there is no such file): did you mean pop, which",
