@@ -15,6 +15,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from remctl.config import config_hash, from_yaml, resolve
+from remctl.runs.code import this_code
+from remctl.runs.places import Places
+from remctl.sweep.observe import RunState, find_places, observe
+from remctl.sweep.wanted import WantedRun
 from tests.exchange.bundles import change, reconfigure, seal
 from tests.exchange.conftest import refused
 from tests.exchange.test_mistakes import Boom
@@ -199,3 +204,51 @@ def test_a_file_that_is_missing_or_damaged_is_named(cli: Callable, finished: Pat
     (run / "metrics.jsonl").write_bytes(b"\xff\n")
     refused(cli("export", run, "--out", "out"), f"{run}/metrics.jsonl is damaged")
     assert not Path("out").exists()
+
+
+def in_an_ablation(bundle: Path, out: Path, experiment: str = "sweep") -> Path:
+    return Path(shutil.copytree(bundle, out / experiment / "rem/Catch/seed_0"))
+
+
+def state_of(place: Path, out: Path) -> RunState:
+    config = from_yaml(place / "config.yaml")
+    run = WantedRun("rem", "Catch", 0, config, config_hash(config))
+    return observe(find_places(out, "sweep", [run], []), [], {})[run.config_hash]
+
+
+@pytest.mark.parametrize("lost", ["result.json", "bundle.json", "agent.safetensors", "metrics.jsonl"])
+def test_one_that_lost_a_file_is_blocked_in_an_ablation(exported: Path, tmp_path: Path, lost: str) -> None:
+    place = in_an_ablation(exported, tmp_path / "runs")
+    assert state_of(place, tmp_path / "runs").status == "done"
+    (place / lost).unlink()
+    state = state_of(place, tmp_path / "runs")
+    assert (state.status, state.folder) == ("blocked", place)
+    assert "is a damaged bundle" in state.reason
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_damaged_one_goes_after_a_finished_run(exported: Path, finished: Path, tmp_path: Path, is_own: bool) -> None:
+    out = tmp_path / "runs"
+    names = ("sweep", "z") if is_own else ("z", "sweep")
+    damaged, whole = (in_an_ablation(run, out, name) for run, name in zip((exported, finished), names, strict=True))
+    for change_it in (lambda: flipped(damaged / "agent.safetensors"), lambda: (damaged / "result.json").unlink()):
+        change_it()
+        state = state_of(whole, out)
+        assert (state.status, state.folder) == ("done", whole)
+        identity = config_hash(from_yaml(whole / "config.yaml"))
+        by_code = find_places(out, "sweep", [WantedRun("rem", "Catch", 0, resolve("Catch"), identity)], [], this_code())
+        assert list(by_code.values()) == [whole]
+        found = Places(out).find(out / "sweep", "sweep/rem/Catch/seed_0", identity)
+        assert found == whole
+
+
+@pytest.mark.parametrize("words", ["bundle.json states epoch 2", "bundle.json does not list provenance.json"])
+def test_reports_leave_a_strange_one_out(cli: Callable, exported: Path, words: str) -> None:
+    shutil.copytree(exported, "runs/a/seed_0")
+    place = Path("runs/a/seed_1")
+    shutil.copytree(exported, place)
+    reconfigure(place, seed=1)
+    next(change_it for name, change_it in DAMAGE.items() if name.startswith(words))(place)
+    done = cli("report", "runs", "--out", "page", "--format", "md")
+    assert done.status == 0, done.err
+    assert words in "".join(path.read_text() for path in Path("page").glob("*.md"))
