@@ -436,7 +436,7 @@ FAULTS = [
     Fault("sweep", "sweep/observe.py", "still_open = [end for end in ends if end.status in OPEN]", "still_open = ends[:0]", SWEEP),
     Fault("sweep", "sweep/observe.py", "if end.submission not in forgiven]", "]", SWEEP),
     Fault("sweep", "sweep/observe.py", "if job is None and not end.started and log is None:", "if job is None:", SWEEP),
-    Fault("sweep", "sweep/observe.py", "return (is_own and is_again(folder), *usual)", "return (folder.path,)", SWEEP),
+    Fault("sweep", "sweep/observe.py", "return (True, is_own and is_again(folder), *usual)", "return (folder.path,)", SWEEP),
     Fault("sweep", "sweep/schedulers.py", '"PREEMPTED", "TIMEOUT", ', '"PREEMPTED", ', SWEEP),
     Fault("sweep", "sweep/schedulers.py", "int(high or low) + 1)", "int(high or low))", SWEEP),
     Fault("sweep", "sweep/schedulers.py", "if known.get(key) != s.state]", "]", SWEEP),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ def refuse_places(texts: Mapping[str, str], *folders: Path) -> None:
 
 def _strings(name: str, text: str) -> Iterator[str]:
     """Yield all text of a file without what JSON and YAML write for letters that are not English."""
-    load = {".jsonl": json.loads, ".json": json.loads, ".yaml": yaml12.load}.get(Path(name).suffix, str)
+    loaders: dict[str, Callable[[str], Any]] = {".jsonl": json.loads, ".json": json.loads, ".yaml": yaml12.load}
+    load = loaders.get(Path(name).suffix, str)
     for part in text.splitlines() if name.endswith(".jsonl") else [text]:
         try:
             yield from _strings_in(load(part))

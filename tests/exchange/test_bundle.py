@@ -287,6 +287,7 @@ def test_two_tests_of_one_agent_agree_and_of_two_agents_do_not() -> None:
 def test_few_episodes_tell_nothing(played: int, stored: int, enough: int) -> None:
     found = agreement.compare([0.0] * played, [21.0] * stored)
     assert (found.agrees, found.enough) == (False if played >= enough else None, enough)
+    assert found.p == pytest.approx(agreement._smallest_p(played, stored))
     assert agreement.compare([0.0] * enough, [21.0] * stored).agrees is False
     assert agreement.compare([21.0] * stored, [21.0] * stored).agrees is True
 
