@@ -110,8 +110,31 @@ QUICK_MINIGRID: Overrides = QUICK_TOY | {
     "training.num_epochs": 8,
 }
 
-# Environments by the beginning of their id, the module before it left out; others as Atari games.
-BY_PREFIX: dict[str, Overrides] = {"bsuite/catch": QUICK_BSUITE_CATCH, "MiniGrid-": QUICK_MINIGRID}
+# A token for each cell of the board. Going forward is deadly half of the time: with a
+# lower entropy weight C stops doing it before it can tell where it is safe.
+QUICK_OBSTACLES: Overrides = QUICK_MINIGRID | {
+    "environment.frame_size": 40,
+    "collection.initial_steps": 4000,
+    "collection.steps_per_epoch": 500,
+    "tokenizer.grid_size": 5,
+    "tokenizer.training.first_epoch_extra_steps": 300,
+    "tokenizer.training.stop_after_epoch": 2,
+    "world_model.sequence_blocks": 8,
+    "world_model.training.first_epoch_extra_steps": 1000,
+    "world_model.training.steps_per_epoch": 120,
+    "controller.entropy_weight": 0.2,
+    "controller.discount": 0.9,
+    "controller.training.batch_size": 64,
+    "controller.training.steps_per_epoch": 150,
+    "training.num_epochs": 30,
+}
+
+# Environments by the beginning of their id, the module before it left out; the first that fits. Others are as Atari games.
+BY_PREFIX: dict[str, Overrides] = {
+    "bsuite/catch": QUICK_BSUITE_CATCH,
+    "MiniGrid-Dynamic-Obstacles-5x5": QUICK_OBSTACLES,
+    "MiniGrid-": QUICK_MINIGRID,
+}
 
 
 def quick_overrides(game: str) -> Overrides:

@@ -8,6 +8,7 @@ from remctl.config.quick import (
     QUICK_ATARI,
     QUICK_BSUITE_CATCH,
     QUICK_MINIGRID,
+    QUICK_OBSTACLES,
     QUICK_TOY,
     Overrides,
     quick_overrides,
@@ -22,6 +23,7 @@ from remctl.config.quick import (
         ("gym:bsuite/catch-v0", QUICK_BSUITE_CATCH),
         ("gym:MiniGrid-Empty-Random-5x5-v0", QUICK_MINIGRID),
         ("gym:minigrid:MiniGrid-Empty-Random-5x5-v0", QUICK_MINIGRID),
+        ("gym:MiniGrid-Dynamic-Obstacles-5x5-v0", QUICK_OBSTACLES),
         ("gym:CartPole-v1", QUICK_ATARI),
     ],
 )
