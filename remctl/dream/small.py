@@ -33,7 +33,7 @@ WIDTH = 128  # pixels per frame, upscaled
 # What is tried until a video is small enough: Pillow's options, and into how many parts it is cut, of which the first is shown.
 QUALITIES: tuple[dict[str, Any], ...] = (
     {"lossless": True, "quality": 60, "method": 3},
-    *({"quality": quality, "method": 4, "minimize_size": True} for quality in (80, 50, 20)),
+    *({"quality": quality, "method": 4, "minimize_size": True} for quality in (80, 60, 40, 20)),
 )
 SHORTER = (1, 2, 4, 8)
 

@@ -166,8 +166,8 @@ def test_commands_keep_what_is_no_place() -> None:
         "f=h",
     ]
     spaces = ["x", "x.file=/data/My Secret/x", "--set=x.f=/data/My Secret/x", "-o/home/alice/r", "a=['/b c/d, e/f', 3]"]
-    assert public_command([*spaces, "a={b: /c d/e, f: 1}"]) == [
-        "remctl", "x.file=x", "--set=x.f=x", "-or", "a=['f', 3]", "a={b: e, f: 1}"
+    assert public_command([*spaces, "a={b: /c d/e, f: 1}", "--set=x.f=/data/Smith, J/y"]) == [
+        "remctl", "x.file=x", "--set=x.f=x", "-or", "a=['f', 3]", "a={b: e, f: 1}", "--set=x.f=y"
     ]  # fmt: skip
     about = {"platform": "Linux-5.4.0-alices-x86_64-with-glibc2.31", "hostname": "h"}
     assert public_start({"machine": about, "user": "alice"}) == {"machine": {"platform": "Linux x86_64"}}
