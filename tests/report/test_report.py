@@ -311,10 +311,13 @@ def test_games_that_the_published_lack_are_compared(make_run: MakeRun, tmp_path:
     assert {a.num_games for a in results.aggregates} == {1}
 
 
-@pytest.mark.parametrize("config", ["arguments: {size: 8}", "frame_skip: 2", "time_limit_test_frames: 50"])
-def test_reference_scores_are_of_the_published_environment(make_run: MakeRun, tmp_path: Path, config: str) -> None:
+@pytest.mark.parametrize("changed", [{"arguments": {"size": 8}}, {"frame_skip": 2}, {"time_limit_test_frames": 50}])
+def test_reference_scores_are_of_the_published_environment(
+    make_run: MakeRun, tmp_path: Path, changed: dict[str, Any]
+) -> None:
     game = "gym:MiniGrid-DoorKey-5x5-v0"
-    make_run("rem", game, 0, 0.22, config=f"schema: 2\nenvironment:\n  {config}\n")
+    usual = resolve(game, "quick").environment.model_dump(include={"frame_skip", "time_limit_test_frames"})
+    make_run("rem", game, 0, 0.22, config=f"schema: 2\nenvironment: {json.dumps(usual | changed)}\n")
     results = report(tmp_path, runs=[str(tmp_path / "runs")])
     assert (results.games, results.raw_games, results.game_scores[0].normalized) == ((), (game,), None)
     assert any(n.startswith(f"{game}: run with ") and "reference scores do not apply" in n for n in results.notes)
