@@ -66,7 +66,7 @@ def test_every_phase_has_its_rounds_and_says_what_it_is_of(result: Result) -> No
 
 def test_machine_code_and_libraries_stand_beside_the_numbers(result: Result) -> None:
     assert (result.format, result.complete, result.scale) == (FORMAT, True, "reduced")
-    assert set(result.provenance["packages"]) == set(PACKAGES)
+    assert set(result.provenance["packages"]) >= set(PACKAGES)
     assert result.provenance["machine"]["cpu"]
     assert set(result.device.matmul_flops_per_s) == {"fp32", native_precision(torch.device("cpu"))}
     assert min(*result.device.matmul_flops_per_s.values(), result.device.copy_bytes_per_s) > 1e8

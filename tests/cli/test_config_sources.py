@@ -94,7 +94,7 @@ def test_the_table_marks_what_makes_no_other_run(cli: Cli) -> None:
         ("diff papper rem", "no configuration 'papper': did you mean paper"),
         ("diff paper nopop", "no configuration 'nopop': did you mean no_pop"),
         ("diff own.yaml:lnog paper", "unknown variant of own.yaml 'lnog': did you mean long?"),
-        ("diff popp:rem paper", "no ablation spec 'popp': did you mean pop?"),
+        ("diff embedding:rem paper", "no ablation spec 'embedding': did you mean embeddings?"),
         ("diff pop paper", "pop is a spec: name one of its variants, such as pop:no_pop"),
         ("diff runs/quick paper", f"runs/quick holds 1 runs: name one, such as runs/{RUN}"),
         ("diff own.yaml paper", "own.yaml: unknown key 'variants'"),
