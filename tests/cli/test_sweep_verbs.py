@@ -176,7 +176,7 @@ def test_logs_shows_the_end(cli: Cli, tmp_path: Path) -> None:
     ("args", "says"),
     [
         (("ablate", "nowhere.yaml"), "nowhere.yaml"),
-        (("ablate", "popp"), "no ablation spec 'popp': did you mean pop?"),
+        (("ablate", "embedding"), "no ablation spec 'embedding': did you mean embeddings?"),
         (("ablate", "ablations/smoke.yaml", "--executor", "pbs", "--dry-run"), "allowed are auto, slurm, local"),
         (("ablate", "ablations/smoke.yaml", "--executor", "pbs"), "allowed are auto, slurm, local"),
         (("ablate", "ablations/smoke.yaml", "--executor", "slurm"), "no sbatch here"),
