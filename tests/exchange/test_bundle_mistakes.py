@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import safetensors.torch
 import torch
@@ -151,8 +152,10 @@ def test_a_damaged_or_strange_one_is_refused_by_all(cli: Callable, exported: Pat
 def test_one_that_cannot_be_played_is_refused(
     cli: Callable, exported: Path, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "minatar", None)
-    monkeypatch.setitem(sys.modules, "minatar.gym", None)
+    for name in ("minatar", "minatar.gym"):
+        monkeypatch.setitem(sys.modules, name, None)
+    others = {name: spec for name, spec in gymnasium.registry.items() if not name.startswith("MinAtar/")}
+    monkeypatch.setattr(gymnasium, "registry", others)
     AT_PLAY[words](exported)
     refused(cli("eval", exported), words)
     refused(cli("inspect", exported, "--out", "figures"), words)
