@@ -43,3 +43,13 @@ TINY_IRIS = (
     "world_model.sequence_blocks=5",
     "imagination.horizon=7",  # longer than M's window
 )
+
+# A module that registers an environment without discrete actions: whoever plays it has imported it.
+WALK = (
+    "import gymnasium\n"
+    "class Walk(gymnasium.Env):\n"
+    "    action_space = gymnasium.spaces.Box(0, 1)\n"
+    "    metadata = {'render_modes': ['rgb_array']}\n"
+    "    def __init__(self, render_mode=None): self.render_mode = render_mode\n"
+    "gymnasium.register('Walk-v0', Walk)\n"
+)

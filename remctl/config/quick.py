@@ -1,6 +1,6 @@
 """The preset `quick`: small networks, and budgets of minutes on a CPU for each kind of environment.
 
-What each was tried with, and what it reaches: docs/learning-log.md.
+What those for the environments of others were tried with, and what they reach: docs/learning-log.md.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ QUICK_MINIGRID: Overrides = QUICK_TOY | {
     "training.num_epochs": 8,
 }
 
-# A token for each cell of the board. Going forward is deadly half of the time: with a
-# lower entropy weight C stops doing it before it can tell where it is safe.
+# A token for each cell of the board. Going forward often ends the episode with -1: with a lower entropy weight, C stops
+# doing it everywhere before it can tell where it is safe.
 QUICK_OBSTACLES: Overrides = QUICK_MINIGRID | {
     "environment.frame_size": 40,
     "collection.initial_steps": 4000,

@@ -19,6 +19,7 @@ import remctl
 from remctl.commands.failures import describe, guarded, say
 from remctl.errors import Interrupted, MachineError, UserError
 from remctl.weights import lpips_status
+from tests.tiny import WALK
 
 ROOT = Path(remctl.__file__).parents[1]
 
@@ -209,14 +210,7 @@ def test_ctrl_c_after_the_end_changes_nothing(when: str) -> None:
 @pytest.mark.parametrize("how", ["-m remctl", "a script"])
 def test_modules_of_the_working_folder_are_found_and_take_nothings_place(how: str, tmp_path: Path) -> None:
     (tmp_path / "random.py").write_text("raise SystemExit('not this one')")
-    (tmp_path / "my_games.py").write_text(
-        "import gymnasium\n"
-        "class Walk(gymnasium.Env):\n"
-        "    action_space = gymnasium.spaces.Box(0, 1)\n"
-        "    metadata = {'render_modes': ['rgb_array']}\n"
-        "    def __init__(self, render_mode=None): self.render_mode = render_mode\n"
-        "gymnasium.register('Walk-v0', Walk)\n"
-    )
+    (tmp_path / "my_games.py").write_text(WALK)
     script = tmp_path / "bin" / "remctl"
     script.parent.mkdir()
     script.write_text("from remctl.__main__ import main\nmain()\n")

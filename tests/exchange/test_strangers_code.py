@@ -14,16 +14,10 @@ from remctl.runs.imported import record_of
 from remctl.runs.layout import RunFolder
 from tests.exchange.bundles import reconfigure
 from tests.exchange.conftest import refused
+from tests.tiny import WALK
 
 EVIL = "import pathlib\npathlib.Path('ran').touch()\n"
-GAME = EVIL + (
-    "import gymnasium\n"
-    "class Walk(gymnasium.Env):\n"
-    "    action_space = gymnasium.spaces.Box(0, 1)\n"
-    "    metadata = {'render_modes': ['rgb_array']}\n"
-    "    def __init__(self, render_mode=None): self.render_mode = render_mode\n"
-    "gymnasium.register('Walk-v0', Walk)\n"
-)
+GAME = EVIL + WALK
 VERBS: dict[str, tuple[object, ...]] = {
     "eval": ("eval", "bundle"),
     "eval from within": ("eval", "."),
