@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from remctl.commands import bench, exchange, listing, report, shipping, sweep, weights
+from remctl.commands import bench, exchange, listing, random_play, report, shipping, sweep, weights
 from remctl.commands import config as config_verbs
 from remctl.commands.failures import guarded
 from remctl.commands.options import (
@@ -238,4 +238,5 @@ shipping.register(app, listing.app)
 sweep.register(app)
 report.register(app)
 exchange.register(app)
+random_play.register(app)
 app.add_typer(bench.app, name="bench")

@@ -22,7 +22,7 @@ LAYERS = (
     ("dream",),
     ("runner",),
     ("bench",),
-    ("explain", "doctor", "sweep", "report"),
+    ("explain", "doctor", "random_play", "sweep", "report"),
     ("exchange",),
     ("commands",),
     ("cli",),

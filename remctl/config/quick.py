@@ -129,11 +129,35 @@ QUICK_OBSTACLES: Overrides = QUICK_MINIGRID | {
     "training.num_epochs": 30,
 }
 
+# A token for each 2x2 cells of the 10x10. V goes on learning for longer: what C's progress brings into view is new to it.
+QUICK_MINATAR: Overrides = QUICK_MINIGRID | {
+    "environment.frame_size": 40,
+    "environment.enlarge": "nearest",
+    "collection.initial_steps": 4000,
+    "collection.steps_per_epoch": 1000,
+    "tokenizer.num_codes": 128,
+    "tokenizer.grid_size": 5,
+    "tokenizer.warmup_steps": 200,
+    "tokenizer.training.first_epoch_extra_steps": 400,
+    "tokenizer.training.steps_per_epoch": 60,
+    "tokenizer.training.stop_after_epoch": 8,
+    "world_model.sequence_blocks": 8,
+    "world_model.training.first_epoch_extra_steps": 800,
+    "world_model.training.steps_per_epoch": 350,
+    "imagination.horizon": 15,
+    "controller.discount": 0.99,
+    "controller.training.batch_size": 64,
+    "controller.training.steps_per_epoch": 150,
+    "evaluation.every_epochs": 6,
+    "training.num_epochs": 24,
+}
+
 # Environments by the beginning of their id, the module before it left out; the first that fits. Others are as Atari games.
 BY_PREFIX: dict[str, Overrides] = {
     "bsuite/catch": QUICK_BSUITE_CATCH,
     "MiniGrid-Dynamic-Obstacles-5x5": QUICK_OBSTACLES,
     "MiniGrid-": QUICK_MINIGRID,
+    "MinAtar/": QUICK_MINATAR,
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from remctl.config.quick import (
     QUICK_ATARI,
     QUICK_BSUITE_CATCH,
+    QUICK_MINATAR,
     QUICK_MINIGRID,
     QUICK_OBSTACLES,
     QUICK_TOY,
@@ -24,6 +25,7 @@ from remctl.config.quick import (
         ("gym:MiniGrid-Empty-Random-5x5-v0", QUICK_MINIGRID),
         ("gym:minigrid:MiniGrid-Empty-Random-5x5-v0", QUICK_MINIGRID),
         ("gym:MiniGrid-Dynamic-Obstacles-5x5-v0", QUICK_OBSTACLES),
+        ("gym:MinAtar/Breakout-v0", QUICK_MINATAR),
         ("gym:CartPole-v1", QUICK_ATARI),
     ],
 )
