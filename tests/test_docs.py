@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_layers import LAYERS
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -22,3 +24,9 @@ def test_the_architecture_is_that_of_the_code() -> None:
     names = [name for name in named if re.fullmatch(r"[A-Z]\w+|build_agent", name)]
     assert names
     assert not [name for name in names if not re.search(rf"(class|def|^) ?{name}\b", code, re.MULTILINE)]
+
+
+def test_the_layers_are_those_that_are_enforced() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text().split("## How POP")[0]
+    written = [tuple(group.split()) for group in re.findall(r"`([a-z_ ]+)`(?: <|\n)", page)]
+    assert written == list(LAYERS[:-1])  # all but __main__
