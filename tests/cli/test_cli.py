@@ -40,6 +40,7 @@ VERBS = [
     "report",
     "import",
     "export",
+    "random",
     "config show",
     "config diff",
     "config schema",
