@@ -27,10 +27,7 @@ from remctl.train.workload import Workload
 
 BLOCKS, BATCH = 4, 2
 EXACT = 1e-9
-FP32 = 0.01
-# Of the error that rounded weights and inputs alone give: it grows with layers, and the fewer tokens an observation has.
-# Measured on a CPU, 1 to 10 layers, 4 to 256 tokens: 0.8 to 1.6 times it.
-BF16_TIMES = 3.0
+PRECISION = {"bf16": 0.05, "fp32": 0.01}  # wrong tables in bf16 are off by a quarter and more
 
 
 def check_agent(name: str, agent: Agent) -> list[Check]:
@@ -102,28 +99,19 @@ def _errors(agent: Agent) -> Iterator[tuple[str, float, float]]:
     yield "imagination's path = training form", _relative(_stepped(net, x, u), whole), EXACT
     precision = agent.config.runtime.precision
     timed: Any = agent.world_model.sequence_model
+    # Without what is predicted from an empty state: after one token, group normalisation leaves of retention the sign of q k^T,
+    # which any rounding may flip. The published losses use no such prediction.
+    later = None if u is None else u[:, 1:]
+    whole = _outputs(net, x, later, first_predicted=1)
     with agent.autocast():
-        rounded = _outputs(timed, x.float(), None if u is None else u.float())
-    allowed = FP32 if precision == "fp32" else BF16_TIMES * _distance(_from_rounded(model, x, u), whole)
-    yield f"{precision} = float64", _distance(rounded, whole), allowed
+        rounded = _outputs(timed, x.float(), None if later is None else later.float(), first_predicted=1)
+    error = ((rounded.double() - whole).norm() / whole.norm()).item()  # of all together: a single place may cancel out
+    yield f"{precision} = float64", error, PRECISION[precision]
 
 
-def _distance(a: Tensor, b: Tensor) -> float:
-    """Relative, of all places together: a single one may cancel out."""
-    return ((a.double() - b).norm() / b.norm()).item()
-
-
-def _from_rounded(model: Any, x: Tensor, u: Tensor | None) -> Tensor:
-    """What float64 gives for the inputs and the matrices of `model`, each rounded to bf16; the matrices stay so."""
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            parameter.copy_(parameter.bfloat16())
-    return _outputs(model.sequence_model, x.bfloat16().double(), None if u is None else u.bfloat16().double())
-
-
-def _outputs(net: Any, x: Tensor, u: Tensor | None) -> Tensor:
+def _outputs(net: Any, x: Tensor, u: Tensor | None, first_predicted: int = 0) -> Tensor:
     """Everything that a segment's blocks give, real ones and predicted ones: (B, rows, E)."""
-    pop = {} if u is None else {"prediction": u, "first_predicted": 0, "last_tokens_only": True}  # as M calls it
+    pop = {} if u is None else {"prediction": u, "first_predicted": first_predicted, "last_tokens_only": True}
     out = net(x, net.initial_state(len(x), x), **pop)
     return _flat(out.real, None if u is None else out.predicted)
 
