@@ -1,64 +1,41 @@
-"""Uniformly random play under the protocol of a final test: the score that everything learned is compared with."""
+"""Uniformly random play under the rules of a final test: the score that everything learned is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
+from remctl import runner
 from remctl.config import RunConfig
 from remctl.envs import make_env
-from remctl.interfaces import Env
+from remctl.exchange.agreement import interval, resampled_means
+from remctl.progress import Reporter
+from remctl.train.build import build_agent
+from remctl.train.evaluate import play
+from remctl.train.seeding import Randomness
 
-CONFIDENCE = 0.95
 BOUND, BOUND_EPISODES = 0.999, 100  # a final test has 100 episodes
-CHUNK_VALUES = 1 << 20  # drawn at once
+OF_AN_AGENT = ("temperature", "variant", "preset")
 
 
-def play_randomly(config: RunConfig, num_episodes: int, advance: Callable[[int], None]) -> dict[str, Any]:
-    """Play test episodes with uniformly random actions; `advance` gets how many are done, and may raise to leave.
+def play_randomly(config: RunConfig, num_episodes: int, reporter: Reporter) -> dict[str, Any]:
+    """Play the test episodes of an agent that does not decide yet, whose actions are uniform.
 
-    Returns the returns (raw sums of rewards) and lengths in agent steps, and what `statistics` says. Episode i draws its reset
-    and its actions from its own stream of `config.seed`. Raises UserError for an environment that cannot be used.
+    Returns the score, every return (raw sums of rewards) and length in agent steps, what they belong to, and what `statistics`
+    says. Raises UserError for an environment that cannot be used, Interrupted once a signal has come.
     """
-    env = make_env(config.game, config.environment, training=False, seed=config.seed)
-    try:
-        episodes = []
-        for i in range(num_episodes):
-            advance(i)
-            episodes.append(_episode(env, np.random.default_rng([config.seed, i]), partial(advance, i)))
-        advance(num_episodes)
-    finally:
-        env.close()
-    returns, lengths = map(list, zip(*episodes, strict=True))
-    about = {"game": config.game, "seed": config.seed, "episodes": num_episodes, "num_actions": env.num_actions}
-    return about | statistics(np.array(returns), config.seed) | {"returns": returns, "lengths_steps": lengths}
+    env = make_env(config.game, config.environment, training=False, seed=0)
+    env.close()
+    agent = build_agent(config, env.num_actions, torch.device("cpu"))
+    with reporter.counting("episodes", num_episodes) as advance:
+        episodes = play(agent, num_episodes, Randomness(config.seed, 0, "random"), advance, trained=False)
+    found = runner.describe_run(config, episodes) | {"lengths_steps": [e.num_steps for e in episodes]}
+    return {key: value for key, value in found.items() if key not in OF_AN_AGENT} | statistics(found["returns"])
 
 
-def _episode(env: Env, rng: np.random.Generator, check: Callable[[], None]) -> tuple[float, int]:
-    env.reset(rng)
-    total, steps, is_over = 0.0, 0, False
-    while not is_over:
-        check()
-        result = env.step(int(rng.integers(env.num_actions)))
-        total, steps = total + result.reward, steps + 1
-        is_over = result.terminated or result.truncated
-    return total, steps
-
-
-def statistics(returns: np.ndarray, seed: int) -> dict[str, Any]:
-    """Mean of returns (n,), its 95% bootstrap interval, and the 99.9% quantile of the mean of 100 episodes (percentiles)."""
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(_resampled_means(returns, len(returns), 2_000, seed), [tail, 100 - tail])
-    bound = np.percentile(_resampled_means(returns, BOUND_EPISODES, 20_000, seed), 100 * BOUND)
-    return {"mean": float(returns.mean()), "interval": [float(low), float(high)], "bound_of_100": float(bound)}
-
-
-def _resampled_means(returns: np.ndarray, size: int, count: int, seed: int) -> np.ndarray:
-    """Means (count,) of `size` returns each, drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    rows = max(1, CHUNK_VALUES // size)
-    parts = [rng.choice(returns, (min(rows, count - i), size)).mean(axis=1) for i in range(0, count, rows)]
-    return np.concatenate(parts)
+def statistics(returns: list[float]) -> dict[str, Any]:
+    """The 95% bootstrap interval of the mean of some returns, and the 99.9% quantile of the mean of 100 of them."""
+    bound = np.quantile(resampled_means(returns, BOUND_EPISODES), BOUND)
+    return {"interval": list(interval(returns)), "bound_of_100": float(bound)}

@@ -35,12 +35,8 @@ def play(
     config = resolve(game, preset, sets=sets or (), seed=seed)
     if out is not None:
         refuse_target(out)
-    with (
-        StopFlag().listening() as stop,
-        Reporter(stop, to_stderr=True) as reporter,
-        reporter.counting("episodes", episodes) as advance,
-    ):
-        result = play_randomly(config, episodes, advance)
+    with StopFlag().listening() as stop, Reporter(stop, to_stderr=True) as reporter:
+        result = play_randomly(config, episodes, reporter)
     if out is not None:
         make_folder(out.parent)
         write_json(out, result)

@@ -14,6 +14,7 @@ from remctl.report.numbers import is_number
 
 REPETITIONS = 10_000
 LEAST_P = 0.01  # an honest test disagrees by chance once in a hundred
+CHUNK_VALUES = 1 << 20  # drawn at once: many episodes would fill the memory
 SEED = 0  # of resampling: the same numbers each time
 
 
@@ -51,10 +52,16 @@ def stored_returns(result: Mapping[str, Any], where: object) -> list[float]:
 
 def interval(returns: Sequence[float]) -> tuple[float, float]:
     """Return the 95% percentile bootstrap interval of the mean of some episodes' returns."""
-    values, rng = np.asarray(returns, float), np.random.default_rng(SEED)
-    means = rng.choice(values, (REPETITIONS, len(values))).mean(axis=1)
-    low, high = np.quantile(means, (0.025, 0.975))
+    low, high = np.quantile(resampled_means(returns, len(returns)), (0.025, 0.975))
     return float(low), float(high)
+
+
+def resampled_means(returns: Sequence[float], size: int) -> np.ndarray:
+    """Return means (REPETITIONS,) of `size` returns each, drawn with replacement."""
+    values, rng = np.asarray(returns, float), np.random.default_rng(SEED)
+    rows = max(1, CHUNK_VALUES // size)
+    counts = [min(rows, REPETITIONS - begin) for begin in range(0, REPETITIONS, rows)]
+    return np.concatenate([rng.choice(values, (count, size)).mean(axis=1) for count in counts])
 
 
 def compare(played: Sequence[float], stored: Sequence[float]) -> Comparison:
